@@ -1,0 +1,1 @@
+"""Runtimes for ONNX graphs behind one protocol."""

@@ -1,0 +1,51 @@
+"""Tokens of a batch of texts or of videos, level by level: what the encoders give and everything else takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class LevelTokens:
+    """Tokens of one level (entity, action or event) for B texts or B videos.
+
+    Attributes:
+        tokens: (B, N, D) float32 or float16, as the model made them (not normalised).
+        weights: (B, N) float32, at least 0, summing to 1 over N. A weight of 0 marks padding: such a token takes part
+            in nothing.
+    """
+
+    tokens: FloatArray
+    weights: FloatArray
+
+    def __post_init__(self) -> None:
+        if self.tokens.ndim != 3 or self.weights.shape != self.tokens.shape[:2]:
+            raise ValueError(f"tokens {self.tokens.shape} and weights {self.weights.shape} are not (B, N, D) and (B, N)")
+
+    def __len__(self) -> int:
+        """The batch size B."""
+        return len(self.tokens)
+
+
+Levels = Mapping[str, LevelTokens]
+"""Level name -> its tokens, in the bundle's order of levels, all with the same B and D."""
+
+
+def unit(vectors: FloatArray) -> npt.NDArray[np.float32]:
+    """Vectors scaled to length 1 along the last axis, as float32; a zero vector stays zero."""
+    vectors = vectors.astype(np.float32, copy=False)
+    length = np.sqrt(np.einsum("...d,...d->...", vectors, vectors))[..., None]
+    return vectors / np.maximum(length, np.float32(1e-12))
+
+
+def pooled(levels: Levels) -> npt.NDArray[np.float32]:
+    """(B, D) float32: one unit vector an item, the weighted mean unit token of each level, summed and normalised."""
+    means = [np.einsum("bn,bnd->bd", level.weights, unit(level.tokens)) for level in levels.values()]
+    return unit(np.sum(means, axis=0, dtype=np.float32))

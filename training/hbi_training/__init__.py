@@ -1,0 +1,1 @@
+"""PyTorch: the HBI model, its losses, its data and its trainer."""
