@@ -1,0 +1,100 @@
+"""CLIP's two encoders, through `transformers`: frames to one feature each, words to one feature each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPConfig, CLIPModel
+
+IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
+IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def build_clip(config: Mapping[str, Any], *, vision_stem: str = "patch") -> CLIPModel:
+    """A CLIP model with random weights.
+
+    Args:
+        config: What `transformers.CLIPConfig` takes.
+        vision_stem: "patch" or "convolution", see `HBIConfig.vision_stem`.
+    """
+    clip = CLIPModel(CLIPConfig(**config))
+    if vision_stem == "convolution":
+        vision = clip.config.vision_config
+        clip.vision_model.embeddings.patch_embedding = ConvolutionStem(
+            width=vision.hidden_size, patch_size=vision.patch_size
+        )
+    return clip
+
+
+class ConvolutionStem(nn.Sequential):
+    """Strided 3 x 3 convolutions in the place of one patch embedding; each halves the picture."""
+
+    def __init__(self, *, width: int, patch_size: int) -> None:
+        num_halvings = patch_size.bit_length() - 1
+        if patch_size != 2**num_halvings or num_halvings < 2:
+            raise ValueError(f"a convolution stem needs a patch size of 4, 8, 16 or 32, not {patch_size}")
+        channels = [3] + [max(width // 2 ** (num_halvings - 1 - i), 24) for i in range(num_halvings)]
+        layers: list[nn.Module] = []
+        for before, after in zip(channels[:-1], channels[1:], strict=True):
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GroupNorm(1, after), nn.GELU()]
+        super().__init__(*layers, nn.Conv2d(width, width, 1))
+
+    @property
+    def weight(self) -> Tensor:
+        """The first layer's; `transformers` reads the dtype of the pixels from it."""
+        first = self[0]
+        assert isinstance(first, nn.Conv2d)
+        return first.weight
+
+
+class FrameEncoder(nn.Module):
+    """CLIP's image encoder, one picture at a time."""
+
+    def __init__(self, clip: CLIPModel) -> None:
+        super().__init__()
+        self.vision = clip.vision_model
+        self.projection = clip.visual_projection
+        scale = 1.0 / (255.0 * torch.tensor(IMAGE_STD))
+        self.register_buffer("pixel_scale", scale.view(3, 1, 1), persistent=False)
+        self.register_buffer(
+            "pixel_offset", -(torch.tensor(IMAGE_MEAN) / torch.tensor(IMAGE_STD)).view(3, 1, 1), persistent=False
+        )
+
+    def normalise(self, frames: Tensor) -> Tensor:
+        """(N, H, W, 3) uint8 -> (N, 3, H, W) float, with CLIP's mean and deviation."""
+        pixels = frames.permute(0, 3, 1, 2).to(self.pixel_scale.dtype)
+        return pixels * self.pixel_scale + self.pixel_offset
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(N, 3, H, W) float, normalised -> (N, D): the projected class token."""
+        hidden = self.vision.pre_layrnorm(self.vision.embeddings(pixels))
+        hidden = self.vision.encoder(inputs_embeds=hidden, attention_mask=None).last_hidden_state
+        return self.projection(self.vision.post_layernorm(hidden[:, 0]))
+
+
+class WordEncoder(nn.Module):
+    """CLIP's text encoder, projected at every token."""
+
+    def __init__(self, clip: CLIPModel) -> None:
+        super().__init__()
+        self.text = clip.text_model
+        self.projection = clip.text_projection
+
+    def forward(self, token_ids: Tensor, token_mask: Tensor) -> Tensor:
+        """(B, T) int64 and (B, T) bool -> (B, T, D)."""
+        hidden = self.text.embeddings(input_ids=token_ids)
+        position = torch.arange(token_ids.shape[1], device=token_ids.device)
+        causal = position[None, :] <= position[:, None]
+        visible = causal[None, None] & token_mask[:, None, None, :]
+        hidden = self.text.encoder(
+            inputs_embeds=hidden, attention_mask=additive_mask(visible, hidden.dtype)
+        ).last_hidden_state
+        return self.projection(self.text.final_layer_norm(hidden))
+
+
+def additive_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where visible, the dtype's lowest number elsewhere: what an attention adds to its logits."""
+    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(~visible, torch.finfo(dtype).min)

@@ -1,0 +1,122 @@
+"""The sizes and choices of a model: everything needed to build it, and nothing else. It is saved beside the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from difflib import get_close_matches
+from math import ceil
+from typing import Any, Literal, TypeVar
+
+from hbi_infer.errors import TrainingError
+from hbi_infer.options import FrameSampling
+
+LEVELS = ("entity", "action", "event")
+
+T = TypeVar("T")
+
+
+def from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """Builds a dataclass from a mapping of its fields; an unknown key is an error that names the nearest known one."""
+    known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            near = get_close_matches(key, known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
+            raise TrainingError(f"{where} has the unknown key '{key}'; {hint}")
+    return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HBIConfig:
+    """Sizes and choices of an HBI model.
+
+    Attributes:
+        clip: The CLIP encoders, as `transformers.CLIPConfig` takes them: `text_config`, `vision_config`,
+            `projection_dim` (D, the width of every token of the model).
+        vision_stem: "patch" is CLIP's own patch embedding. "convolution" puts a few strided convolutions in its place
+            (Xiao et al. 2021), which learn from far fewer clips; the grid of patches stays the same.
+        max_words: L, the most text tokens, start and end included.
+        temporal_layers: Layers of the transformer over frames; 0 leaves it out.
+        temporal_layer_norm_eps: The released code uses 1e-12, elsewhere 1e-5.
+        temporal_heads: Heads of the temporal transformer; D must be a multiple of it. The released code has D / 64.
+        merge_heads: Heads of the attention of merged tokens; D must be a multiple of it.
+        text_merge_ratios: Of every level above the first, its tokens as a part of those below it.
+        video_merge_ratios: The same for frames.
+        neighbours: k of DPC-KNN, the token itself among them.
+        merging: "masked" leaves padding out of everything: a padded token changes no output, and a short clip gets
+            fewer clusters. "released" is what the authors' code does: as many clusters as the padded length asks for,
+            padding that leaks through the convolution and through the batch's largest distance, slots ordered by
+            score instead of by time.
+        padded_partner: "ignore" takes each maximum over real tokens only. "zero" is the released entity level: a
+            padded partner counts as a similarity of 0.
+        level_rates: What the similarity of each level counts in the score.
+        sampling: How a video becomes frames.
+    """
+
+    clip: Mapping[str, Any]
+    vision_stem: Literal["patch", "convolution"] = "patch"
+    max_words: int = 32
+    temporal_layers: int = 4
+    temporal_layer_norm_eps: float = 1e-5
+    temporal_heads: int = 8
+    merge_heads: int = 8
+    text_merge_ratios: tuple[float, ...] = (0.25, 0.5)
+    video_merge_ratios: tuple[float, ...] = (0.25, 0.5)
+    neighbours: int = 3
+    merging: Literal["masked", "released"] = "masked"
+    padded_partner: Literal["ignore", "zero"] = "ignore"
+    level_rates: tuple[float, ...] = (1.0, 1.0, 1.0)
+    sampling: FrameSampling = field(default_factory=FrameSampling)
+
+    def __post_init__(self) -> None:
+        levels = len(LEVELS)
+        if len(self.text_merge_ratios) != levels - 1 or len(self.video_merge_ratios) != levels - 1:
+            raise TrainingError(f"text_merge_ratios and video_merge_ratios take {levels - 1} numbers each")
+        if len(self.level_rates) != levels:
+            raise TrainingError(f"level_rates takes {levels} numbers, for {', '.join(LEVELS)}")
+        for name in ("temporal_heads", "merge_heads"):
+            if self.width % getattr(self, name):
+                raise TrainingError(f"projection_dim {self.width} is not a multiple of {name} {getattr(self, name)}")
+
+    @property
+    def width(self) -> int:
+        """D, the width of every token."""
+        return int(self.clip["projection_dim"])
+
+    @property
+    def text_token_counts(self) -> tuple[int, ...]:
+        """Text tokens of each level for a text of `max_words`."""
+        return level_token_counts(self.max_words, self.text_merge_ratios)
+
+    @property
+    def video_token_counts(self) -> tuple[int, ...]:
+        """Video tokens of each level for a clip of F frames."""
+        return level_token_counts(self.sampling.max_frames, self.video_merge_ratios)
+
+    def to_json(self) -> dict[str, Any]:
+        """A mapping that `from_json` reads back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> HBIConfig:
+        """Reads what `to_json` wrote, or a recipe's `model` section.
+
+        Raises:
+            TrainingError: A key is unknown or a size impossible.
+        """
+        given = dict(values)
+        for name in ("text_merge_ratios", "video_merge_ratios", "level_rates"):
+            if name in given:
+                given[name] = tuple(given[name])
+        if "sampling" in given:
+            given["sampling"] = from_mapping(FrameSampling, given["sampling"], "sampling")
+        return from_mapping(cls, given, "the model's configuration")
+
+
+def level_token_counts(num_tokens: int, ratios: tuple[float, ...]) -> tuple[int, ...]:
+    """Tokens of each level: 32 with ratios (0.25, 0.5) gives (32, 8, 4)."""
+    counts = [num_tokens]
+    for ratio in ratios:
+        counts.append(max(ceil(counts[-1] * ratio), 1))
+    return tuple(counts)

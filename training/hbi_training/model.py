@@ -1,0 +1,106 @@
+"""HBI: hierarchical video and text tokens, and their similarity at each level. This file only wires."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPModel
+
+from hbi_training.clip_encoders import FrameEncoder, WordEncoder, build_clip
+from hbi_training.config import LEVELS, HBIConfig
+from hbi_training.temporal_transformer import TemporalTransformer
+from hbi_training.token_interaction import Tokens, TokenWeights, interact, token_similarities
+from hbi_training.token_merge import TokenMerge
+
+LevelTokens = dict[str, Tokens]
+
+
+class TokenHierarchy(nn.Module):
+    """From entity tokens to action and event tokens, each with its weights."""
+
+    def __init__(self, config: HBIConfig, ratios: tuple[float, ...]) -> None:
+        super().__init__()
+        self.weights = nn.ModuleDict({level: TokenWeights(width=config.width) for level in LEVELS})
+        self.merges = nn.ModuleDict(
+            {
+                level: TokenMerge(
+                    width=config.width,
+                    ratio=ratio,
+                    heads=config.merge_heads,
+                    neighbours=config.neighbours,
+                    merging=config.merging,
+                )
+                for level, ratio in zip(LEVELS[1:], ratios, strict=True)
+            }
+        )
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> LevelTokens:
+        """(B, N, D) and (B, N) bool -> tokens, weights and mask of each level."""
+        levels: LevelTokens = {}
+        for level in LEVELS:
+            if level in self.merges:
+                tokens, mask = self.merges[level](tokens, mask)
+            levels[level] = Tokens(tokens, self.weights[level](tokens, mask), mask)
+        return levels
+
+
+class HBI(nn.Module):
+    """The whole model.
+
+    Args:
+        config: Sizes and choices.
+        clip: Encoders with learnt weights; without it they start from random ones.
+    """
+
+    def __init__(self, config: HBIConfig, clip: CLIPModel | None = None) -> None:
+        super().__init__()
+        self.config = config
+        clip = clip if clip is not None else build_clip(config.clip, vision_stem=config.vision_stem)
+        self.frame_encoder = FrameEncoder(clip)
+        self.word_encoder = WordEncoder(clip)
+        self.logit_scale = clip.logit_scale
+        self.temporal_transformer: TemporalTransformer | None = None
+        if config.temporal_layers:
+            self.temporal_transformer = TemporalTransformer(
+                width=config.width,
+                layers=config.temporal_layers,
+                heads=config.temporal_heads,
+                max_positions=max(clip.config.text_config.max_position_embeddings, config.sampling.max_frames),
+                layer_norm_eps=config.temporal_layer_norm_eps,
+            )
+        self.text_hierarchy = TokenHierarchy(config, config.text_merge_ratios)
+        self.video_hierarchy = TokenHierarchy(config, config.video_merge_ratios)
+
+    def encode_text(self, token_ids: Tensor, token_mask: Tensor) -> LevelTokens:
+        """(B, T) int64 and (B, T) bool -> text tokens of each level."""
+        return self.text_hierarchy(self.word_encoder(token_ids, token_mask), token_mask)
+
+    def encode_video(self, frames: Tensor, frame_mask: Tensor) -> LevelTokens:
+        """(B, F, H, W, 3) uint8 and (B, F) bool -> video tokens of each level."""
+        return self.encode_pixels(self.frame_encoder.normalise(frames.flatten(0, 1)), frame_mask)
+
+    def encode_pixels(self, pixels: Tensor, frame_mask: Tensor) -> LevelTokens:
+        """(B * F, 3, H, W) float, normalised, and (B, F) bool -> video tokens of each level."""
+        return self.video_hierarchy(self.contextualise(self.frame_encoder(pixels), frame_mask), frame_mask)
+
+    def contextualise(self, frame_features: Tensor, frame_mask: Tensor) -> Tensor:
+        """(B * F, D) and (B, F) bool -> (B, F, D): frames that know their clip."""
+        # (B * F, D) -> (B, F, D)
+        features = frame_features.unflatten(0, (-1, frame_mask.shape[1]))
+        return features if self.temporal_transformer is None else self.temporal_transformer(features, frame_mask)
+
+    def similarity(self, text: LevelTokens, video: LevelTokens) -> dict[str, Tensor]:
+        """Similarities (A, B) of A texts and B videos at each level."""
+        result = {}
+        for level in LEVELS:
+            pairs = token_similarities(text[level].tokens, video[level].tokens)
+            # The released code treats padding only where it knows of any: below the first merge.
+            result[level] = interact(pairs, text[level], video[level], padded_partner=self.config.padded_partner)
+        return result
+
+    def score(self, similarity: Mapping[str, Tensor]) -> Tensor:
+        """The levels' similarities, summed by their rates: what retrieval ranks by."""
+        rated = [rate * similarity[level] for level, rate in zip(LEVELS, self.config.level_rates, strict=True) if rate]
+        return torch.stack(rated).sum(0)

@@ -1,0 +1,184 @@
+"""Token merging: entity tokens become action tokens, action tokens become event tokens (CVPR 2023, section 3.2).
+
+Tokens are scored, grouped by DPC-KNN (density peaks over k nearest neighbours), averaged by score within their group, and
+the averages attend to the tokens that they came from.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Merging = Literal["masked", "released"]
+
+
+class Clusters(NamedTuple):
+    """Which token belongs to which cluster.
+
+    Attributes:
+        slot: (B, N) int64, the cluster of each token; arbitrary at padding.
+        membership: (B, C, N) float, 1 where token n belongs to cluster c; 0 at padding in the "masked" mode.
+        mask: (B, C) bool, False where a cluster is empty because the item has too few tokens.
+    """
+
+    slot: Tensor
+    membership: Tensor
+    mask: Tensor
+
+
+def token_distances(tokens: Tensor) -> Tensor:
+    """Euclidean distances divided by sqrt(D): (B, N, D) -> (B, N, N), symmetric to the bit, 0 on the diagonal."""
+    # A matrix product, because cdist with dynamic axes exports badly.
+    tokens = tokens / tokens.shape[-1] ** 0.5
+    squares = (tokens * tokens).sum(-1)
+    squared = squares[:, :, None] + squares[:, None, :] - 2.0 * tokens @ tokens.transpose(1, 2)
+    squared = 0.5 * (squared + squared.transpose(1, 2))
+    off_diagonal = 1.0 - torch.eye(tokens.shape[1], dtype=tokens.dtype, device=tokens.device)
+    return squared.clamp_min(0.0).sqrt() * off_diagonal
+
+
+def _precedes(value: Tensor) -> Tensor:
+    """(B, N) -> (B, N, N) bool: [b, i, j] is True where j comes before i, larger value first, ties by index."""
+    index = torch.arange(value.shape[1], device=value.device)
+    earlier = index[None, :] < index[:, None]
+    mine, theirs = value[:, :, None], value[:, None, :]
+    return (theirs > mine) | ((theirs == mine) & earlier)
+
+
+def dpc_knn(
+    tokens: Tensor, mask: Tensor, ratio: float, *, neighbours: int = 3, merging: Merging = "masked"
+) -> Clusters:
+    """Groups tokens by density peaks over the k nearest neighbours (Du et al. 2016), without randomness.
+
+    Where the released code breaks ties with noise of 1e-6, ties go to the lower index here.
+
+    Args:
+        tokens: (B, N, D).
+        mask: (B, N) bool, True at real tokens; every item has at least one.
+        ratio: Clusters as a part of tokens. "masked" makes ceil(real tokens * ratio) clusters an item and leaves the
+            rest of the ceil(N * ratio) slots empty; "released" fills all slots.
+        neighbours: k, the token itself among them.
+        merging: See `HBIConfig.merging`.
+    """
+    num_tokens = tokens.shape[1]
+    num_slots = max(ceil(num_tokens * ratio), 1)
+    distance = token_distances(tokens.detach().float())
+    if merging == "released":
+        largest = distance.amax() + 1.0  # over the whole batch: neighbours in a batch can change a result
+        has_padding = (~mask).any()
+        distance = torch.where(mask[:, None, :], distance, largest)
+        furthest = torch.where(has_padding, largest, distance.amax((1, 2)))
+    else:
+        real_pair = mask[:, None, :] & mask[:, :, None]
+        furthest = torch.where(real_pair, distance, 0.0).amax((1, 2))
+    density = _density(distance, mask, neighbours, merging)
+
+    # Distance to the nearest token of higher density; the densest of all takes the largest distance there is.
+    higher = _precedes(torch.where(mask, density, -1.0))
+    to_higher = torch.where(higher, distance, furthest[:, None, None]).amin(-1)
+    peak = torch.where(mask, density * to_higher, 0.0 if merging == "released" else -1.0)
+
+    # Counting who comes before gives the rank with no sort and no k that depends on the input.
+    rank = _precedes(peak).sum(-1)
+    if merging == "released":
+        num_clusters = torch.full_like(rank[:, 0], num_slots)
+        slot_of_centre = rank
+        is_centre = rank < num_clusters[:, None]
+    else:
+        num_clusters = torch.ceil(mask.sum(-1) * ratio - 1e-6).clamp(1, num_slots).long()
+        is_centre = rank < num_clusters[:, None]
+        slot_of_centre = is_centre.long().cumsum(-1) - 1  # slots in the order of time
+
+    slots = torch.arange(num_slots, device=tokens.device)
+    centre = is_centre[:, None, :] & (slot_of_centre[:, None, :] == slots[:, None])
+    cluster_mask = slots < num_clusters[:, None]
+    from_centre = centre.to(distance.dtype) @ distance
+    from_centre = torch.where(cluster_mask[:, :, None], from_centre, torch.finfo(distance.dtype).max)
+    slot = torch.where(is_centre, slot_of_centre, from_centre.argmin(1))
+    membership = slot[:, None, :] == slots[:, None]
+    if merging == "released":
+        return Clusters(slot, membership.to(tokens.dtype), torch.ones_like(cluster_mask))
+    return Clusters(slot, (membership & mask[:, None, :]).to(tokens.dtype), cluster_mask)
+
+
+def _density(distance: Tensor, mask: Tensor, neighbours: int, merging: Merging) -> Tensor:
+    """(B, N): exp(-mean squared distance to the k nearest tokens, itself among them); 0 at padding."""
+    if merging == "released":
+        nearest = distance.topk(neighbours, dim=-1, largest=False).values
+        return torch.exp(-(nearest**2).mean(-1)) * mask
+    # k columns of infinite distance, so that there are k to choose from however short the item is.
+    far = torch.finfo(distance.dtype).max
+    padded = F.pad(torch.where(mask[:, None, :], distance, far), (0, neighbours), value=far)
+    nearest = padded.topk(neighbours, dim=-1, largest=False).values
+    real = nearest < far
+    squares = torch.where(real, nearest, 0.0) ** 2
+    return torch.exp(-squares.sum(-1) / real.sum(-1).clamp_min(1)) * mask
+
+
+class TokenMerge(nn.Module):
+    """One step up: N tokens become C = ceil(N * ratio) tokens that attend to the N."""
+
+    def __init__(
+        self, *, width: int, ratio: float, heads: int, neighbours: int = 3, merging: Merging = "masked"
+    ) -> None:
+        super().__init__()
+        self.ratio = ratio
+        self.neighbours = neighbours
+        self.merging: Merging = merging
+        self.convolution = nn.Conv1d(width, width, kernel_size=3, padding=1, bias=False)
+        self.norm = nn.LayerNorm(width)
+        self.score = nn.Linear(width, 1)
+        self.attention = MergeAttention(width=width, heads=heads)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, N, D) and (B, N) bool -> (B, C, D) and (B, C) bool."""
+        normed, score = self.score_tokens(tokens, mask)
+        merged, cluster_mask = self.merge(normed, score, mask)
+        return self.attention(merged, normed, score), cluster_mask
+
+    def score_tokens(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Context from the neighbouring tokens and a score: (B, N, D) -> (B, N, D), (B, N) with -inf at padding."""
+        if self.merging == "masked":
+            tokens = tokens * mask[:, :, None].to(tokens.dtype)
+        context = self.convolution(tokens.transpose(1, 2)).transpose(1, 2)
+        normed: Tensor = self.norm(tokens + context)
+        score = self.score(normed).squeeze(-1).float()
+        return normed, score.masked_fill(~mask, float("-inf"))
+
+    def merge(self, normed: Tensor, score: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The score-weighted mean of each cluster: (B, N, D), (B, N) -> (B, C, D), (B, C) bool."""
+        clusters = dpc_knn(normed, mask, self.ratio, neighbours=self.neighbours, merging=self.merging)
+        if self.merging == "masked":  # the mean does not change, and exp cannot overflow
+            score = score - score.amax(-1, keepdim=True)
+        share = clusters.membership * score.exp()[:, None, :]
+        share = share / (share.sum(-1, keepdim=True) + 1e-6)
+        return share.to(normed.dtype) @ normed, clusters.mask
+
+
+class MergeAttention(nn.Module):
+    """Merged tokens attend to the tokens they came from; the score of a token is a bias on its attention."""
+
+    def __init__(self, *, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.project = nn.Linear(width, width)
+
+    def forward(self, merged: Tensor, tokens: Tensor, score: Tensor | None = None) -> Tensor:
+        """(B, C, D), (B, N, D), (B, N) -> (B, C, D)."""
+        batch, num_merged, width = merged.shape
+        # (B, N, D) -> (B, heads, N, D / heads)
+        query = self.query(self.norm(merged)).reshape(batch, num_merged, self.heads, -1).transpose(1, 2)
+        key, value = (
+            part.reshape(batch, tokens.shape[1], self.heads, -1).transpose(1, 2)
+            for part in self.key_value(self.norm(tokens)).chunk(2, dim=-1)
+        )
+        bias = None if score is None else score[:, None, None, :].to(query.dtype)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        return merged + self.project(attended.transpose(1, 2).reshape(batch, num_merged, width))
