@@ -27,7 +27,9 @@ class LevelTokens:
 
     def __post_init__(self) -> None:
         if self.tokens.ndim != 3 or self.weights.shape != self.tokens.shape[:2]:
-            raise ValueError(f"tokens {self.tokens.shape} and weights {self.weights.shape} are not (B, N, D) and (B, N)")
+            raise ValueError(
+                f"tokens {self.tokens.shape} and weights {self.weights.shape} are not (B, N, D) and (B, N)"
+            )
 
     def __len__(self) -> int:
         """The batch size B."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hbi_training.clip_encoders import FrameEncoder, WordEncoder, build_clip
 from hbi_training.model import HBI
 from hbi_training.temporal_transformer import TemporalTransformer
-from hbi_training.token_interaction import Tokens, TokenWeights, interact, token_similarities
+from hbi_training.token_interaction import Tokens, TokenWeights, cross_similarity, token_similarities
 from hbi_training.token_merge import MergeAttention, TokenMerge, dpc_knn
 from hbi_training.upstream import convert_state_dict, released_config
 
@@ -53,7 +53,7 @@ def test_clusters(case: str) -> None:
     x = torch.from_numpy(g["x"])
     mask = torch.from_numpy(g["mask"]).bool() if "mask" in g else torch.ones(x.shape[:2], dtype=torch.bool)
     ratio = int(g["n"]) / x.shape[1]
-    clusters = dpc_knn(x, mask, ratio, neighbours=int(g["k"]), merging="released")
+    clusters = dpc_knn(x, mask, ratio, num_slots=int(g["n"]), neighbours=int(g["k"]), merging="released")
     np.testing.assert_array_equal(clusters.slot.numpy()[mask.numpy()], g["idx"][mask.numpy()])
     # The weighted mean of each cluster's tokens, with the golden weights.
     share = clusters.membership * torch.from_numpy(g["weight"]).transpose(1, 2)
@@ -65,7 +65,7 @@ def test_token_merge(case: str) -> None:
     g = golden("ctm.npz", f"{case}.")
     x = torch.from_numpy(g["x"])
     mask = torch.from_numpy(g["mask"]).bool() if "mask" in g else torch.ones(x.shape[:2], dtype=torch.bool)
-    merge = TokenMerge(width=x.shape[-1], ratio=float(g["ratio"]), heads=8, merging="released")
+    merge = TokenMerge(width=x.shape[-1], max_tokens=x.shape[1], ratio=float(g["ratio"]), heads=8, merging="released")
     weights = convert_state_dict({f"t_ctm0.{k}": v for k, v in tensors(g).items()})
     missing = merge.load_state_dict(
         {k.removeprefix("text_hierarchy.merges.action."): v for k, v in weights.items()}, strict=False
@@ -123,7 +123,7 @@ def test_weighted_token_wise_interaction(level: str, number: str) -> None:
     pairs = token_similarities(sides["text"].tokens, sides["video"].tokens)
     shown = pairs * (sides["text"].mask[:, None, :, None] & sides["video"].mask[None, :, None, :])
     assert_close(shown, g[f"wti.{level}.token_logits"])
-    sim = interact(pairs, sides["text"], sides["video"], padded_partner="zero")
+    sim = cross_similarity(sides["text"], sides["video"], padded_partner="zero")
     assert_close(sim, g[f"wti.{level}.sim"])
     assert_close(sim.T, g[f"wti.{level}.sim_T"])
 
@@ -161,10 +161,9 @@ def test_clip_visual() -> None:
     assert_close(encoder(torch.from_numpy(g["image"])), g["cls"])
 
 
-@pytest.fixture(scope="module")
-def released_model() -> HBI:
+def released_model(max_words: int) -> HBI:
     weights = tensors(golden("retrieval_tiny_weights.npz"), "")
-    model = HBI(released_config(weights, text_merge_ratios=(0.25, 0.5), video_merge_ratios=(0.25, 0.5))).eval()
+    model = HBI(released_config(weights, max_words=max_words)).eval()
     result = model.load_state_dict(convert_state_dict(weights), strict=False)
     assert not result.missing_keys
     assert all(key.startswith("banzhaf") for key in result.unexpected_keys), result.unexpected_keys
@@ -172,15 +171,16 @@ def released_model() -> HBI:
 
 
 @pytest.mark.parametrize("case", ["a", "b", "short0", "shortramp"])
-def test_whole_retrieval_model(released_model: HBI, case: str) -> None:
+def test_whole_retrieval_model(case: str) -> None:
     g = golden("retrieval_tiny.npz", f"{case}.")
     inputs = golden("retrieval_tiny.npz", "short0.") if case == "shortramp" else g
     ids, text_mask = torch.from_numpy(inputs["ids"]), torch.from_numpy(inputs["text_mask"]).bool()
     video, video_mask = torch.from_numpy(inputs["video"]).float(), torch.from_numpy(inputs["video_mask"]).bool()
+    model = released_model(max_words=ids.shape[1])
     with torch.no_grad():
-        text = released_model.encode_text(ids, text_mask)
-        clips = released_model.encode_pixels(video.flatten(0, 1), video_mask)
-        similarity = released_model.similarity(text, clips)
+        text = model.encode_text(ids, text_mask)
+        clips = model.encode_pixels(video.flatten(0, 1), video_mask)
+        similarity = model.similarity(text, clips)
         if "text_feat" in g:
             assert_close(text["entity"].tokens, g["text_feat"])
             assert_close(clips["entity"].tokens, g["video_feat"], where=video_mask)
@@ -190,6 +190,6 @@ def test_whole_retrieval_model(released_model: HBI, case: str) -> None:
         for level in ("action", "event"):
             assert_close(similarity[level], g[f"sim_{level}"])
         if "sim_default" in g:
-            assert_close(released_model.score(similarity), g["sim_default"])
+            assert_close(model.score(similarity), g["sim_default"])
             mixed = sum(rate * similarity[level] for rate, level in zip((0.5, 0.3, 0.2), ("entity", "action", "event")))
             assert_close(torch.as_tensor(mixed), g["sim_532"])

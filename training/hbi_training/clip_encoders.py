@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel
+
+from hbi_infer.errors import TrainingError
 
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -20,7 +23,8 @@ def build_clip(config: Mapping[str, Any], *, vision_stem: str = "patch") -> CLIP
         config: What `transformers.CLIPConfig` takes.
         vision_stem: "patch" or "convolution", see `HBIConfig.vision_stem`.
     """
-    clip = CLIPModel(CLIPConfig(**config))
+    # Frames make short sequences, on which a plain attention is faster than the fused kernels of a CPU.
+    clip = CLIPModel._from_config(CLIPConfig(**config), attn_implementation="eager")
     if vision_stem == "convolution":
         vision = clip.config.vision_config
         clip.vision_model.embeddings.patch_embedding = ConvolutionStem(
@@ -29,18 +33,34 @@ def build_clip(config: Mapping[str, Any], *, vision_stem: str = "patch") -> CLIP
     return clip
 
 
+def load_clip(source: str) -> CLIPModel:
+    """A CLIP model with its learnt weights, from a local folder or from the hub.
+
+    Raises:
+        TrainingError: There is no such model, or it is not a CLIP.
+    """
+    try:
+        return CLIPModel.from_pretrained(source, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise TrainingError(
+            f"cannot load the CLIP model '{source}': {reason}; expected a local folder that transformers saved (with "
+            "safetensors weights), or a name on the hub such as openai/clip-vit-base-patch32"
+        ) from error
+
+
 class ConvolutionStem(nn.Sequential):
-    """Strided 3 x 3 convolutions in the place of one patch embedding; each halves the picture."""
+    """A few convolutions in the place of one patch embedding: 4 x 4 patches first, then 3 x 3 that halve the picture."""
 
     def __init__(self, *, width: int, patch_size: int) -> None:
-        num_halvings = patch_size.bit_length() - 1
-        if patch_size != 2**num_halvings or num_halvings < 2:
-            raise ValueError(f"a convolution stem needs a patch size of 4, 8, 16 or 32, not {patch_size}")
-        channels = [3] + [max(width // 2 ** (num_halvings - 1 - i), 24) for i in range(num_halvings)]
-        layers: list[nn.Module] = []
-        for before, after in zip(channels[:-1], channels[1:], strict=True):
-            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.GroupNorm(1, after), nn.GELU()]
-        super().__init__(*layers, nn.Conv2d(width, width, 1))
+        num_halvings = patch_size.bit_length() - 3
+        if patch_size != 4 * 2**num_halvings or num_halvings < 1:
+            raise TrainingError(f"a convolution stem needs a patch size of 8, 16 or 32, not {patch_size}")
+        channels = [width // 2**i for i in range(num_halvings, -1, -1)]
+        layers: list[nn.Module] = [nn.Conv2d(3, channels[0], 4, stride=4)]
+        for before, after in pairwise(channels):
+            layers += [nn.GroupNorm(1, before), nn.GELU(), nn.Conv2d(before, after, 3, stride=2, padding=1)]
+        super().__init__(*layers, nn.GroupNorm(1, width), nn.GELU(), nn.Conv2d(width, width, 1))
 
     @property
     def weight(self) -> Tensor:
@@ -52,6 +72,9 @@ class ConvolutionStem(nn.Sequential):
 
 class FrameEncoder(nn.Module):
     """CLIP's image encoder, one picture at a time."""
+
+    pixel_scale: Tensor
+    pixel_offset: Tensor
 
     def __init__(self, clip: CLIPModel) -> None:
         super().__init__()

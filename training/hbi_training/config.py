@@ -38,6 +38,7 @@ class HBIConfig:
             (Xiao et al. 2021), which learn from far fewer clips; the grid of patches stays the same.
         max_words: L, the most text tokens, start and end included.
         temporal_layers: Layers of the transformer over frames; 0 leaves it out.
+        temporal_positions: Rows of its table of positions; None for F. The released code has CLIP's 77.
         temporal_layer_norm_eps: The released code uses 1e-12, elsewhere 1e-5.
         temporal_heads: Heads of the temporal transformer; D must be a multiple of it. The released code has D / 64.
         merge_heads: Heads of the attention of merged tokens; D must be a multiple of it.
@@ -58,6 +59,7 @@ class HBIConfig:
     vision_stem: Literal["patch", "convolution"] = "patch"
     max_words: int = 32
     temporal_layers: int = 4
+    temporal_positions: int | None = None
     temporal_layer_norm_eps: float = 1e-5
     temporal_heads: int = 8
     merge_heads: int = 8

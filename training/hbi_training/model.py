@@ -11,7 +11,7 @@ from transformers import CLIPModel
 from hbi_training.clip_encoders import FrameEncoder, WordEncoder, build_clip
 from hbi_training.config import LEVELS, HBIConfig
 from hbi_training.temporal_transformer import TemporalTransformer
-from hbi_training.token_interaction import Tokens, TokenWeights, interact, token_similarities
+from hbi_training.token_interaction import Tokens, TokenWeights, cross_similarity, matched_similarity
 from hbi_training.token_merge import TokenMerge
 
 LevelTokens = dict[str, Tokens]
@@ -20,19 +20,20 @@ LevelTokens = dict[str, Tokens]
 class TokenHierarchy(nn.Module):
     """From entity tokens to action and event tokens, each with its weights."""
 
-    def __init__(self, config: HBIConfig, ratios: tuple[float, ...]) -> None:
+    def __init__(self, config: HBIConfig, token_counts: tuple[int, ...], ratios: tuple[float, ...]) -> None:
         super().__init__()
         self.weights = nn.ModuleDict({level: TokenWeights(width=config.width) for level in LEVELS})
         self.merges = nn.ModuleDict(
             {
                 level: TokenMerge(
                     width=config.width,
+                    max_tokens=count,
                     ratio=ratio,
                     heads=config.merge_heads,
                     neighbours=config.neighbours,
                     merging=config.merging,
                 )
-                for level, ratio in zip(LEVELS[1:], ratios, strict=True)
+                for level, count, ratio in zip(LEVELS[1:], token_counts[:-1], ratios, strict=True)
             }
         )
 
@@ -67,11 +68,11 @@ class HBI(nn.Module):
                 width=config.width,
                 layers=config.temporal_layers,
                 heads=config.temporal_heads,
-                max_positions=max(clip.config.text_config.max_position_embeddings, config.sampling.max_frames),
+                max_positions=config.temporal_positions or config.sampling.max_frames,
                 layer_norm_eps=config.temporal_layer_norm_eps,
             )
-        self.text_hierarchy = TokenHierarchy(config, config.text_merge_ratios)
-        self.video_hierarchy = TokenHierarchy(config, config.video_merge_ratios)
+        self.text_hierarchy = TokenHierarchy(config, config.text_token_counts, config.text_merge_ratios)
+        self.video_hierarchy = TokenHierarchy(config, config.video_token_counts, config.video_merge_ratios)
 
     def encode_text(self, token_ids: Tensor, token_mask: Tensor) -> LevelTokens:
         """(B, T) int64 and (B, T) bool -> text tokens of each level."""
@@ -93,14 +94,20 @@ class HBI(nn.Module):
 
     def similarity(self, text: LevelTokens, video: LevelTokens) -> dict[str, Tensor]:
         """Similarities (A, B) of A texts and B videos at each level."""
-        result = {}
-        for level in LEVELS:
-            pairs = token_similarities(text[level].tokens, video[level].tokens)
-            # The released code treats padding only where it knows of any: below the first merge.
-            result[level] = interact(pairs, text[level], video[level], padded_partner=self.config.padded_partner)
-        return result
+        partner = self.config.padded_partner
+        return {level: cross_similarity(text[level], video[level], padded_partner=partner) for level in LEVELS}
+
+    def matched_similarity(self, text: LevelTokens, video: LevelTokens) -> dict[str, Tensor]:
+        """Similarities (B, K) of each of B videos with K texts of its own, out of B * K texts, at each level."""
+        partner = self.config.padded_partner
+        return {level: matched_similarity(text[level], video[level], padded_partner=partner) for level in LEVELS}
+
+    @property
+    def level_rates(self) -> dict[str, float]:
+        """What the similarity of each level counts in the score."""
+        return dict(zip(LEVELS, self.config.level_rates, strict=True))
 
     def score(self, similarity: Mapping[str, Tensor]) -> Tensor:
         """The levels' similarities, summed by their rates: what retrieval ranks by."""
-        rated = [rate * similarity[level] for level, rate in zip(LEVELS, self.config.level_rates, strict=True) if rate]
+        rated = [rate * similarity[level] for level, rate in self.level_rates.items() if rate]
         return torch.stack(rated).sum(0)

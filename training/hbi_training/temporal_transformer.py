@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from transformers import CLIPTextConfig
 from transformers.models.clip.modeling_clip import CLIPEncoder
@@ -24,8 +23,8 @@ class TemporalTransformer(nn.Module):
             num_attention_heads=heads,
             layer_norm_eps=layer_norm_eps,
         )
-        config._attn_implementation = "sdpa"
-        self.encoder = CLIPEncoder(config)
+        config._attn_implementation = "eager"
+        self.encoder = CLIPEncoder(config)  # type: ignore[arg-type]  # annotated for the joint configuration
         self.position = nn.Embedding(max_positions, width)
         nn.init.normal_(self.position.weight, std=0.02)
 

@@ -43,27 +43,66 @@ class TokenWeights(nn.Module):
 
 
 def token_similarities(text: Tensor, video: Tensor) -> Tensor:
-    """Cosine of every text token with every video token: (A, T, D), (B, V, D) -> (A, B, T, V)."""
-    return torch.einsum("atd,bvd->abtv", F.normalize(text, dim=-1), F.normalize(video, dim=-1))
+    """Cosine of every text token with every video token: (A, T, D), (B, V, D) -> (A, B, T, V) float32."""
+    return torch.einsum("atd,bvd->abtv", F.normalize(text.float(), dim=-1), F.normalize(video.float(), dim=-1))
 
 
-def interact(similarities: Tensor, text: Tokens, video: Tokens, *, padded_partner: PaddedPartner = "ignore") -> Tensor:
-    """Every token takes its best partner, and the tokens are summed by weight: (A, B, T, V) -> (A, B).
+def interact(
+    similarities: Tensor,
+    text_weights: Tensor,
+    video_weights: Tensor,
+    text_mask: Tensor,
+    video_mask: Tensor,
+    *,
+    padded_partner: PaddedPartner = "ignore",
+) -> Tensor:
+    """Every token takes its best partner, and the tokens are summed by weight.
 
     Args:
-        similarities: From `token_similarities`, of A texts and B videos.
-        text: The A texts.
-        video: The B videos.
+        similarities: (..., T, V) cosines.
+        text_weights: (..., T), broadcast against the leading axes; likewise the others.
+        video_weights: (..., V).
+        text_mask: (..., T) bool.
+        video_mask: (..., V) bool.
         padded_partner: "ignore" takes maxima over real partners; with "zero" a padded partner counts as 0.
+
+    Returns:
+        (...) in [-1, 1].
     """
-    text_mask, video_mask = text.mask[:, None, :, None], video.mask[None, :, None, :]
+    text_mask, video_mask = text_mask[..., :, None], video_mask[..., None, :]
     if padded_partner == "zero":
         partners = similarities * (text_mask & video_mask).to(similarities.dtype)
-        best_video, best_text = partners.amax(3), partners.amax(2)
+        best_video, best_text = partners.amax(-1), partners.amax(-2)
     else:
         lowest = torch.finfo(similarities.dtype).min
-        best_video = similarities.masked_fill(~video_mask, lowest).amax(3)
-        best_text = similarities.masked_fill(~text_mask, lowest).amax(2)
-    from_text = (text.weights[:, None, :] * best_video).sum(-1)
-    from_video = (video.weights[None, :, :] * best_text).sum(-1)
-    return 0.5 * (from_text + from_video)
+        best_video = similarities.masked_fill(~video_mask, lowest).amax(-1)
+        best_text = similarities.masked_fill(~text_mask, lowest).amax(-2)
+    return 0.5 * ((text_weights * best_video).sum(-1) + (video_weights * best_text).sum(-1))
+
+
+def cross_similarity(text: Tokens, video: Tokens, *, padded_partner: PaddedPartner = "ignore") -> Tensor:
+    """Similarity of each of A texts with each of B videos: (A, B)."""
+    return interact(
+        token_similarities(text.tokens, video.tokens),
+        text.weights[:, None],
+        video.weights[None],
+        text.mask[:, None],
+        video.mask[None],
+        padded_partner=padded_partner,
+    )
+
+
+def matched_similarity(text: Tokens, video: Tokens, *, padded_partner: PaddedPartner = "ignore") -> Tensor:
+    """Similarity of K texts of its own with each of B videos, texts in the order of videos: (B * K), (B) -> (B, K)."""
+    batch = len(video.tokens)
+    # (B * K, T, D) -> (B, K, T, D)
+    tokens, weights, mask = (part.unflatten(0, (batch, -1)) for part in text)
+    words, frames = F.normalize(tokens.float(), dim=-1), F.normalize(video.tokens.float(), dim=-1)
+    return interact(
+        torch.einsum("bktd,bvd->bktv", words, frames),
+        weights,
+        video.weights[:, None],
+        mask,
+        video.mask[:, None],
+        padded_partner=padded_partner,
+    )

@@ -1,7 +1,7 @@
 """Token merging: entity tokens become action tokens, action tokens become event tokens (CVPR 2023, section 3.2).
 
-Tokens are scored, grouped by DPC-KNN (density peaks over k nearest neighbours), averaged by score within their group, and
-the averages attend to the tokens that they came from.
+Tokens are scored, grouped by DPC-KNN (density peaks over k nearest neighbours), averaged by score within their group,
+and the averages attend to the tokens that they came from.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _precedes(value: Tensor) -> Tensor:
 
 
 def dpc_knn(
-    tokens: Tensor, mask: Tensor, ratio: float, *, neighbours: int = 3, merging: Merging = "masked"
+    tokens: Tensor, mask: Tensor, ratio: float, *, num_slots: int, neighbours: int = 3, merging: Merging = "masked"
 ) -> Clusters:
     """Groups tokens by density peaks over the k nearest neighbours (Du et al. 2016), without randomness.
 
@@ -59,13 +59,12 @@ def dpc_knn(
     Args:
         tokens: (B, N, D).
         mask: (B, N) bool, True at real tokens; every item has at least one.
-        ratio: Clusters as a part of tokens. "masked" makes ceil(real tokens * ratio) clusters an item and leaves the
-            rest of the ceil(N * ratio) slots empty; "released" fills all slots.
+        ratio: Clusters as a part of tokens. "masked" makes ceil(real tokens * ratio) clusters of an item and leaves the
+            other slots empty; "released" fills all slots.
+        num_slots: C, the most clusters.
         neighbours: k, the token itself among them.
         merging: See `HBIConfig.merging`.
     """
-    num_tokens = tokens.shape[1]
-    num_slots = max(ceil(num_tokens * ratio), 1)
     distance = token_distances(tokens.detach().float())
     if merging == "released":
         largest = distance.amax() + 1.0  # over the whole batch: neighbours in a batch can change a result
@@ -120,12 +119,24 @@ def _density(distance: Tensor, mask: Tensor, neighbours: int, merging: Merging) 
 
 
 class TokenMerge(nn.Module):
-    """One step up: N tokens become C = ceil(N * ratio) tokens that attend to the N."""
+    """One step up: at most N tokens become at most C = ceil(N * ratio) tokens that attend to those below.
+
+    C is fixed by the most tokens there can be, so that a graph's shapes do not hang on its input. The released merging
+    has as many clusters as the padded length asks for: there, texts must be padded to `max_tokens`.
+    """
 
     def __init__(
-        self, *, width: int, ratio: float, heads: int, neighbours: int = 3, merging: Merging = "masked"
+        self,
+        *,
+        width: int,
+        max_tokens: int,
+        ratio: float,
+        heads: int,
+        neighbours: int = 3,
+        merging: Merging = "masked",
     ) -> None:
         super().__init__()
+        self.num_slots = max(ceil(max_tokens * ratio), 1)
         self.ratio = ratio
         self.neighbours = neighbours
         self.merging: Merging = merging
@@ -151,7 +162,9 @@ class TokenMerge(nn.Module):
 
     def merge(self, normed: Tensor, score: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """The score-weighted mean of each cluster: (B, N, D), (B, N) -> (B, C, D), (B, C) bool."""
-        clusters = dpc_knn(normed, mask, self.ratio, neighbours=self.neighbours, merging=self.merging)
+        clusters = dpc_knn(
+            normed, mask, self.ratio, num_slots=self.num_slots, neighbours=self.neighbours, merging=self.merging
+        )
         if self.merging == "masked":  # the mean does not change, and exp cannot overflow
             score = score - score.amax(-1, keepdim=True)
         share = clusters.membership * score.exp()[:, None, :]

@@ -125,6 +125,7 @@ def released_config(
     settings = {
         "temporal_layers": layers("transformerClip"),
         "temporal_heads": max(width // 64, 1),
+        "temporal_positions": len(released["frame_position_embeddings.weight"]),
         "temporal_layer_norm_eps": 1e-12,
         "merging": "released",
         "padded_partner": "zero",

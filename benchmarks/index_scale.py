@@ -1,0 +1,117 @@
+"""Searching an index of many clips: how much the shortlist finds, and how long a search takes, cold and warm.
+
+    python benchmarks/index_scale.py [--clips 1000 10000 100000] [--folder DIR]
+
+The tokens are made up, see benchmarks/synthetic_tokens.py. A cold search is a new Python process that imports the
+library, opens the index and searches once; its file is in the operating system's cache, and no model is loaded. A warm
+one is a further query in the same process. Writes benchmarks/results/index_scale.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from machine import write_result
+from synthetic_tokens import make_index, open_index
+
+from hbi_infer.index import Index
+from hbi_infer.retrieve import EXACT_BYTES
+from hbi_infer.similarity import top
+from hbi_infer.store import EVERYTHING
+from hbi_infer.tokens import pooled
+
+TOP_K = 10
+SHORTLISTS = (100, 500, 1000, 2000)
+COLD_REPEATS = 5
+WAYS: dict[str, dict[str, int]] = {"default": {}, "exact": {"exact_up_to": 10**9}, "shortlist": {"exact_up_to": 0}}
+
+
+def recall(index: Index) -> dict[str, float]:
+    """For each length of the shortlist, the mean share of the exact best ten clips that are in it."""
+    matrix = index.resident_matrix()
+    shares: dict[int, list[float]] = {length: [] for length in SHORTLISTS}
+    for query in index.encoder.queries:  # type: ignore[attr-defined]
+        best = matrix.ids[top(matrix.score(query), TOP_K)]
+        near, _ = index.store.candidates(pooled(query)[0], EVERYTHING, max(SHORTLISTS))
+        for length, found in shares.items():
+            found.append(float(np.isin(best, near[:length]).mean()))
+    return {str(length): round(statistics.mean(found), 4) for length, found in shares.items()}
+
+
+def warm_seconds(folder: Path, options: dict[str, int]) -> float:
+    """Median of 20 queries after a first one."""
+    times = []
+    with open_index(folder) as index:
+        for number in range(21):
+            started = time.perf_counter()
+            index.search(f"query {number}", top_k=TOP_K, **options)
+            times.append(time.perf_counter() - started)
+    return round(statistics.median(times[1:]), 4)
+
+
+def cold_seconds(folder: Path, options: dict[str, int]) -> dict[str, float]:
+    """Medians: the whole process, and in it opening the index and searching it once."""
+    command = [sys.executable, __file__, "--search-once", str(folder), json.dumps(options)]
+    whole, search = [], []
+    for _ in range(COLD_REPEATS):
+        started = time.perf_counter()
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        whole.append(time.perf_counter() - started)
+        search.append(float(done.stdout))
+    return {"process": round(statistics.median(whole), 3), "search": round(statistics.median(search), 3)}
+
+
+def search_once(folder: Path, options: dict[str, int]) -> None:
+    """Print the seconds that opening the index and one search take."""
+    started = time.perf_counter()
+    with open_index(folder) as index:
+        matches = index.search("query 0", top_k=TOP_K, **options)
+    assert len(matches) == TOP_K
+    print(time.perf_counter() - started)
+
+
+def measure(folder: Path, num_clips: int) -> dict[str, Any]:
+    """One size of index."""
+    started = time.perf_counter()
+    with make_index(folder, num_clips) as index:
+        made_seconds = time.perf_counter() - started
+        found = recall(index)
+    return {
+        "clips": num_clips,
+        "index_mib": round((folder / "index.sqlite").stat().st_size / 2**20, 1),
+        "made_and_stored_seconds": round(made_seconds, 1),
+        f"recall_at_{TOP_K}_of_the_shortlist": found,
+        "warm_seconds": {way: warm_seconds(folder, options) for way, options in WAYS.items()},
+        "cold_seconds": {way: cold_seconds(folder, options) for way, options in WAYS.items()},
+    }
+
+
+def main() -> None:
+    """Measure every size."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--clips", type=int, nargs="+", default=[1000, 10_000, 100_000])
+    parser.add_argument("--folder", type=Path, help="where to make the indexes: 1 GB for 100,000 clips")
+    parser.add_argument("--search-once", nargs=2, metavar=("FOLDER", "OPTIONS"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.search_once:
+        search_once(Path(arguments.search_once[0]), json.loads(arguments.search_once[1]))
+        return
+    rows = []
+    for num_clips in arguments.clips:
+        with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+            rows.append(measure(Path(folder), num_clips))
+            print(json.dumps(rows[-1]))
+    print(f"written to {write_result('index_scale', {'exact_up_to_mib': EXACT_BYTES // 2**20, 'rows': rows})}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""ONNX Runtime on the processor and on NVIDIA GPUs.
+
+ONNX Runtime's CUDA build lists CUDA as available on a machine without a GPU, and a session that asks for CUDA there
+runs on the processor with a note on stderr. Here a request for CUDA is checked before and after the session is made,
+and what is missing is named.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import io
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from hbi_engines.engine import Arrays, Engine, TensorSpec, check_inputs
+from hbi_engines.errors import DeviceError, EngineError
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+NUMPY_NAMES = {
+    "tensor(bool)": "bool",
+    "tensor(uint8)": "uint8",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+    "tensor(float16)": "float16",
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+}
+
+
+class OnnxRuntimeEngine:
+    """A graph in an ONNX Runtime session; see `hbi_engines.engine.Engine`."""
+
+    def __init__(self, session: Any, device: str, device_reason: str) -> None:
+        self._session = session
+        self.inputs = tuple(_spec(argument) for argument in session.get_inputs())
+        self.outputs = tuple(_spec(argument) for argument in session.get_outputs())
+        self.device = device
+        self.device_reason = device_reason
+
+    def run(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
+        """Run the graph once; see `hbi_engines.engine.Engine.run`."""
+        if self._session is None:
+            raise EngineError("the engine is closed; open the graph again to run it")
+        check_inputs(self.inputs, inputs)
+        names = [spec.name for spec in self.outputs]
+        with _mapped("failed while it ran the graph"):
+            return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
+
+    def close(self) -> None:
+        """Free the session."""
+        self._session = None
+
+
+def open_cpu(graph: Path | bytes, threads: int, why: str) -> Engine:
+    """Load the graph on the processor."""
+    plural = "" if threads == 1 else "s"
+    return OnnxRuntimeEngine(_session(graph, CPU, threads), "cpu", f"cpu ({threads} thread{plural}), {why}")
+
+
+def open_cuda(graph: Path | bytes, threads: int, why: str) -> Engine:
+    """Load the graph on the first visible NVIDIA GPU, once `cuda_problem` found none.
+
+    Raises:
+        DeviceError: ONNX Runtime fell back to the processor all the same.
+    """
+    session = _session(graph, CUDA, threads)
+    if (provider := session.get_providers()[0]) != CUDA:
+        raise DeviceError(
+            f"device cuda cannot run here: ONNX Runtime fell back to {provider}; its own message above says why"
+        )
+    return OnnxRuntimeEngine(session, "cuda", f"cuda, {why}")
+
+
+def cuda_problem() -> str:
+    """What keeps a CUDA session from running here and how to mend it; empty if nothing is known to.
+
+    Raises:
+        EngineError: ONNX Runtime is not installed.
+    """
+    runtime = _import()
+    if CUDA not in runtime.get_available_providers():
+        return (
+            "the installed onnxruntime is the one without CUDA; for an NVIDIA GPU: "
+            'pip uninstall -y onnxruntime, then pip install "hbi-infer[gpu]"'
+        )
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "there is no NVIDIA driver (libcuda.so.1 cannot be loaded); install it and check with nvidia-smi"
+    count = ctypes.c_int(0)
+    status = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    if status or not count.value:
+        return (
+            f"the NVIDIA driver finds no GPU (CUDA driver status {status}); "
+            "check nvidia-smi and the environment variable CUDA_VISIBLE_DEVICES"
+        )
+    if missing := _missing_libraries(runtime):
+        return f'missing {", ".join(missing)}; pip install "onnxruntime-gpu[cuda,cudnn]"'
+    return ""
+
+
+def _missing_libraries(runtime: Any) -> list[str]:
+    """Libraries of CUDA and cuDNN that ONNX Runtime needs and that neither the system nor pip's packages provide."""
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
+        runtime.preload_dlls()  # what pip installed in site-packages/nvidia, where the loader does not look
+    provider = Path(runtime.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
+    listing = subprocess.run(["/usr/bin/env", "ldd", str(provider)], capture_output=True, text=True, check=False).stdout
+    unresolved = [line.split()[0] for line in listing.splitlines() if "not found" in line]
+    missing = []
+    for name in [*unresolved, "libcudnn.so.9"]:  # cuDNN is loaded on first use, so that ldd does not list it
+        try:
+            ctypes.CDLL(name)
+        except OSError:
+            missing.append(name)
+    return missing
+
+
+def _session(graph: Path | bytes, provider: str, threads: int) -> Any:
+    runtime = _import()
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4  # errors come as exceptions; the log would print them a second time
+    # Not "session.disable_cpu_ep_fallback": ONNX Runtime puts the shape arithmetic of a graph with dynamic sizes on the
+    # processor by design, and that option refuses every such graph. The caller checks the provider that was chosen.
+    source = graph if isinstance(graph, bytes) else str(graph)
+    with _mapped("refused the graph"):
+        return runtime.InferenceSession(source, options, providers=[provider], enable_fallback=0)
+
+
+def _import() -> Any:
+    """The onnxruntime module.
+
+    Raises:
+        EngineError: It is not installed; or its folder was left without contents, which happens where both wheels were
+            installed and one was removed.
+    """
+    choose = 'pip install "hbi-infer[cpu]", or for an NVIDIA GPU pip install "hbi-infer[gpu]" (one of them, never both)'
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise EngineError(f"ONNX Runtime cannot be imported ({error}): {choose}") from error
+    if not hasattr(onnxruntime, "InferenceSession"):
+        raise EngineError(
+            "ONNX Runtime is installed without contents, as it is when onnxruntime and onnxruntime-gpu were both there "
+            f"and one was removed: pip uninstall -y onnxruntime onnxruntime-gpu, then {choose}"
+        )
+    return onnxruntime
+
+
+@contextlib.contextmanager
+def _mapped(what: str) -> Iterator[None]:
+    """Turn every exception of ONNX Runtime, which have no base class of their own, into an EngineError."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    found = (kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
+    raised: tuple[type[Exception], ...] = (*found, RuntimeError, ValueError)
+    try:
+        yield
+    except raised as error:
+        text = " ".join(str(error).split())
+        raise EngineError(f"ONNX Runtime {what}: {text}") from error
+
+
+def _spec(argument: Any) -> TensorSpec:
+    if argument.type not in NUMPY_NAMES:
+        raise EngineError(f"the graph's {argument.name} is a {argument.type}; usable are {', '.join(NUMPY_NAMES)}")
+    return TensorSpec(argument.name, NUMPY_NAMES[argument.type], tuple(size or "" for size in argument.shape))

@@ -1,0 +1,54 @@
+"""What searching needs of a model: two encoders and what the bundle says about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from hbi_infer.packed import TokenLayout
+
+if TYPE_CHECKING:
+    from hbi_infer.bundle import Bundle
+    from hbi_infer.tokenizer import TokenBatch
+    from hbi_infer.tokens import Levels
+    from hbi_infer.video import Clip
+
+BATCH_CLIPS = 16
+"""Clips that go through the video encoder together."""
+
+
+class Encoder(Protocol):
+    """A model that turns clips and texts into tokens; `hbi_infer.model.HBI` is one."""
+
+    @property
+    def bundle(self) -> Bundle:
+        """The model on disk: its manifest and its hash."""
+
+    @property
+    def rates(self) -> Mapping[str, float]:
+        """Level name -> what its similarity is multiplied with in the score."""
+
+    def tokenize(self, texts: Sequence[str]) -> TokenBatch:
+        """Token ids of B texts, and where each was cut."""
+
+    def encode_text(self, texts: Sequence[str]) -> Levels:
+        """Tokens of B texts."""
+
+    def encode_video(self, frames: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_]) -> Levels:
+        """Tokens of B clips from frames (B, F, H, W, 3) uint8 and mask (B, F) bool, True where there is a frame."""
+
+
+def token_layout(encoder: Encoder) -> TokenLayout:
+    """The layout of the tokens that the encoder gives for a clip."""
+    manifest = encoder.bundle.manifest
+    return TokenLayout(tuple((level.name, level.video_tokens) for level in manifest.levels), manifest.width)
+
+
+def encode_clips(encoder: Encoder, clips: Sequence[Clip]) -> Iterator[Levels]:
+    """Tokens of the clips, batch by batch."""
+    for start in range(0, len(clips), BATCH_CLIPS):
+        batch = clips[start : start + BATCH_CLIPS]
+        yield encoder.encode_video(np.stack([clip.frames for clip in batch]), np.stack([clip.mask for clip in batch]))

@@ -1,0 +1,177 @@
+"""Which frames of a video a model sees: pure functions of frame times, with no file in sight.
+
+The published readers count frames; `sample_positions` and `sample_positions_by_second` do exactly what they do.
+`sample_clips` is what this project decodes with: the same choice made by timestamps, so that it also holds for a
+variable frame rate, and cut into clips, so that a result names a moment.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hbi_infer.errors import InputError
+from hbi_infer.options import FrameSampling
+
+
+@dataclass(frozen=True)
+class ClipFrames:
+    """One clip: when it is, and which frames were chosen from it.
+
+    Attributes:
+        start_seconds: Where the clip starts.
+        end_seconds: Where it ends.
+        positions: (K,) int64 with 1 <= K <= F, indexes into the video's frames, ascending.
+    """
+
+    start_seconds: float
+    end_seconds: float
+    positions: NDArray[np.int64]
+
+
+def spread(count: int, most: int) -> NDArray[np.int64]:
+    """Choose at most `most` of `count` things, evenly, both ends among them.
+
+    Example: `spread(5, 3)` is 0, 2, 4; `spread(3, 12)` is 0, 1, 2.
+
+    Returns:
+        (min(count, most),) int64, ascending.
+    """
+    if count <= most:
+        return np.arange(count)
+    return np.linspace(0, count - 1, most).astype(np.int64)
+
+
+def sample_positions(
+    num_frames: int,
+    video_frames_per_second: float,
+    *,
+    frames_per_second: float,
+    max_frames: int,
+    start_seconds: float | None = None,
+    end_seconds: float | None = None,
+) -> NDArray[np.int64]:
+    """Choose frames by counting, as the published MSR-VTT reader does: one in every round(rate / wanted rate).
+
+    A wanted rate of more than twice the video's, where the published reader fails, takes every frame.
+
+    Args:
+        num_frames: Frames of the video.
+        video_frames_per_second: Its rate.
+        frames_per_second: The rate to take.
+        max_frames: F; of more, F evenly spread ones are kept.
+        start_seconds: Where to start; cut to whole seconds. None: at the start.
+        end_seconds: Where to stop; cut to whole seconds. None: at the end.
+
+    Returns:
+        (K,) int64 with K <= F, ascending.
+    """
+    first, last = 0, num_frames - 1
+    if start_seconds is not None and end_seconds is not None:
+        start, end = sorted((max(int(start_seconds), 0), max(int(end_seconds), 0)))
+        if start == end:
+            end += 1
+        first = int(start * video_frames_per_second)
+        last = int(min(end * video_frames_per_second, last))
+    positions = np.arange(first, last + 1, _stride(video_frames_per_second, frames_per_second))
+    return positions[spread(len(positions), max_frames)]
+
+
+def sample_positions_by_second(
+    num_frames: int,
+    video_frames_per_second: float,
+    *,
+    frames_per_second: int,
+    max_frames: int | None = None,
+    start_seconds: int | None = None,
+    end_seconds: int | None = None,
+) -> NDArray[np.int64]:
+    """Choose frames second by second, as the published ActivityNet and DiDeMo reader does.
+
+    The second that the end falls on is read too: one more than was asked for.
+
+    Args:
+        num_frames: Frames of the video.
+        video_frames_per_second: Its rate, which this reader cuts to a whole number.
+        frames_per_second: Frames to take from each second.
+        max_frames: F; of more, F evenly spread ones are kept. None: all are kept.
+        start_seconds: The first second; None: 0.
+        end_seconds: The last second; None: that of the last frame.
+
+    Returns:
+        (K,) int64, ascending.
+
+    Raises:
+        InputError: The video has less than one frame in a second, which this reader cannot count.
+    """
+    whole_rate = int(video_frames_per_second)
+    if whole_rate < 1:
+        raise InputError(
+            f"the video has {video_frames_per_second:g} frames per second and the reader that counts by seconds "
+            "needs at least 1; sample it by timestamps instead"
+        )
+    duration = math.ceil(num_frames / whole_rate)
+    last_second = duration if end_seconds is None else min(end_seconds, duration)
+    offsets = range(0, whole_rate, max(whole_rate // frames_per_second, 1))[:frames_per_second]
+    wanted = (
+        second * whole_rate + offset for second in range(start_seconds or 0, last_second + 1) for offset in offsets
+    )
+    positions = np.array([position for position in wanted if position < num_frames], np.int64)
+    return positions if max_frames is None else positions[spread(len(positions), max_frames)]
+
+
+def sample_clips(
+    times_seconds: NDArray[np.float64], sampling: FrameSampling, *, frame_seconds: float
+) -> Iterator[ClipFrames]:
+    """Cut a video into clips and choose the frames of each by their times.
+
+    Clip c holds the frames of [c, c + 1) * clip_seconds. From its first frame on, one frame is taken at each sampling
+    interval: the one that is on the screen then; a frame that stays there is taken once. Of more than F, F evenly
+    spread ones are kept. The interval is a whole number of frames, so that a constant frame rate gives what
+    `sample_positions` gives; only a video slower than half the wanted rate is sampled at that rate itself.
+
+    A clip in which no frame begins is left out: whatever times a file claims, it has no more clips than frames. What
+    is left over at the end joins the clip before it where it is shorter than half an interval.
+
+    Example: 12 s at 25 frames per second, one wanted per second: frames 0, 25, ..., 275 in one clip.
+
+    Args:
+        times_seconds: (N,) float64, ascending: when each frame appears, counted from the first.
+        sampling: Rate, F and length of a clip.
+        frame_seconds: How long a frame is shown: the mean over the video, or a guess for a single frame.
+
+    Yields:
+        The clips in order.
+    """
+    rate, clip_seconds = sampling.frames_per_second, sampling.clip_seconds
+    is_slow = rate * frame_seconds > 2
+    interval = 1 / rate if is_slow else _stride(1 / frame_seconds, rate) * frame_seconds
+    # Containers round times, a gif to hundredths of a second: a frame that is this little late is not late.
+    slack = min(frame_seconds, interval, 0.04) / 2
+    video_end = float(times_seconds[-1]) + frame_seconds
+    clip_of_frame = np.floor((times_seconds + slack) / clip_seconds).astype(np.int64)
+    last = clip_of_frame[-1]
+    if video_end - last * clip_seconds < interval / 2 and last - 1 in clip_of_frame:
+        clip_of_frame[clip_of_frame == last] = last - 1
+    numbers, firsts = np.unique(clip_of_frame, return_index=True)
+    for number, frames in zip(numbers, np.split(np.arange(len(times_seconds)), firsts[1:]), strict=True):
+        end = video_end if number == numbers[-1] else float((number + 1) * clip_seconds)
+        since_first = times_seconds[frames] - times_seconds[frames[0]]
+        # Frame i is on the screen at the sampling times number shown_from[i] to shown_from[i + 1] - 1.
+        shown_from = np.ceil((since_first - slack) / interval)
+        until = max(1, math.ceil((end - slack - float(times_seconds[frames[0]])) / interval))
+        chosen = frames[np.diff(shown_from, append=until) > 0]
+        yield ClipFrames(
+            start_seconds=float(number * clip_seconds) if number else 0.0,
+            end_seconds=end,
+            positions=chosen[spread(len(chosen), sampling.max_frames)],
+        )
+
+
+def _stride(video_frames_per_second: float, frames_per_second: float) -> int:
+    """Return how many frames lie from one sampled frame to the next; at least 1."""
+    return max(1, round(video_frames_per_second / frames_per_second))

@@ -1,0 +1,199 @@
+"""bundle.json: what a bundle says about its model, parsed strictly.
+
+A key that this version does not know is an error, not something to skip: it may change what the graphs mean. A change
+of the format that older versions must not read raises `FORMAT_VERSION`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+import re
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from hbi_engines.engine import TensorSpec
+from hbi_infer.errors import BundleError, InputError
+from hbi_infer.options import FrameSampling
+
+FORMAT_VERSION = 1
+TASK_GRAPHS = {"retrieve": ("video_encoder", "text_encoder")}
+"""What each task that this version can do needs; a bundle may be able to do more."""
+
+
+@dataclass(frozen=True)
+class LevelSpec:
+    """One level of the hierarchy.
+
+    Attributes:
+        name: "entity", "action" or "event"; the graphs' outputs are called `<name>_tokens` and `<name>_weights`.
+        video_tokens: V, the most tokens that a clip has at this level.
+        text_tokens: The most tokens that a text has at this level.
+        rate: What the level's similarity is multiplied with in the score.
+    """
+
+    name: str
+    video_tokens: int
+    text_tokens: int
+    rate: float
+
+
+@dataclass(frozen=True)
+class TokenizerSpec:
+    """The tokenizer's file; `write_bundle` fills the hash in."""
+
+    file: str = "tokenizer.json"
+    sha256: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphSpec:
+    """One ONNX graph: its file, and what goes in and comes out. `write_bundle` fills the hash in."""
+
+    file: str
+    sha256: str = ""
+    opset: int
+    precision: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where the model comes from. `metrics` is free: name -> number, text or a further mapping."""
+
+    recipe: str
+    data: str
+    seed: int
+    code_version: str
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleManifest:
+    """bundle.json.
+
+    Attributes:
+        name: The model's name.
+        notice: One line that users of the model should read; may be empty.
+        width: D, the width of the tokens.
+        max_words: The most tokens of a text, start and end of text included.
+        vocabulary_size: Every token id is below it.
+        sampling: How a video becomes frames.
+        levels: In the order of the encoders' outputs.
+        padded_partner: "ignore" leaves padded tokens out of the maxima of the similarity; "zero" counts each as a 0.
+        logit_scale: What a score is multiplied with where a softmax over scores is taken.
+        tasks: What the bundle can do, of `TASK_GRAPHS`.
+        tokenizer: Its file.
+        graphs: Name -> graph.
+        provenance: Where the model comes from.
+    """
+
+    name: str
+    notice: str
+    width: int
+    max_words: int
+    vocabulary_size: int
+    sampling: FrameSampling
+    levels: tuple[LevelSpec, ...]
+    padded_partner: Literal["ignore", "zero"]
+    logit_scale: float
+    tasks: tuple[str, ...]
+    tokenizer: TokenizerSpec
+    graphs: Mapping[str, GraphSpec]
+    provenance: Provenance
+
+    def __post_init__(self) -> None:
+        for name in ("width", "max_words", "vocabulary_size"):
+            if getattr(self, name) < 1:
+                raise BundleError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        names = [level.name for level in self.levels]
+        if not names or len(set(names)) < len(names):
+            raise BundleError(f"levels are {names}; there must be at least one, each with a name of its own")
+        files = [self.tokenizer.file, *(graph.file for graph in self.graphs.values())]
+        for file in files:
+            if not file or file.startswith(".") or re.search(r"[/\\:\0]", file):
+                raise BundleError(f"the file name {file!r} is not a plain name; files lie beside bundle.json")
+        if len(set(files)) < len(files):
+            raise BundleError(f"the files are {files}; each graph and the tokenizer need a file of their own")
+        for task in self.tasks:
+            for graph in TASK_GRAPHS.get(task, ()):
+                if graph not in self.graphs:
+                    raise BundleError(f"the task {task} needs the graph {graph}; there are only {sorted(self.graphs)}")
+
+    def to_json(self) -> bytes:
+        """The bytes of bundle.json; equal manifests give equal bytes."""
+        return (json.dumps(self.to_document(), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+    def to_document(self) -> dict[str, Any]:
+        """What bundle.json holds."""
+        return {"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_json(cls, content: bytes) -> BundleManifest:
+        """Parse bundle.json.
+
+        Raises:
+            BundleError: Not JSON, another format version, or a key or value that does not belong there.
+        """
+        try:
+            document = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise BundleError(f"not JSON: {error}") from error
+        if not isinstance(document, dict) or "format_version" not in document:
+            raise BundleError("not a bundle's manifest: it has no format_version")
+        version = document.pop("format_version")
+        if type(version) is not int or version < 1:
+            raise BundleError(f"format_version is {version!r}; it must be {FORMAT_VERSION}")
+        if version > FORMAT_VERSION:
+            raise BundleError(
+                f"its format version is {version} and this hbi-infer reads up to {FORMAT_VERSION}: "
+                "pip install --upgrade hbi-infer"
+            )
+        try:
+            return typing.cast("BundleManifest", _parse(cls, document, ""))
+        except InputError as error:  # FrameSampling checks its own values
+            raise BundleError(f"sampling: {error}") from error
+
+
+def _parse(kind: Any, value: Any, where: str) -> Any:
+    """`value`, from JSON, as the type `kind`; `where` is its place in the document."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        return _parse_dataclass(typing.cast("type[Any]", kind), value, where)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_parse(arguments[0], item, f"{where}[{number}]") for number, item in enumerate(value))
+    if origin is Mapping and isinstance(value, dict):
+        return {key: _parse(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+    if origin is Literal and value in arguments:
+        return value
+    if origin is types.UnionType and type(value) in arguments:
+        return value
+    if kind is float and type(value) in (int, float) and math.isfinite(value):
+        return float(value)
+    if kind is Any or (kind in (int, str) and type(value) is kind):
+        return value
+    expected = " or ".join(map(repr, arguments)) if origin is Literal else getattr(kind, "__name__", str(kind))
+    raise BundleError(f"{where or 'the document'} is {value!r}; it must be {expected}")
+
+
+def _parse_dataclass(kind: type[Any], value: Any, where: str) -> Any:
+    prefix = f"{where}." if where else ""
+    if not isinstance(value, dict):
+        raise BundleError(f"{where} is {value!r}; it must be an object")
+    fields = dataclasses.fields(kind)
+    names = [item.name for item in fields]
+    for key in value:
+        if key not in names:
+            near = difflib.get_close_matches(key, names, n=1)
+            hint = f"the nearest known key is {near[0]}" if near else f"known are {', '.join(names)}"
+            raise BundleError(f"unknown key {prefix}{key}; {hint}. A newer hbi-infer may know it")
+    if missing := [name for name in names if name not in value]:
+        raise BundleError(f"{', '.join(prefix + name for name in missing)} is missing; export the bundle again")
+    hints = typing.get_type_hints(kind)
+    return kind(**{name: _parse(hints[name], value[name], prefix + name) for name in names})

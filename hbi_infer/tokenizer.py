@@ -1,0 +1,310 @@
+"""CLIP's byte-pair encoding: a text to token ids, through the `tokenizers` library.
+
+Cleaning is done here, in Python; cutting into words and the encoding itself are done by `tokenizers`, from one JSON
+file that a bundle carries. That file holds either CLIP's whole vocabulary of 49,408 tokens or, for a small model
+trained from scratch, only the part of it that a corpus uses.
+"""
+
+from __future__ import annotations
+
+import gzip
+import html
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hbi_infer.errors import BundleError, InputError
+
+if TYPE_CHECKING:
+    import tokenizers
+
+SOT = "<|startoftext|>"
+EOT = "<|endoftext|>"
+PAD_ID = 0
+"""What fills the unused positions. CLIP pads with a real token ("!"), so only the mask tells padding."""
+
+END_OF_WORD = "</w>"
+
+# Runs of letters, single digits and runs of anything else but blanks; the ends of "it's" and "we'll" are words of their
+# own. Without regard to case, as published: the text is in lower case, but a long s (U+017F) counts as an s.
+WORD_PATTERN = r"(?i:<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+)"
+
+
+@dataclass(frozen=True)
+class Truncation:
+    """Where a text that is too long was cut.
+
+    Attributes:
+        word: The first blank-separated word that was not kept whole, as cleaned.
+        word_number: Its place in the text, counted from 1.
+    """
+
+    word: str
+    word_number: int
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Token ids of B texts, padded to T tokens.
+
+    Attributes:
+        ids: (B, T) int64. SOT, the tokens of the text, EOT, then `PAD_ID`.
+        mask: (B, T) bool, True on real tokens, SOT and EOT included.
+        truncated: For each text where it was cut, None if it was kept whole.
+    """
+
+    ids: npt.NDArray[np.int64]
+    mask: npt.NDArray[np.bool_]
+    truncated: tuple[Truncation | None, ...]
+
+
+class Tokenizer:
+    """Texts to token ids.
+
+    >>> tokenizer = Tokenizer.from_json(clip_tokenizer_json())
+    >>> tokenizer.encode(["two men", "cars"], max_words=32).ids
+    array([[49406,  1237,  1656, 49407],
+           [49406,  3346, 49407,     0]])
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+        sot_id, eot_id = backend.token_to_id(SOT), backend.token_to_id(EOT)
+        if sot_id is None or eot_id is None:
+            raise BundleError(f"the tokenizer has no {SOT} or no {EOT}; a CLIP tokenizer has both")
+        # `tokenizers` would take SOT and EOT out of a text wherever they stand. CLIP does so only where a word begins
+        # (not in "!<|endoftext|>"), so they are cut as words and replaced by `_encode`.
+        backend.encode_special_tokens = True
+        self._backend = backend
+        self._special_ids = {SOT: sot_id, EOT: eot_id}
+
+    @classmethod
+    def from_json(cls, text: str) -> Tokenizer:
+        """Build from the JSON that `clip_tokenizer_json` gives.
+
+        Raises:
+            BundleError: The text is not the JSON of a tokenizer with SOT and EOT.
+        """
+        import tokenizers
+
+        try:
+            backend = tokenizers.Tokenizer.from_str(text)
+        except Exception as exc:  # the library raises nothing more special
+            raise BundleError(f"not a tokenizer's JSON: {exc}; export the bundle again") from exc
+        return cls(backend)
+
+    @classmethod
+    def from_file(cls, path: Path) -> Tokenizer:
+        """Read a tokenizer.json.
+
+        Raises:
+            BundleError: The file cannot be read, or is not the JSON of a tokenizer with SOT and EOT.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as exc:
+            raise BundleError(f"cannot read the tokenizer {path}: {exc}") from exc
+        try:
+            return cls.from_json(text)
+        except BundleError as exc:
+            raise BundleError(f"{path}: {exc}") from exc
+
+    @property
+    def vocabulary_size(self) -> int:
+        """The number of tokens; every id is below it."""
+        return self._backend.get_vocab_size()
+
+    @property
+    def sot_id(self) -> int:
+        """The id of the token that begins every text."""
+        return self._special_ids[SOT]
+
+    @property
+    def eot_id(self) -> int:
+        """The id of the token that ends every text."""
+        return self._special_ids[EOT]
+
+    def encode(self, texts: Sequence[str], max_words: int, *, pad_to: int | None = None) -> TokenBatch:
+        """Encode texts, cutting those of more than `max_words` tokens.
+
+        Args:
+            texts: B texts in any case and encoding mess; `clean` is applied. An empty text gives SOT, EOT.
+            max_words: The most tokens of a text, SOT and EOT included (a word may take several tokens).
+            pad_to: T. None pads to the longest text of the batch.
+
+        Raises:
+            InputError: `max_words` has no room for SOT and EOT, or `pad_to` none for `max_words`.
+        """
+        if max_words < 2:
+            raise InputError(f"max_words is {max_words}; it must be at least 2, for the start and the end of a text")
+        if pad_to is not None and pad_to < max_words:
+            raise InputError(f"pad_to is {pad_to}; it must be at least max_words ({max_words})")
+        encoded = [self._encode(clean(text), max_words - 2) for text in texts]
+        width = pad_to if pad_to is not None else max((len(ids) for ids, _ in encoded), default=0)
+        ids = np.full((len(encoded), width), PAD_ID, dtype=np.int64)
+        mask = np.zeros((len(encoded), width), dtype=np.bool_)
+        for row, (tokens, _) in enumerate(encoded):
+            ids[row, : len(tokens)] = tokens
+            mask[row, : len(tokens)] = True
+        return TokenBatch(ids, mask, tuple(truncation for _, truncation in encoded))
+
+    def _encode(self, text: str, num_kept: int) -> tuple[list[int], Truncation | None]:
+        """Ids of one cleaned text with SOT and EOT around its first `num_kept` tokens, and where it was cut."""
+        # One at a time: a batch starts threads, which a process that forks later (workers of a loader) must not have.
+        encoding = self._backend.encode(text, add_special_tokens=False)
+        ids, starts = encoding.ids, [start for start, _ in encoding.offsets]
+        if SOT in text or EOT in text:
+            ids, starts = self._with_special_ids(text, encoding)
+        truncation = None
+        if len(ids) > num_kept:
+            word_index = text.count(" ", 0, starts[num_kept])
+            truncation = Truncation(text.split(" ")[word_index], word_index + 1)
+        return [self.sot_id, *ids[:num_kept], self.eot_id], truncation
+
+    def _with_special_ids(self, text: str, encoding: tokenizers.Encoding) -> tuple[list[int], list[int]]:
+        """Ids and start positions of an encoded text, each word that is SOT or EOT replaced by its one id."""
+        ids: list[int] = []
+        starts: list[int] = []
+        tokens = zip(encoding.ids, encoding.offsets, encoding.word_ids, strict=True)
+        for _, group in itertools.groupby(tokens, key=lambda token: token[2]):
+            word = list(group)
+            start, end = word[0][1][0], word[-1][1][1]
+            special_id = self._special_ids.get(text[start:end])
+            ids += [token_id for token_id, _, _ in word] if special_id is None else [special_id]
+            starts += [offsets[0] for _, offsets, _ in word] if special_id is None else [start]
+        return ids, starts
+
+
+def clean(text: str) -> str:
+    """A text as CLIP's encoding expects it: mended (ftfy), without HTML escapes or runs of blanks, in lower case."""
+    # Printable ASCII without "&" is left alone by ftfy: its other steps mend wrongly decoded bytes, ligatures, full
+    # width letters, curly quotes, surrogates, control characters and composition, and none of those is in such a text.
+    # Nor is there an HTML escape without "&". So the common text is spared an import of some 30 ms.
+    if "&" in text or not (text.isascii() and text.isprintable()):
+        import ftfy
+
+        text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    return " ".join(text.split()).lower()
+
+
+def clip_tokenizer_json(corpus: Iterable[str] | None = None) -> str:
+    """The JSON of CLIP's tokenizer.
+
+    Args:
+        corpus: Texts. None gives the whole vocabulary of 49,408 tokens. Otherwise the vocabulary keeps the 512 byte
+            symbols, the merges that encoding the corpus uses, in their order, SOT and EOT (the last two ids). The
+            corpus is then cut exactly as by the whole vocabulary: at every step the encoding applies the first merge
+            of the list that fits, and that one was kept. Any other text is cut as well, into shorter pieces.
+    """
+    merges = _clip_merges()
+    if corpus is not None:
+        merges = _used_merges(merges, corpus)
+    return _build_json(_vocabulary(merges), merges)
+
+
+def clip_tokenizer_json_from_folder(folder: Path) -> str:
+    """The JSON of a CLIP tokenizer that `transformers` saved: tokenizer.json, or vocab.json with merges.txt.
+
+    Only the vocabulary and the merges are taken over; cleaning and word cutting are those of CLIP as published.
+
+    Raises:
+        InputError: The folder holds neither, or a tokenizer that is not CLIP's kind.
+    """
+    path = folder / "tokenizer.json"
+    try:
+        if path.exists():
+            content = json.loads(path.read_text(encoding="utf-8"))
+            model = content["model"]
+            vocabulary = {**model["vocab"], **{token["content"]: token["id"] for token in content["added_tokens"]}}
+            merges, unknown = model["merges"], model["unk_token"]
+            is_clip = (model["type"], model["end_of_word_suffix"]) == ("BPE", END_OF_WORD)
+        else:
+            path = folder / "merges.txt"
+            # The first line is a version.
+            merges, unknown, is_clip = path.read_text(encoding="utf-8").split("\n")[1:], EOT, True
+            merges = [line for line in merges if line]
+            path = folder / "vocab.json"
+            vocabulary = json.loads(path.read_text(encoding="utf-8"))
+        if not (is_clip and SOT in vocabulary and EOT in vocabulary):
+            raise InputError(f"{path} is not a CLIP tokenizer: it needs byte-pair encoding with {SOT} and {EOT}")
+        known = unknown if unknown in vocabulary else None
+        return _build_json(vocabulary, [_as_pair(merge) for merge in merges], unknown=known)
+    except FileNotFoundError as exc:
+        raise InputError(
+            f"{folder} has neither tokenizer.json nor vocab.json and merges.txt: not CLIP's folder"
+        ) from exc
+    except (OSError, ValueError, LookupError, TypeError) as exc:
+        raise InputError(f"{path} is not a tokenizer that transformers saved: {exc!r}") from exc
+
+
+Merge = tuple[str, str]
+
+
+def _as_pair(merge: Any) -> Merge:
+    left, right = merge.split(" ") if isinstance(merge, str) else merge
+    return left, right
+
+
+def _clip_merges() -> list[Merge]:
+    """CLIP's 48,894 merges, in order."""
+    packed = resources.files("hbi_infer").joinpath("data/clip_merges.txt.gz").read_bytes()
+    return [_as_pair(line) for line in gzip.decompress(packed).decode().split("\n")]
+
+
+def _used_merges(merges: Sequence[Merge], corpus: Iterable[str]) -> list[Merge]:
+    """The merges that encoding the corpus applies, in their order.
+
+    Each token of CLIP's vocabulary comes from one merge only, so the tokens of a text tell all the merges behind them.
+    """
+    full = Tokenizer.from_json(_build_json(_vocabulary(merges), merges))
+    origin = {left + right: (left, right) for left, right in merges}
+    encode = full._backend.encode
+    pending = {token for text in corpus for token in encode(clean(text), add_special_tokens=False).tokens}
+    used: set[Merge] = set()
+    while pending:
+        merge = origin.get(pending.pop())
+        if merge and merge not in used:
+            used.add(merge)
+            pending.update(merge)
+    return [merge for merge in merges if merge in used]
+
+
+def _vocabulary(merges: Iterable[Merge]) -> dict[str, int]:
+    """Token -> id, in CLIP's order: byte symbols, the same at the end of a word, merged tokens, SOT, EOT."""
+    # Bytes that print as themselves in Latin-1 come first; the others are moved past 255, in order.
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    symbols = [chr(byte) for byte in printable] + [chr(256 + i) for i in range(256 - len(printable))]
+    merged = [left + right for left, right in merges]
+    tokens = [*symbols, *(symbol + END_OF_WORD for symbol in symbols), *merged, SOT, EOT]
+    return {token: token_id for token_id, token in enumerate(tokens)}
+
+
+def _build_json(vocabulary: Mapping[str, int], merges: Sequence[Merge], *, unknown: str | None = None) -> str:
+    """The JSON of a tokenizer with CLIP's word cutting and this vocabulary."""
+    from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers, processors
+    from tokenizers import Tokenizer as Backend
+
+    try:
+        model = models.BPE(dict(vocabulary), list(merges), end_of_word_suffix=END_OF_WORD, unk_token=unknown)
+    except Exception as exc:  # the library raises nothing more special
+        raise ValueError(f"the vocabulary and the merges do not fit together: {exc}") from exc
+    backend = Backend(model)
+    # For those who use the file without `clean`, which has done it already.
+    backend.normalizer = normalizers.Lowercase()
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORD_PATTERN), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in (SOT, EOT)])
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{SOT} $0 {EOT}", special_tokens=[(token, vocabulary[token]) for token in (SOT, EOT)]
+    )
+    return backend.to_str()

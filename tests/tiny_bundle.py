@@ -1,0 +1,166 @@
+"""A bundle that knows the mean colours of frames and the words red, green and blue, and videos of one colour each.
+
+It has the graphs, names and types of a trained bundle, so that everything but the training can be tested for real.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from hbi_engines.engine import TensorSpec
+from hbi_infer.bundle import write_bundle
+from hbi_infer.manifest import BundleManifest, GraphSpec, LevelSpec, Provenance, TokenizerSpec
+from hbi_infer.options import FrameSampling
+from hbi_infer.tokenizer import Tokenizer, clip_tokenizer_json
+
+COLOURS = {"red": (230, 20, 20), "green": (20, 230, 20), "blue": (20, 20, 230)}
+NOTICE = "this model knows red, green and blue"
+SAMPLING = FrameSampling(frames_per_second=2.0, max_frames=4, image_size=16, clip_seconds=2.0)
+MAX_WORDS = 8
+OPSET = 20
+
+ONNX_TYPES = {
+    "uint8": TensorProto.UINT8,
+    "bool": TensorProto.BOOL,
+    "int64": TensorProto.INT64,
+    "float32": TensorProto.FLOAT,
+}
+FRAMES = SAMPLING.max_frames
+VIDEO_INPUTS = (
+    TensorSpec("frames", "uint8", ("B", FRAMES, SAMPLING.image_size, SAMPLING.image_size, 3)),
+    TensorSpec("frame_mask", "bool", ("B", FRAMES)),
+)
+TEXT_INPUTS = (TensorSpec("token_ids", "int64", ("B", "T")), TensorSpec("token_mask", "bool", ("B", "T")))
+
+
+def outputs(num_tokens: int | str) -> tuple[TensorSpec, ...]:
+    return (
+        TensorSpec("entity_tokens", "float32", ("B", num_tokens, 3)),
+        TensorSpec("entity_weights", "float32", ("B", num_tokens)),
+        TensorSpec("event_tokens", "float32", ("B", 1, 3)),
+        TensorSpec("event_weights", "float32", ("B", 1)),
+    )
+
+
+def make_graph(
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Sequence[TensorSpec],
+    outputs: Sequence[TensorSpec],
+    constants: dict[str, npt.NDArray[Any]],
+) -> bytes:
+    def values(specs: Sequence[TensorSpec]) -> list[onnx.ValueInfoProto]:
+        return [helper.make_tensor_value_info(spec.name, ONNX_TYPES[spec.dtype], spec.shape) for spec in specs]
+
+    initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "graph", values(inputs), values(outputs), initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
+
+
+# Of both encoders: entity tokens (B, N, 3) and unnormalised `salience` (B, N) to weights, and to the one event token.
+SUMMARY = [
+    helper.make_node("ReduceSum", ["salience", "last"], ["salience_sum"], keepdims=1),
+    helper.make_node("Div", ["salience", "salience_sum"], ["entity_weights"]),
+    helper.make_node("Unsqueeze", ["entity_weights", "first"], ["row"]),
+    helper.make_node("MatMul", ["row", "entity_tokens"], ["event_tokens"]),
+    helper.make_node("ReduceSum", ["entity_weights", "last"], ["event_weights"], keepdims=1),
+]
+AXES = {"first": np.array([1]), "last": np.array([-1])}
+
+
+def video_encoder() -> bytes:
+    """The mean colour of each frame, without its grey part: a token; all frames with equal weights."""
+    nodes = [
+        helper.make_node("Cast", ["frames"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["floats", "pixels"], ["colours"], keepdims=0),
+        helper.make_node("ReduceMean", ["colours", "last"], ["grey"], keepdims=1),
+        helper.make_node("Sub", ["colours", "grey"], ["entity_tokens"]),
+        helper.make_node("Cast", ["frame_mask"], ["salience"], to=TensorProto.FLOAT),
+        *SUMMARY,
+    ]
+    return make_graph(nodes, VIDEO_INPUTS, outputs(FRAMES), {"pixels": np.array([2, 3]), **AXES})
+
+
+def text_encoder(tokenizer: Tokenizer) -> bytes:
+    """The colour of each colour word, without its grey part; nearly all weight on those words."""
+    table = np.zeros((tokenizer.vocabulary_size, 3), np.float32)
+    for word, colour in COLOURS.items():
+        token_id = tokenizer.encode([word], MAX_WORDS).ids[0, 1]
+        table[token_id] = np.array(colour) - np.mean(colour)
+    salience = 1e-4 + np.any(table, axis=1).astype(np.float32)
+    nodes = [
+        helper.make_node("Gather", ["table", "token_ids"], ["entity_tokens"]),
+        helper.make_node("Gather", ["word_salience", "token_ids"], ["unmasked"]),
+        helper.make_node("Cast", ["token_mask"], ["mask"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["unmasked", "mask"], ["salience"]),
+        *SUMMARY,
+    ]
+    constants = {"table": table, "word_salience": salience.astype(np.float32), **AXES}
+    return make_graph(nodes, TEXT_INPUTS, outputs("T"), constants)
+
+
+@cache
+def tokenizer_json() -> str:
+    return clip_tokenizer_json([f"a {' then '.join(COLOURS)} video"])
+
+
+@cache
+def tiny_graphs() -> dict[str, bytes]:
+    return {"video_encoder": video_encoder(), "text_encoder": text_encoder(Tokenizer.from_json(tokenizer_json()))}
+
+
+def tiny_manifest() -> BundleManifest:
+    graphs = {
+        "video_encoder": (VIDEO_INPUTS, outputs(FRAMES)),
+        "text_encoder": (TEXT_INPUTS, outputs("T")),
+    }
+    return BundleManifest(
+        name="tiny",
+        notice=NOTICE,
+        width=3,
+        max_words=MAX_WORDS,
+        vocabulary_size=Tokenizer.from_json(tokenizer_json()).vocabulary_size,
+        sampling=SAMPLING,
+        levels=(LevelSpec("entity", FRAMES, MAX_WORDS, 1.0), LevelSpec("event", 1, 1, 0.5)),
+        padded_partner="ignore",
+        logit_scale=10.0,
+        tasks=("retrieve",),
+        tokenizer=TokenizerSpec(),
+        graphs={
+            name: GraphSpec(file=f"{name}.onnx", opset=OPSET, precision="float32", inputs=given, outputs=made)
+            for name, (given, made) in graphs.items()
+        },
+        provenance=Provenance(
+            recipe="tests/tiny_bundle.py", data="none", seed=0, code_version="test", metrics={"text_to_video_r1": 1.0}
+        ),
+    )
+
+
+def write_tiny_bundle(folder: Path) -> Path:
+    """Write the bundle to `folder`, in a tenth of a second but for the first one of a process."""
+    write_bundle(folder, tiny_manifest(), tiny_graphs(), tokenizer_json())
+    return folder
+
+
+def write_video(path: Path, *colours: str, seconds_each: float = 2.0) -> Path:
+    """An H.264 video of 64 x 48 pixels that shows each of the colours in turn."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for colour in colours:
+            picture = np.broadcast_to(np.array(COLOURS[colour], np.uint8), (48, 64, 3))
+            for _ in range(round(seconds_each * 10)):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
+        container.mux(stream.encode(None))
+    return path

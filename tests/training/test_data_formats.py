@@ -1,0 +1,409 @@
+"""Every reader on a tiny folder in its published format, and on folders that are not quite that."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hbi_infer.errors import DataError
+from hbi_training.data.formats import READERS, load_records
+from hbi_training.data.records import VideoRecord
+
+LSMDC_LINE = "{0}\t00.00.10.000\t00.00.12.500\t00.00.10.000\t00.00.12.500\t{1}\n"
+
+Files = dict[str, Any]
+
+
+def write(folder: Path, files: Files) -> Path:
+    """Write files: text as it is, bytes as they are, anything else as JSON; None makes an empty video."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, bytes) or content is None:
+            path.write_bytes(content or b"")
+        else:
+            path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return folder
+
+
+def sentence(video_id: str, caption: str, number: int) -> dict[str, Any]:
+    return {"sen_id": number, "video_id": video_id, "caption": caption}
+
+
+MSRVTT_SENTENCES = [
+    sentence("video1", "a man sings", 0),
+    sentence("video0", "cars race", 1),
+    sentence("video1", "someone is singing ", 2),
+    sentence("video7", "not in the split", 3),
+]
+MSRVTT_VIDEO = {"id": 0, "video_id": "video0", "category": 9, "url": "u", "start time": 1.5, "end time": 9.0}
+MSRVTT: Files = {
+    "MSRVTT_data.json": {"info": {}, "videos": [MSRVTT_VIDEO], "sentences": MSRVTT_SENTENCES},
+    "MSRVTT_train.9k.csv": "video_id\nvideo0\nvideo1\n",
+    "MSRVTT_JSFUSION_test.csv": (
+        "key,vid_key,video_id,sentence\n"
+        "ret0,msr9770,video9770,a person is connecting something to system\n"
+        'ret1,msr9771,video9771,"a little girl, on the beach"\n'
+    ),
+    "videos/all/video0.mp4": None,
+    "videos/all/video1.mp4": None,
+    "videos/test/video9770.mp4": None,
+    "videos/test/video9771.webm": None,
+}
+MSVD: Files = {
+    "AllVideoDescriptions.txt": (
+        "# MSVD descriptions\n\n"
+        "-4wsuPCjDBc_5_15 a squirrel is eating a peanut\n"
+        "mv89psg6zh4_33_46 A bird is bathing in a sink.\n"
+        "-4wsuPCjDBc_5_15 a chipmunk is eating\n"
+    ),
+    "train_list.txt": "mv89psg6zh4_33_46\n-4wsuPCjDBc_5_15\n",
+    "YouTubeClips/-4wsuPCjDBc_5_15.avi": None,
+    "YouTubeClips/mv89psg6zh4_33_46.avi": None,
+}
+ACTIVITYNET: Files = {
+    "train.json": {
+        "v_QOlSCBRmfWY": {
+            "duration": 82.73,
+            "timestamps": [[0.83, 19.86], [17.37, 60.81]],
+            "sentences": ["A young woman is seen.", " The girl dances."],
+        },
+        "v_ehGHCYKzyZ8": {"duration": 61, "timestamps": [[0, 61]], "sentences": ["The video starts."]},
+    },
+    "val_1.json": {"v_uqiMw7tQ1Cc": {"duration": 55.15, "timestamps": [[0.28, 55.15]], "sentences": ["A weight."]}},
+    "videos/v_QOlSCBRmfWY.mp4": None,
+    "videos/ehGHCYKzyZ8.mkv": None,
+    "videos/v_uqiMw7tQ1Cc.mp4": None,
+}
+DIDEMO_NAMES = ("54322086@N00_2408598493_274c77d26a.avi", "12090392@N02_13482799053_87ef417396.mov")
+
+
+def didemo_entry(number: int, description: str) -> dict[str, Any]:
+    times = [[0, 0], [0, 0], [1, 1], [0, 0]]
+    video = DIDEMO_NAMES[number]
+    return {"annotation_id": number, "description": description, "video": video, "times": times, "num_segments": 6}
+
+
+DIDEMO: Files = {
+    "val_data.json": [didemo_entry(0, "a baby falls"), didemo_entry(1, "a car"), didemo_entry(0, "the baby laughs")],
+    f"videos/{DIDEMO_NAMES[0]}": None,
+    "videos/12090392@N02_13482799053_87ef417396.mp4": None,
+}
+CLIPS = ("0001_American_Beauty_00.00.51.926-00.00.54.129", "1012_Unbreakable_00.05.16.065-00.05.21.941")
+LSMDC: Files = {
+    "LSMDC16_annos_training.csv": (
+        LSMDC_LINE.format(CLIPS[0], 'SOMEONE lies on a "bed".')
+        + LSMDC_LINE.format(CLIPS[1], "He turns.").replace("\n", "\r\n")
+        + LSMDC_LINE.format(CLIPS[0], "He's awake.")
+    ),
+    f"0001_American_Beauty/{CLIPS[0]}.avi": None,
+    f"1012_Unbreakable/{CLIPS[1]}.avi": None,
+}
+
+
+def lines(*entries: Any) -> str:
+    return "".join(json.dumps(entry) + "\n" for entry in entries)
+
+
+MANIFEST: Files = {
+    "test.jsonl": lines(
+        {"video": "videos/a.mp4", "captions": ["a red circle moves left", " "]},
+        {
+            "video": "videos/deep/b.mkv",
+            "captions": ["one", "two"],
+            "start_seconds": 1,
+            "end_seconds": 4.5,
+            "hard_negatives": ["three"],
+            "questions": [{"question": "which colour?", "answer": "red"}],
+            "scene": {"its": "own"},
+        },
+    )
+    + "\n",
+    "videos/a.mp4": None,
+    "videos/deep/b.mkv": None,
+}
+
+PUBLISHED = [
+    (
+        "msrvtt",
+        "train",
+        MSRVTT,
+        [
+            VideoRecord(Path("videos/all/video0.mp4"), ("cars race",)),
+            VideoRecord(Path("videos/all/video1.mp4"), ("a man sings", "someone is singing")),
+        ],
+    ),
+    (
+        "msrvtt",
+        "test",
+        MSRVTT,
+        [
+            VideoRecord(Path("videos/test/video9770.mp4"), ("a person is connecting something to system",)),
+            VideoRecord(Path("videos/test/video9771.webm"), ("a little girl, on the beach",)),
+        ],
+    ),
+    (
+        "msvd",
+        "train",
+        MSVD,
+        [
+            VideoRecord(Path("YouTubeClips/mv89psg6zh4_33_46.avi"), ("A bird is bathing in a sink.",)),
+            VideoRecord(
+                Path("YouTubeClips/-4wsuPCjDBc_5_15.avi"), ("a squirrel is eating a peanut", "a chipmunk is eating")
+            ),
+        ],
+    ),
+    (
+        "activitynet",
+        "train",
+        ACTIVITYNET,
+        [
+            VideoRecord(Path("videos/v_QOlSCBRmfWY.mp4"), ("A young woman is seen. The girl dances.",), 0.0, 83.0),
+            VideoRecord(Path("videos/ehGHCYKzyZ8.mkv"), ("The video starts.",), 0.0, 61.0),
+        ],
+    ),
+    ("activitynet", "test", ACTIVITYNET, [VideoRecord(Path("videos/v_uqiMw7tQ1Cc.mp4"), ("A weight.",), 0.0, 56.0)]),
+    (
+        "didemo",
+        "val",
+        DIDEMO,
+        [
+            VideoRecord(Path("videos", DIDEMO_NAMES[0]), ("a baby falls the baby laughs",), 0.0, 31.0),
+            VideoRecord(Path("videos/12090392@N02_13482799053_87ef417396.mp4"), ("a car",), 0.0, 31.0),
+        ],
+    ),
+    (
+        "lsmdc",
+        "train",
+        LSMDC,
+        [
+            VideoRecord(Path("0001_American_Beauty", f"{CLIPS[0]}.avi"), ('SOMEONE lies on a "bed".', "He's awake.")),
+            VideoRecord(Path("1012_Unbreakable", f"{CLIPS[1]}.avi"), ("He turns.",)),
+        ],
+    ),
+    (
+        "manifest",
+        "test",
+        MANIFEST,
+        [
+            VideoRecord(Path("videos/a.mp4"), ("a red circle moves left",)),
+            VideoRecord(Path("videos/deep/b.mkv"), ("one", "two"), 1.0, 4.5, ("three",)),
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "split", "files", "expected"), PUBLISHED)
+def test_published_format(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, split: str, files: Files, expected: list[VideoRecord]
+) -> None:
+    records = load_records(name, write(tmp_path, files), split)
+    assert [
+        VideoRecord(
+            record.video.relative_to(tmp_path),
+            record.captions,
+            record.start_seconds,
+            record.end_seconds,
+            record.hard_negatives,
+        )
+        for record in records
+    ] == expected
+    assert not caplog.records
+
+
+def test_every_reader_is_tested() -> None:
+    assert {name for name, *_ in PUBLISHED} == READERS.keys()
+
+
+def test_msrvtt_of_the_2016_challenge(tmp_path: Path) -> None:
+    files = {**MSRVTT, "train_val_videodatainfo.json": {"sentences": MSRVTT_SENTENCES[:2]}}
+    files["test_videodatainfo.json"] = {"sentences": MSRVTT_SENTENCES[2:]}
+    del files["MSRVTT_data.json"]
+    write(tmp_path, files)
+    assert load_records("msrvtt", tmp_path, "train")[1].captions == ("a man sings", "someone is singing")
+
+
+def test_msvd_captions_as_json(tmp_path: Path) -> None:
+    files = {**MSVD, "captions.json": {"mv89psg6zh4_33_46": [["a", "bird"]], "-4wsuPCjDBc_5_15": ["a squirrel"]}}
+    del files["AllVideoDescriptions.txt"]
+    records = load_records("msvd", write(tmp_path, files), "train")
+    assert [record.captions for record in records] == [("a bird",), ("a squirrel",)]
+
+
+def test_msvd_never_reads_a_pickle(tmp_path: Path) -> None:
+    trap = tmp_path / "trapped"
+    # What unpickling would run: open(trap, "w").
+    pickled = f"cbuiltins\nopen\n(V{trap}\nVw\ntR.".encode()
+    files = {**MSVD, "raw-captions.pkl": pickled}
+    del files["AllVideoDescriptions.txt"]
+    with pytest.raises(DataError, match=r"raw-captions\.pkl is a pickle, .* AllVideoDescriptions.txt"):
+        load_records("msvd", write(tmp_path, files), "train")
+    assert not trap.exists()
+
+
+def test_videos_elsewhere(tmp_path: Path) -> None:
+    write(tmp_path, {"notes/val_data.json": [didemo_entry(0, "a baby")], f"films/{DIDEMO_NAMES[0]}": None})
+    (record,) = load_records("didemo", tmp_path / "notes", "val", videos=tmp_path / "films")
+    assert record.video == tmp_path / "films" / DIDEMO_NAMES[0]
+    write(tmp_path, {"notes/val.jsonl": lines({"video": DIDEMO_NAMES[0], "captions": ["a baby"]})})
+    assert load_records("manifest", tmp_path / "notes", "val", videos=tmp_path / "films") == [
+        VideoRecord(record.video, ("a baby",))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "gone", "message"),
+    [
+        ("msrvtt", MSRVTT, "videos/all/video0.mp4", "msrvtt train: 1 of 2 videos are not in .*, for example video0"),
+        ("lsmdc", LSMDC, f"1012_Unbreakable/{CLIPS[1]}.avi", "lsmdc train: 1 of 2 videos"),
+    ],
+)
+def test_missing_videos_are_reported_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, files: Files, gone: str, message: str
+) -> None:
+    write(tmp_path, files)
+    (tmp_path / gone).unlink()
+    with caplog.at_level(logging.WARNING):
+        assert len(load_records(name, tmp_path, "train")) == 1
+    (record,) = caplog.records
+    assert re.search(message, record.getMessage())
+
+
+@pytest.mark.parametrize(("name", "split", "files"), [published[:3] for published in PUBLISHED])
+def test_no_videos_at_all(tmp_path: Path, name: str, split: str, files: Files) -> None:
+    write(tmp_path, {path: content for path, content in files.items() if content is not None})
+    with pytest.raises(DataError, match=rf"{name} .*none of its \d videos is in .*; say where the videos are"):
+        load_records(name, tmp_path, split)
+
+
+def test_two_files_of_one_name(tmp_path: Path) -> None:
+    write(tmp_path, {**MSRVTT, "compressed/video0.mp4": None})
+    with pytest.raises(DataError, match=r"line 2: both .*compressed/video0.mp4 and .*all/video0.mp4 could be meant"):
+        load_records("msrvtt", tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "message"),
+    [
+        ("msr-vtt", "train", "unknown data set 'msr-vtt'; did you mean msrvtt?"),
+        ("DiDeMo", "train", "did you mean didemo?"),
+        ("msvd", "validation", "unknown split 'validation'; did you mean val?"),
+    ],
+)
+def test_unknown_names(tmp_path: Path, name: str, split: str, message: str) -> None:
+    with pytest.raises(DataError) as error:
+        load_records(name, tmp_path, split)
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_empty_and_missing_folders(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match="there is no folder"):
+        load_records(name, tmp_path / "none", "train")
+    with pytest.raises(DataError, match="is missing; the data set needs it"):
+        load_records(name, tmp_path, "train")
+    with pytest.raises(DataError, match=r"is missing|there is no folder"):
+        load_records(name, tmp_path, "train", videos=tmp_path / "none")
+
+
+TRAVERSAL = "../../etc/passwd"
+
+HOSTILE = [
+    # Paths where a name belongs.
+    ("msrvtt", {**MSRVTT, "MSRVTT_JSFUSION_test.csv": f"video_id,sentence\n{TRAVERSAL},a\n"}, "line 2: .* no name may"),
+    ("msvd", {**MSVD, "test_list.txt": f"{TRAVERSAL}\n"}, "test_list.txt, line 1: .* is not the name of a video"),
+    ("activitynet", {"val_1.json": {TRAVERSAL: {"duration": 1, "sentences": ["a"]}}}, "is not the name of a video"),
+    ("didemo", {"test_data.json": [{"video": TRAVERSAL, "description": "a"}]}, "entry 0: .* is not the name"),
+    ("didemo", {"test_data.json": [{"video": "..", "description": "a"}]}, "is not the name"),
+    ("lsmdc", {"LSMDC16_challenge_1000_publictect.csv": LSMDC_LINE.format("a\\b", "a")}, "line 1: .* is not the name"),
+    ("manifest", {"test.jsonl": lines({"video": TRAVERSAL, "captions": ["a"]})}, "line 1: .* is not a path inside"),
+    ("manifest", {"test.jsonl": lines({"video": "/etc/passwd", "captions": ["a"]})}, "is not a path inside"),
+    ("manifest", {"test.jsonl": lines({"video": "a\0b", "captions": ["a"]})}, "is not a path inside"),
+    ("manifest", {"test.jsonl": lines({"video": "", "captions": ["a"]})}, "is not a path inside"),
+    # Columns and keys that are missing.
+    ("msrvtt", {"MSRVTT_JSFUSION_test.csv": "video,sentence\nvideo1,a\n"}, "line 1: no column video_id; it has video,"),
+    ("msrvtt", {"MSRVTT_JSFUSION_test.csv": "video_id,sentence\nvideo1\n"}, "line 2: no sentence; .* too few fields"),
+    ("msrvtt", {"MSRVTT_JSFUSION_test.csv": ""}, "no column video_id"),
+    ("msvd", {**MSVD, "test_list.txt": "nobody_1_2\n"}, "line 1: 'nobody_1_2' has no captions"),
+    ("activitynet", {"val_1.json": {"v_a": {"sentences": ["a"]}}}, "'v_a': no 'duration'"),
+    ("activitynet", {"val_1.json": {"v_a": {"duration": -1, "sentences": ["a"]}}}, "at least 0"),
+    ("activitynet", {"val_1.json": '{"v_a": {"duration": NaN, "sentences": ["a"]}}'}, "must be a number of seconds"),
+    ("activitynet", {"val_1.json": {"v_a": {"duration": 1, "sentences": "a"}}}, "'sentences' is 'a'; .* a list"),
+    ("activitynet", {"val_1.json": {"v_a": 3}}, "no 'sentences'"),
+    ("didemo", {"test_data.json": [{"video": "a.avi"}]}, "entry 0: no 'description'"),
+    ("didemo", {"test_data.json": [{"video": 3, "description": "a"}]}, "'video' is 3; it must be a text"),
+    ("lsmdc", {"LSMDC16_challenge_1000_publictect.csv": "a\tb\n"}, "line 1: 2 fields between tabs; there must be 6"),
+    ("manifest", {"test.jsonl": lines({"captions": ["a"]})}, "line 1: no 'video'"),
+    ("manifest", {"test.jsonl": lines({"video": "a.mp4"})}, "line 1: no 'captions'"),
+    ("manifest", {"test.jsonl": lines({"video": "a", "captions": ["a"], "start_second": 1})}, "mean start_seconds?"),
+    ("manifest", {"test.jsonl": lines({"video": "a", "captions": ["a"], "end_seconds": True})}, "number of seconds"),
+    ("manifest", {"test.jsonl": lines({"video": "a" * 5000, "captions": ["a"]})}, "none of its 1 videos"),
+    ("manifest", {"test.jsonl": lines({"video": "\ud800", "captions": ["a"]})}, "none of its 1 videos"),
+    (
+        "manifest",
+        {"test.jsonl": lines({"video": "a", "captions": ["a"], "start_seconds": 2, "end_seconds": 2})},
+        "end_seconds is 2.0, which is not after start_seconds",
+    ),
+    # Captions that say nothing.
+    ("msrvtt", {"MSRVTT_JSFUSION_test.csv": 'video_id,sentence\nvideo1," "\n'}, "line 2: no caption that is not blank"),
+    ("msvd", {"AllVideoDescriptions.txt": "a_1_2\n", "test_list.txt": "a_1_2\n"}, "no caption that is not blank"),
+    ("activitynet", {"val_1.json": {"v_a": {"duration": 1, "sentences": []}}}, "no caption that is not blank"),
+    ("didemo", {"test_data.json": [{"video": "a.avi", "description": " "}]}, "no caption that is not blank"),
+    ("lsmdc", {"LSMDC16_challenge_1000_publictect.csv": LSMDC_LINE.format("a", "")}, "no caption that is not blank"),
+    ("manifest", {"test.jsonl": lines({"video": "a", "captions": []})}, "no caption that is not blank"),
+    ("manifest", {"test.jsonl": lines({"video": "a", "captions": [3]})}, "a caption is 3; it must be a text"),
+    # Files that are something else.
+    ("activitynet", {"val_1.json": "{"}, "val_1.json: not JSON: .* line 1"),
+    ("activitynet", {"val_1.json": "[]"}, "does not hold an object"),
+    ("didemo", {"test_data.json": "[" * 100_000}, "not JSON"),
+    ("didemo", {"test_data.json": []}, "the annotations name no videos"),
+    ("didemo", {"test_data.json": b"\xff\xfe"}, r"is not UTF-8 \(byte 0\)"),
+    ("manifest", {"test.jsonl": lines({"video": "a", "captions": ["a"]}) + "nonsense"}, "test.jsonl, line 2: not JSON"),
+    ("manifest", {"test.jsonl": "\n"}, "the annotations name no videos"),
+    ("manifest", {"test.jsonl/file": "a directory"}, "cannot read .*test.jsonl: Is a directory"),
+]
+
+
+@pytest.mark.parametrize(("name", "files", "message"), HOSTILE)
+def test_hostile_folders(tmp_path: Path, name: str, files: Files, message: str) -> None:
+    write(tmp_path, files)
+    with pytest.raises(DataError, match=message):
+        load_records(name, tmp_path, "test")
+
+
+def test_msrvtt_video_without_sentences(tmp_path: Path) -> None:
+    write(tmp_path, {**MSRVTT, "MSRVTT_train.9k.csv": "video_id\nvideo0\nvideo3\n"})
+    with pytest.raises(DataError, match=r"MSRVTT_train.9k.csv, line 3: 'video3' has no sentence"):
+        load_records("msrvtt", tmp_path, "train")
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["video", "captions", "sentences", "duration", "description", "start_seconds", "v_a"]),
+            inner,
+            max_size=5,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@settings(deadline=None, max_examples=200)
+@given(JSON_VALUES, st.sampled_from(["activitynet", "didemo", "manifest"]))
+def test_any_json_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, content: Any, name: str) -> None:
+    folder = tmp_path_factory.getbasetemp() / "any_json"
+    folder.mkdir(exist_ok=True)
+    text = json.dumps(content)
+    write(folder, {"val_1.json": text, "test_data.json": text, "test.jsonl": text})
+    with pytest.raises(DataError):  # there are no videos, so even a right one is refused
+        load_records(name, folder, "test")

@@ -1,0 +1,122 @@
+"""Batches of clips and captions, each a pure function of the seed and the step, so that a run resumes exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from hbi_infer.tokenizer import Tokenizer
+from hbi_training.data.frame_cache import FrameCache
+from hbi_training.data.records import VideoRecord
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B matched pairs, and K hard negatives of each clip.
+
+    Attributes:
+        frames: (B, F, H, W, 3) uint8.
+        frame_mask: (B, F) bool.
+        token_ids: (B, T) int64.
+        token_mask: (B, T) bool.
+        negative_ids: (B * K, T') int64, or None; those of one clip stand together.
+        negative_mask: (B * K, T') bool, or None.
+    """
+
+    frames: Tensor
+    frame_mask: Tensor
+    token_ids: Tensor
+    token_mask: Tensor
+    negative_ids: Tensor | None = None
+    negative_mask: Tensor | None = None
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        parts: dict[str, Any] = {name: None if part is None else part.to(device) for name, part in vars(self).items()}
+        return Batch(**parts)
+
+
+class TrainingBatches:
+    """Random batches without end: every pass visits each clip once, with one of its captions.
+
+    Args:
+        records: The clips.
+        cache: Their frames, and perhaps those of others.
+        tokenizer: The model's.
+        rows: (N,) where in the cache the frames of each record are.
+        batch_size: Pairs of a batch, over all ranks together.
+        max_words: The most tokens of a caption.
+        seed: Of the order, the captions and the shifts.
+        num_negatives: K hard negatives of each clip.
+        shift_pixels: Clips are moved by up to this many pixels.
+        rank: Of this device.
+        num_ranks: Devices in all.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[VideoRecord],
+        cache: FrameCache,
+        tokenizer: Tokenizer,
+        *,
+        rows: npt.NDArray[np.intp],
+        batch_size: int,
+        max_words: int,
+        seed: int,
+        num_negatives: int = 0,
+        shift_pixels: int = 0,
+        rank: int = 0,
+        num_ranks: int = 1,
+    ) -> None:
+        if num_negatives and any(len(record.hard_negatives) < num_negatives for record in records):
+            raise ValueError(f"hard_negatives is {num_negatives}, and some clips of the data set have fewer")
+        self.records, self.cache, self.tokenizer, self.rows = records, cache, tokenizer, rows
+        self.batch_size = min(batch_size, len(records))
+        self.max_words, self.seed = max_words, seed
+        self.num_negatives, self.shift_pixels = num_negatives, shift_pixels
+        self.rank, self.num_ranks = rank, num_ranks
+
+    @property
+    def steps_per_pass(self) -> int:
+        """Batches that visit each clip once; what is left over waits for the next pass."""
+        return len(self.records) // self.batch_size
+
+    def __getitem__(self, step: int) -> Batch:
+        """The part of this rank of the batch of a step."""
+        number_of_pass, place = divmod(step, self.steps_per_pass)
+        order = np.random.default_rng([self.seed, number_of_pass, 0]).permutation(len(self.records))
+        chosen = order[place * self.batch_size : (place + 1) * self.batch_size]
+        rng = np.random.default_rng([self.seed, step, 1])
+        captions = [self._pick(self.records[i].captions, 1, rng)[0] for i in chosen]
+        negatives = [self._pick(self.records[i].hard_negatives, self.num_negatives, rng) for i in chosen]
+        shifts = rng.integers(-self.shift_pixels, self.shift_pixels + 1, (len(chosen), 2))
+
+        mine = slice(self.rank, None, self.num_ranks)
+        frames, mask = self.cache[self.rows[chosen[mine]]]
+        frames = np.stack([shift(clip, *by) for clip, by in zip(frames, shifts[mine], strict=True)])
+        text = self._tokens(captions[mine])
+        wrong = self._tokens([n for group in negatives[mine] for n in group]) if self.num_negatives else (None, None)
+        return Batch(torch.from_numpy(frames), torch.from_numpy(mask), *text, *wrong)
+
+    def _pick(self, captions: Sequence[str], num: int, rng: np.random.Generator) -> list[str]:
+        return [captions[i] for i in rng.permutation(len(captions))[:num]] if num else []
+
+    def _tokens(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        batch = self.tokenizer.encode(texts, self.max_words)
+        return torch.from_numpy(batch.ids), torch.from_numpy(batch.mask)
+
+
+def shift(frames: npt.NDArray[np.uint8], down: int, right: int) -> npt.NDArray[np.uint8]:
+    """Moves a picture (F, H, W, 3) by whole pixels; its border is repeated into the gap."""
+    if not down and not right:
+        return frames
+    height, width = frames.shape[1:3]
+    rows = np.clip(np.arange(height) - down, 0, height - 1)
+    columns = np.clip(np.arange(width) - right, 0, width - 1)
+    return frames[:, rows][:, :, columns]

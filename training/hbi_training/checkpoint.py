@@ -1,0 +1,127 @@
+"""A trained model on disk: configuration, weights and tokenizer, in formats that hold no code."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from hbi_infer.errors import TrainingError
+from hbi_infer.tokenizer import PAD_ID, Tokenizer
+from hbi_training.clip_encoders import load_clip
+from hbi_training.config import HBIConfig
+from hbi_training.mean_pooled_clip import MeanPooledCLIP, MeanPooledConfig
+from hbi_training.model import HBI
+
+Model = HBI | MeanPooledCLIP
+
+KINDS: dict[str, tuple[Any, Any]] = {
+    "hbi": (HBIConfig, HBI),
+    "mean_pooled_clip": (MeanPooledConfig, MeanPooledCLIP),
+}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model with what it needs to be used, and where it came from.
+
+    Attributes:
+        model: In evaluation mode.
+        tokenizer_json: See `hbi_infer.tokenizer`.
+        name: Of the model.
+        notice: One line that users of the model are told.
+        provenance: Recipe, data, seed, code version and measured metrics.
+    """
+
+    model: Model
+    tokenizer_json: str
+    name: str
+    notice: str = ""
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that the model was trained with."""
+        return Tokenizer.from_json(self.tokenizer_json)
+
+
+def build_model(section: Mapping[str, Any], tokenizer: Tokenizer | None = None) -> Model:
+    """A model from `kind` and the fields of its configuration.
+
+    Args:
+        section: `clip` may be a mapping for `transformers.CLIPConfig`, which gives random weights, or the name of a
+            CLIP model on the hub or of a local folder, which gives its weights.
+        tokenizer: Its vocabulary is filled in where the mapping leaves it open.
+
+    Raises:
+        TrainingError: The kind or a key is unknown, or the CLIP model cannot be loaded.
+    """
+    values = dict(section)
+    kind = values.pop("kind", "hbi")
+    if kind not in KINDS:
+        raise TrainingError(f"the model's kind is '{kind}'; known kinds: {', '.join(KINDS)}")
+    configuration, build = KINDS[kind]
+    clip = None
+    if isinstance(values.get("clip"), str):
+        clip = load_clip(values["clip"])
+        values["clip"] = clip.config.to_dict()
+    elif tokenizer is not None:
+        values["clip"] = with_vocabulary(values["clip"], tokenizer)
+    return build(configuration.from_json(values), clip)
+
+
+def with_vocabulary(clip: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
+    """The CLIP configuration with the tokenizer's vocabulary."""
+    ids = {
+        "vocab_size": tokenizer.vocabulary_size,
+        "bos_token_id": tokenizer.sot_id,
+        "eos_token_id": tokenizer.eot_id,
+        "pad_token_id": PAD_ID,
+    }
+    return {**clip, "text_config": {**ids, **clip.get("text_config", {})}}
+
+
+def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
+    """Writes config.json, model.safetensors and tokenizer.json; an older checkpoint there is replaced as a whole."""
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    kind = "hbi" if isinstance(checkpoint.model, HBI) else "mean_pooled_clip"
+    content = {
+        "name": checkpoint.name,
+        "notice": checkpoint.notice,
+        "model": {"kind": kind, **checkpoint.model.config.to_json()},
+        "provenance": checkpoint.provenance,
+    }
+    (partial / "config.json").write_text(json.dumps(content, indent=2) + "\n")
+    (partial / "tokenizer.json").write_text(checkpoint.tokenizer_json)
+    state = {key: tensor.detach().cpu().contiguous() for key, tensor in checkpoint.model.state_dict().items()}
+    save_file(state, partial / "model.safetensors")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Reads what `save_checkpoint` wrote.
+
+    Raises:
+        TrainingError: A file is missing or does not fit the others.
+    """
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        if not (folder / name).is_file():
+            raise TrainingError(
+                f"{folder} has no {name}; a checkpoint is the folder that hbi-train wrote, runs/NAME/model"
+            )
+    content = json.loads((folder / "config.json").read_text())
+    model = build_model(content["model"])
+    try:
+        model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
+    except RuntimeError as error:
+        raise TrainingError(f"the weights of {folder} do not fit its config.json: {error}") from error
+    tokenizer_json = (folder / "tokenizer.json").read_text()
+    return Checkpoint(model.eval(), tokenizer_json, content["name"], content["notice"], content["provenance"])

@@ -1,0 +1,101 @@
+"""`hbi-train`: makes data sets, trains models and measures them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hbi_infer.errors import HBIError, TrainingError
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Train HBI models: data sets, recipes, measurements."
+)
+data_app = typer.Typer(no_args_is_help=True, help="Make data sets.")
+app.add_typer(data_app, name="data")
+
+Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the recipe.")]
+DataFolder = Annotated[Path | None, typer.Option("--data", help="The data set's folder, instead of the recipe's.")]
+Workers = Annotated[int | None, typer.Option(help="Worker processes; by default one a core.")]
+
+
+@data_app.command("shapes")
+def data_shapes(
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    num: Annotated[int, typer.Option(min=10, help="Clips in all: 80 % training, 10 % validation, 10 % test.")] = 10_000,
+    num_val: Annotated[int | None, typer.Option(help="Validation clips, instead of 10 %.")] = None,
+    num_test: Annotated[int | None, typer.Option(help="Test clips, instead of 10 %.")] = None,
+    seed: Annotated[int, typer.Option(help="One seed gives one data set.")] = 0,
+    workers: Workers = None,
+) -> None:
+    """Draw short clips of moving coloured shapes, with captions, questions and near misses.
+
+    Example: hbi-train data shapes --out data/shapes --num 2000
+    """
+    from hbi_training.data.shapes import write_shapes
+
+    val, test = num // 10 if num_val is None else num_val, num // 10 if num_test is None else num_test
+    if val + test >= num:
+        raise TrainingError(f"--num {num} leaves no training clips beside {val} for validation and {test} for testing")
+    write_shapes(out, num - val - test, val, test, seed=seed, workers=workers)
+
+
+@app.command()
+def retrieval(
+    recipe: Annotated[Path, typer.Option(help="The YAML recipe.")],
+    out: Annotated[Path | None, typer.Option(help="The run's folder; by default runs/NAME.")] = None,
+    data: DataFolder = None,
+    override: Overrides = [],  # noqa: B006 - typer reads the default, nothing changes it
+    restart: Annotated[bool, typer.Option("--restart", help="Begin anew although the run has checkpoints.")] = False,
+    workers: Workers = None,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Stay on the CPU although there is a GPU.")] = False,
+) -> None:
+    """Train for retrieval; run again, it goes on where it stopped.
+
+    Example: hbi-train retrieval --recipe training/recipes/shapes.yaml --data data/shapes
+    """
+    from hbi_training.recipe import load_recipe
+    from hbi_training.runs import run_retrieval
+
+    pairs = dict(_pair(text) for text in override)
+    if data is not None:
+        pairs["data.folder"] = str(data)
+    run_retrieval(load_recipe(recipe, pairs), out, restart=restart, workers=workers, cpu=cpu)
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint: runs/NAME/model.")],
+    data: Annotated[Path, typer.Option(help="The data set's folder.")],
+    data_format: Annotated[str, typer.Option("--format", help="The data set's format.")] = "manifest",
+    split: Annotated[str, typer.Option(help="The split to measure on.")] = "test",
+    all_captions: Annotated[bool, typer.Option("--all-captions", help="Every caption is a query.")] = False,
+    save: Annotated[bool, typer.Option("--save", help="Add the figures to the checkpoint's provenance.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the figures to this JSON file too.")] = None,
+    workers: Workers = None,
+) -> None:
+    """Measure a checkpoint: R@1, R@5, R@10, median and mean rank, both ways.
+
+    Example: hbi-train evaluate runs/shapes/model --data data/shapes --split test
+    """
+    from hbi_training.runs import run_evaluation
+
+    run_evaluation(checkpoint, data, data_format, split, all_captions=all_captions, save=save, out=out, workers=workers)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise TrainingError(f"--set takes KEY=VALUE, such as optimiser.steps=100, not '{text}'")
+    return key, value
+
+
+def main() -> None:
+    """Entry point: errors of ours become one line and exit code 1."""
+    try:
+        app()
+    except HBIError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(1)

@@ -1,0 +1,1 @@
+"""Data sets: readers of published annotation formats, a plain manifest, and the procedural `shapes`."""

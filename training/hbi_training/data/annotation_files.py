@@ -1,0 +1,109 @@
+"""Text, JSON and CSV files that others wrote: every fault is a `DataError` that names the file and the line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hbi_infer.errors import DataError
+
+Kind = TypeVar("Kind")
+
+NAMES_OF_TYPES: dict[type, str] = {str: "a text", list: "a list", dict: "an object"}
+
+
+def read_text(path: Path) -> str:
+    """A whole UTF-8 file (with or without a byte order mark).
+
+    Raises:
+        DataError: The file is missing, cannot be read or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as exc:
+        raise DataError(f"{path} is missing; the data set needs it") from exc
+    except UnicodeDecodeError as exc:
+        raise DataError(f"{path} is not UTF-8 (byte {exc.start}); convert it") from exc
+    except OSError as exc:
+        raise DataError(f"cannot read {path}: {exc.strerror}") from exc
+
+
+def read_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """The lines of a file that are not blank, each with where it stands ("FILE, line 3")."""
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if line.strip():
+            yield f"{path}, line {number}", line.rstrip("\r")
+
+
+def parse_json(text: str, where: str) -> Any:
+    """A JSON value.
+
+    Raises:
+        DataError: The text is not JSON.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise DataError(f"{where}: not JSON: {exc}") from exc
+
+
+def read_json(path: Path, kind: type[Kind]) -> Kind:
+    """A JSON file that holds a list or an object."""
+    value = parse_json(read_text(path), str(path))
+    if not isinstance(value, kind):
+        raise DataError(f"{path} does not hold {NAMES_OF_TYPES[kind]}; is it the published file?")
+    return value
+
+
+def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """The rows of a comma-separated file with a header line that names at least these columns.
+
+    Raises:
+        DataError: A column is missing, from the header or from a row.
+    """
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    try:
+        missing = [column for column in columns if column not in (reader.fieldnames or ())]
+        if missing:
+            raise DataError(f"{path}, line 1: no column {missing[0]}; it has {', '.join(reader.fieldnames or ())}")
+        for row in reader:
+            where = f"{path}, line {reader.line_num}"
+            for column in columns:
+                if row[column] is None:
+                    raise DataError(f"{where}: no {column}; the row has too few fields")
+            yield where, {column: row[column] for column in columns}
+    except csv.Error as exc:
+        raise DataError(f"{path}, line {reader.line_num}: {exc}") from exc
+
+
+def field(entry: Any, key: str, kind: type[Kind], where: str) -> Kind:
+    """The value of a key that must be there, of this type.
+
+    Raises:
+        DataError: The entry is no object, or has no such key, or a value of another type.
+    """
+    if not isinstance(entry, dict) or key not in entry:
+        raise DataError(f"{where}: no {key!r}")
+    value = entry[key]
+    if not isinstance(value, kind):
+        raise DataError(f"{where}: {key!r} is {value!r:.60}; it must be {NAMES_OF_TYPES[kind]}")
+    return value
+
+
+def seconds(entry: dict[str, Any], key: str, where: str) -> float | None:
+    """A time of at least 0 in seconds, None if the key is missing or null.
+
+    Raises:
+        DataError: The value is not such a number.
+    """
+    value = entry.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value >= 0):
+        raise DataError(f"{where}: {key!r} is {value!r:.60}; it must be a number of seconds, at least 0")
+    return float(value)

@@ -1,0 +1,228 @@
+"""Readers of published video-text data sets and of a plain manifest, all to the same list of `VideoRecord`.
+
+| name        | annotation files in the folder                     | a record                                     |
+|-------------|----------------------------------------------------|----------------------------------------------|
+| msrvtt      | MSRVTT_train.9k.csv, MSRVTT_JSFUSION_test.csv,     | a video, 20 captions (train) or one (val and |
+|             | MSRVTT_data.json (or train_val_videodatainfo.json  | test, both the 1,000 pairs of JSFusion)      |
+|             | and test_videodatainfo.json)                       |                                              |
+| msvd        | train_list.txt, val_list.txt, test_list.txt,       | a video, some 40 captions                    |
+|             | AllVideoDescriptions.txt (or captions.json)        |                                              |
+| activitynet | train.json, val_1.json (val and test)              | a video, its sentences joined to one caption |
+| didemo      | train_data.json, val_data.json, test_data.json     | its first 31 s, its descriptions joined      |
+| lsmdc       | LSMDC16_annos_training.csv, LSMDC16_annos_val.csv, | a clip (a file of its own), its captions     |
+|             | LSMDC16_challenge_1000_publictect.csv              |                                              |
+| manifest    | train.jsonl, val.jsonl, test.jsonl                 | what the line says                           |
+
+Videos may lie anywhere below the folder. A manifest has one JSON object a line, its video relative to the folder:
+
+    {"video": "videos/a.mp4", "captions": ["a red circle moves left"], "start_seconds": 0, "end_seconds": 4.5,
+     "hard_negatives": ["a red circle moves right"], "questions": [...]}
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path, PurePosixPath
+
+from hbi_infer.errors import DataError
+from hbi_training.data.annotation_files import field, parse_json, read_csv, read_json, read_lines, seconds
+from hbi_training.data.records import (
+    Annotation,
+    VideoRecord,
+    checked_name,
+    checked_texts,
+    find_records,
+    is_file,
+    without_missing,
+)
+
+SPLITS = ("train", "val", "test")
+
+
+def load_records(name: str, folder: Path, split: str, *, videos: Path | None = None) -> list[VideoRecord]:
+    """The videos of one split of a data set, in the order of its annotation files.
+
+    Args:
+        name: A name of the table above.
+        folder: Where the annotation files lie.
+        split: train, val or test.
+        videos: Where the videos lie, if not below `folder`. They are found by name, in any folder below it.
+
+    Raises:
+        DataError: The data set or split is unknown, an annotation file is missing or malformed (the message names file
+            and line), or no video is found. If only some are missing, they are left out and a warning is logged.
+    """
+    for value, known, what in ((name, tuple(READERS), "data set"), (split, SPLITS, "split")):
+        if value not in known:
+            nearest = difflib.get_close_matches(value.lower(), known, n=1, cutoff=0.0)[0]
+            raise DataError(f"unknown {what} {value!r}; did you mean {nearest}? Known: {', '.join(known)}")
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder}; {name} needs the folder of its annotation files")
+    return READERS[name](folder, split, videos or folder)
+
+
+def msrvtt_records(folder: Path, split: str, videos: Path) -> list[VideoRecord]:
+    """MSR-VTT: the usual 9,000 videos to train, 1,000 pairs of one video and one caption to validate and to test."""
+    captions: dict[str, list[str]] = {}
+    if split == "train":
+        rows = list(read_csv(folder / "MSRVTT_train.9k.csv", ["video_id"]))
+        captions = _msrvtt_sentences(folder)
+        without = [(where, row["video_id"]) for where, row in rows if row["video_id"] not in captions]
+        if without:
+            raise DataError(f"{without[0][0]}: {without[0][1]!r} has no sentence in the annotations")
+    else:
+        rows = list(read_csv(folder / "MSRVTT_JSFUSION_test.csv", ["video_id", "sentence"]))
+        for _, row in rows:
+            captions.setdefault(row["video_id"], []).append(row["sentence"])
+    places = {row["video_id"]: where for where, row in reversed(rows)}
+    ids = dict.fromkeys(row["video_id"] for _, row in rows)
+    return find_records([_annotation(i, captions[i], places[i]) for i in ids], videos, f"msrvtt {split}")
+
+
+def _msrvtt_sentences(folder: Path) -> dict[str, list[str]]:
+    """Video id -> captions, from the one file in common use or from the two of the 2016 challenge."""
+    paths = [folder / "MSRVTT_data.json"]
+    if not paths[0].exists() and (folder / "train_val_videodatainfo.json").exists():
+        paths = [folder / "train_val_videodatainfo.json", folder / "test_videodatainfo.json"]
+    captions: dict[str, list[str]] = {}
+    for path in paths:
+        for number, entry in enumerate(field(read_json(path, dict), "sentences", list, str(path))):
+            where = f"{path}, sentence {number}"
+            captions.setdefault(field(entry, "video_id", str, where), []).append(field(entry, "caption", str, where))
+    return captions
+
+
+def msvd_records(folder: Path, split: str, videos: Path) -> list[VideoRecord]:
+    """MSVD (YouTube2Text): 1,200 videos to train, 100 to validate, 670 to test."""
+    captions = _msvd_captions(folder)
+    annotations = {}
+    for where, line in read_lines(folder / f"{split}_list.txt"):
+        video_id = checked_name(line.strip(), where)
+        if video_id not in captions:
+            raise DataError(f"{where}: {video_id!r} has no captions")
+        annotations[video_id] = _annotation(video_id, captions[video_id], where)
+    return find_records(list(annotations.values()), videos, f"msvd {split}")
+
+
+def _msvd_captions(folder: Path) -> dict[str, list[str]]:
+    """Video id -> captions, from the published text file or from JSON, never from the pickle in common use."""
+    text_file, json_file, pickled = (
+        folder / name for name in ("AllVideoDescriptions.txt", "captions.json", "raw-captions.pkl")
+    )
+    captions: dict[str, list[str]] = {}
+    if text_file.exists() or not (json_file.exists() or pickled.exists()):
+        for _, line in read_lines(text_file):
+            if not line.startswith("#"):
+                video_id, *caption = line.split(maxsplit=1)
+                captions.setdefault(video_id, []).extend(caption)
+    elif json_file.exists():
+        # A caption is a text, or its list of words as in the pickle.
+        for video_id in (content := read_json(json_file, dict)):
+            texts = field(content, video_id, list, str(json_file))
+            captions[video_id] = [" ".join(map(str, text)) if isinstance(text, list) else text for text in texts]
+    else:
+        raise DataError(
+            f"{pickled} is a pickle, which runs whatever its maker put in, so it is not read; put the published "
+            "AllVideoDescriptions.txt beside it (a line for each caption: video id, blank, caption) "
+            'or captions.json ({"video id": ["caption", ...]})'
+        )
+    return captions
+
+
+def activitynet_records(folder: Path, split: str, videos: Path) -> list[VideoRecord]:
+    """ActivityNet Captions as paragraphs: all sentences of a video are one caption of the whole video."""
+    path = folder / ("train.json" if split == "train" else "val_1.json")
+    annotations = []
+    for video_id, entry in read_json(path, dict).items():
+        where = f"{path}, {video_id!r:.80}"
+        checked_name(video_id, where)
+        paragraph = " ".join(checked_texts(field(entry, "sentences", list, where), where))
+        duration = seconds(entry, "duration", where)
+        if not duration:
+            raise DataError(f"{where}: no 'duration' greater than 0")
+        # Files are called by the whole id or by what follows its "v_".
+        names = (video_id, video_id.removeprefix("v_"))
+        annotations.append(Annotation(where, names, (paragraph,), 0.0, float(math.ceil(duration))))
+    return find_records(annotations, videos, f"activitynet {split}")
+
+
+def didemo_records(folder: Path, split: str, videos: Path) -> list[VideoRecord]:
+    """DiDeMo as paragraphs: all descriptions of a video are one caption; only 30 s of it were shown to annotators."""
+    path = folder / f"{split}_data.json"
+    descriptions: dict[str, list[str]] = {}
+    for number, entry in enumerate(read_json(path, list)):
+        where = f"{path}, entry {number}"
+        video = checked_name(field(entry, "video", str, where), where)
+        descriptions.setdefault(video, []).append(field(entry, "description", str, where))
+    annotations = []
+    for video, texts in descriptions.items():
+        where = f"{path}, {video!r}"
+        # Names have a suffix, which a compressed copy of the video need not share.
+        names = (video, Path(video).stem)
+        annotations.append(Annotation(where, names, (" ".join(checked_texts(texts, where)),), 0.0, 31.0))
+    return find_records(annotations, videos, f"didemo {split}")
+
+
+def lsmdc_records(folder: Path, split: str, videos: Path) -> list[VideoRecord]:
+    """LSMDC 2016: 101,079 movie clips to train, 7,408 to validate, 1,000 to test; an id may have several lines."""
+    names = {
+        "train": "LSMDC16_annos_training.csv",
+        "val": "LSMDC16_annos_val.csv",
+        "test": "LSMDC16_challenge_1000_publictect.csv",
+    }
+    captions: dict[str, list[str]] = {}
+    places: dict[str, str] = {}
+    for where, line in read_lines(folder / names[split]):
+        fields = line.split("\t")
+        if len(fields) != 6:
+            raise DataError(f"{where}: {len(fields)} fields between tabs; there must be 6, the sentence last")
+        clip_id = checked_name(fields[0], where)
+        captions.setdefault(clip_id, []).append(fields[5])
+        places.setdefault(clip_id, where)
+    annotations = [_annotation(clip_id, texts, places[clip_id]) for clip_id, texts in captions.items()]
+    return find_records(annotations, videos, f"lsmdc {split}")
+
+
+MANIFEST_KEYS = ("video", "captions", "start_seconds", "end_seconds", "hard_negatives", "questions")
+
+
+def manifest_records(folder: Path, split: str, videos: Path) -> list[VideoRecord]:
+    """A plain JSONL manifest; keys of its own are passed over, unless they look like a slip for a known one."""
+    path = folder / f"{split}.jsonl"
+    found: list[tuple[str, VideoRecord | None]] = []
+    for where, line in read_lines(path):
+        entry = parse_json(line, where)
+        video = field(entry, "video", str, where)
+        for key in entry:
+            nearest = difflib.get_close_matches(key, MANIFEST_KEYS, n=1, cutoff=0.8)
+            if nearest and key != nearest[0]:
+                raise DataError(f"{where}: unknown key {key!r}; did you mean {nearest[0]}?")
+        relative = PurePosixPath(video)
+        if relative.is_absolute() or ".." in relative.parts or any(c in video for c in "\\\0") or not relative.name:
+            raise DataError(f"{where}: {video!r:.80} is not a path inside {videos}; give one relative to that folder")
+        start, end = seconds(entry, "start_seconds", where), seconds(entry, "end_seconds", where)
+        if end is not None and end <= (start or 0.0):
+            raise DataError(f"{where}: end_seconds is {end}, which is not after start_seconds ({start or 0.0})")
+        captions = checked_texts(field(entry, "captions", list, where), where)
+        negatives = field(entry, "hard_negatives", list, where) if entry.get("hard_negatives") else []
+        record = VideoRecord(
+            videos / relative, captions, start, end, checked_texts(negatives, where) if negatives else ()
+        )
+        found.append((video, record if is_file(record.video) else None))
+    return without_missing(found, videos, f"manifest {path}")
+
+
+def _annotation(video_id: str, captions: Iterable[str], where: str) -> Annotation:
+    return Annotation(where, (checked_name(video_id, where),), checked_texts(captions, where))
+
+
+READERS: dict[str, Callable[[Path, str, Path], list[VideoRecord]]] = {
+    "activitynet": activitynet_records,
+    "didemo": didemo_records,
+    "lsmdc": lsmdc_records,
+    "manifest": manifest_records,
+    "msrvtt": msrvtt_records,
+    "msvd": msvd_records,
+}

@@ -1,0 +1,32 @@
+"""`shapes`: short clips of coloured shapes that move, drawn procedurally, with captions, questions and near misses.
+
+scene.py      what happens: things, events, splits that share no attribute combination
+render.py     a scene as pixels, at any times and any size
+captions.py   a scene in words, and words that are nearly but not quite true of it
+questions.py  questions with one short answer
+dataset.py    a folder of mp4 files with JSONL manifests
+"""
+
+from __future__ import annotations
+
+from hbi_training.data.shapes.captions import captions, hard_negatives
+from hbi_training.data.shapes.dataset import scene_at, scenes, write_shapes
+from hbi_training.data.shapes.questions import ANSWERS, questions
+from hbi_training.data.shapes.render import render
+from hbi_training.data.shapes.scene import Combination, Scene, compose, sample_scene, split_of
+
+__all__ = [
+    "ANSWERS",
+    "Combination",
+    "Scene",
+    "captions",
+    "compose",
+    "hard_negatives",
+    "questions",
+    "render",
+    "sample_scene",
+    "scene_at",
+    "scenes",
+    "split_of",
+    "write_shapes",
+]

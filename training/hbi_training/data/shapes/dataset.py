@@ -1,0 +1,154 @@
+"""A folder of `shapes` clips: H.264 mp4 files and one JSONL manifest for each split."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from functools import partial
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hbi_infer.errors import DataError
+from hbi_training.data.shapes.captions import captions, hard_negatives, story_of, tell
+from hbi_training.data.shapes.questions import questions
+from hbi_training.data.shapes.render import render
+from hbi_training.data.shapes.scene import CLIP_SECONDS, SALT, SPLITS, Scene, Split, sample_scene
+
+IMAGE_SIZE = 96
+FRAMES_PER_SECOND = 12
+BATCH = 16  # clips handed to a worker at a time
+
+
+def scene_at(seed: int, split: Split, number: int, attempt: int = 0) -> Scene:
+    """The scene with this number; a further attempt gives another, for when it says what an earlier one said."""
+    return sample_scene(np.random.default_rng([seed, SPLITS.index(split), number, attempt]), split)
+
+
+def scenes(seed: int, split: Split, num: int) -> Iterator[Scene]:
+    """The first `num` scenes of a split; more of them begin with the same ones.
+
+    Outside training no two have the same canonical caption, until 100 attempts in turn find only known ones:
+    the metrics count one right video for each caption.
+    """
+    told: set[str] = set()
+    for number in range(num):
+        scene = scene_at(seed, split, number)
+        attempt = 0
+        while split != "train" and tell(story_of(scene)) in told and attempt < 100:
+            attempt += 1
+            scene = scene_at(seed, split, number, attempt)
+        told.add(tell(story_of(scene)))
+        yield scene
+
+
+def write_shapes(
+    out: Path, num_train: int, num_val: int, num_test: int, seed: int = 0, workers: int | None = None
+) -> None:
+    """Writes `out/videos/{split}_{number:06d}.mp4` and `out/{train,val,test}.jsonl`.
+
+    A clip that is already there is kept, and a file appears under its name only when complete, so an interrupted
+    run goes on where it stopped when started again, and more clips can be added to those of the same seed.
+
+    Args:
+        out: The folder, made if missing.
+        num_train: Clips for training.
+        num_val: Clips for validation, each with a caption of its own.
+        num_test: Clips for testing, likewise.
+        seed: One seed gives one data set.
+        workers: Processes; None takes one for each CPU that this process may use.
+
+    Raises:
+        DataError: The folder cannot be written or holds clips of another seed.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    try:
+        (out / "videos").mkdir(parents=True, exist_ok=True)
+        _claim(out / "shapes.json", {"salt": SALT, "seed": seed})
+    except OSError as error:
+        raise DataError(f"cannot write to {out}: {error.strerror}; choose another folder") from error
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    context = multiprocessing.get_context("spawn")
+    with (
+        Progress(*columns, console=console, disable=not console.is_terminal) as progress,
+        ProcessPoolExecutor(workers or len(os.sched_getaffinity(0)), context, _ignore_interrupts) as pool,
+    ):
+        try:
+            for split, num in zip(SPLITS, (num_train, num_val, num_test), strict=True):
+                # What is kept distinct is drawn here, in order; training scenes are drawn by the workers.
+                drawn = repeat(None, num) if split == "train" else scenes(seed, split, num)
+                made = pool.map(partial(_write_clip, out, seed, split), range(num), drawn, chunksize=BATCH)
+                lines = list(progress.track(made, total=num, description=split))
+                _write_whole(out / f"{split}.jsonl", "".join(lines))
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def write_video(path: Path, frames: NDArray[np.uint8]) -> None:
+    """Encodes (N, H, W, 3) uint8 frames as H.264 in mp4, `FRAMES_PER_SECOND`; the same frames give the same bytes."""
+    import av
+
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.options = {"preset": "veryfast", "crf": "20", "threads": "1"}
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def _write_clip(out: Path, seed: int, split: Split, number: int, scene: Scene | None) -> str:
+    """Makes one clip unless it is there, and returns its line of the manifest."""
+    scene = scene or scene_at(seed, split, number)
+    # Words come from random streams of their own.
+    words = [np.random.default_rng([seed, SPLITS.index(split), number, 0, stream]) for stream in (1, 2, 3)]
+    record: dict[str, Any] = {
+        "video": f"videos/{split}_{number:06d}.mp4",
+        "captions": captions(scene, words[0]),
+        "hard_negatives": hard_negatives(scene, words[1]),
+        "questions": questions(scene, words[2]),
+        "scene": asdict(scene),
+    }
+    path = out / record["video"]
+    if not path.exists():
+        times_seconds = np.arange(round(CLIP_SECONDS * FRAMES_PER_SECOND)) / FRAMES_PER_SECOND
+        part = path.with_suffix(".part")
+        try:
+            write_video(part, render(scene, times_seconds, IMAGE_SIZE))
+            part.replace(path)
+        except OSError as error:
+            message = f"cannot write {path}: {error.strerror}; make room, then run the same command to go on"
+            raise DataError(message) from error
+    return json.dumps(record) + "\n"
+
+
+def _claim(marker: Path, made_with: dict[str, Any]) -> None:
+    """Says in the folder what its clips are made with, and refuses to mix them with others."""
+    if not marker.exists():
+        _write_whole(marker, json.dumps(made_with) + "\n")
+    elif (found := json.loads(marker.read_text())) != made_with:
+        raise DataError(f"{marker.parent} holds clips made with {found}, not {made_with}; choose another folder")
+
+
+def _write_whole(path: Path, text: str) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(text)
+    part.replace(path)
+
+
+def _ignore_interrupts() -> None:
+    """Ctrl-C reaches every process of a terminal; the parent alone answers, the workers end with their batch."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

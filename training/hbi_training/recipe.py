@@ -1,0 +1,153 @@
+"""Recipes: a YAML file that says everything about a training run. Recipe and code give the same model from one seed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from hbi_infer.errors import TrainingError
+from hbi_training.config import from_mapping
+from hbi_training.losses import RetrievalObjective
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Where the clips are and how they are read.
+
+    Attributes:
+        format: One of the data sets that `hbi_training.data` reads, or "manifest" for the plain JSONL manifest.
+        folder: Its folder; a relative one is taken from where the command runs. `--data` overrides it.
+        vocabulary: "clip" keeps CLIP's 49,408 tokens; "corpus" keeps the merges that the training captions need.
+        shift_pixels: Training clips are moved by up to this many pixels, all frames of a clip alike.
+    """
+
+    format: str
+    folder: str
+    vocabulary: Literal["clip", "corpus"] = "clip"
+    shift_pixels: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserOptions:
+    """AdamW with linear warm-up, a plateau and a cosine to zero.
+
+    Attributes:
+        steps: Optimiser steps in all.
+        batch_size: Pairs of a step, over all devices together.
+        learning_rate: Of everything but CLIP.
+        clip_learning_rate: Of CLIP's encoders; the published setting with learnt weights is 1e-7.
+        weight_decay: For matrices; vectors (norms, biases) have none.
+        warmup_steps: Steps of linear warm-up.
+        decay_steps: The last steps, in which the rate falls to zero; None for all after the warm-up. With a plateau, a
+            longer run begins as a shorter one does.
+        max_gradient_norm: Gradients are scaled down to this norm.
+        mixed_precision: "no", "bf16" or "fp16".
+    """
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    clip_learning_rate: float
+    weight_decay: float = 0.2
+    warmup_steps: int = 0
+    decay_steps: int | None = None
+    max_gradient_norm: float = 1.0
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """How often a run says, measures and saves what it has.
+
+    Attributes:
+        evaluate_steps: Steps between two evaluations on the validation split.
+        checkpoint_steps: Steps between two checkpoints to resume from.
+        log_steps: Steps between two lines of losses.
+    """
+
+    evaluate_steps: int = 500
+    checkpoint_steps: int = 200
+    log_steps: int = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A training run.
+
+    Attributes:
+        name: The name of the model that comes out of it.
+        notice: One line that users of the model are told; may be empty.
+        seed: Of the weights, the order of the clips and the choice of captions.
+        model: `kind` ("hbi" or "mean_pooled_clip") and the fields of its configuration.
+        data: Where the clips are.
+        objective: Weights of the loss's terms.
+        optimiser: Steps, sizes and rates.
+        report: How often to measure and save.
+    """
+
+    name: str
+    notice: str = ""
+    seed: int = 0
+    model: Mapping[str, Any]
+    data: DataOptions
+    objective: RetrievalObjective = field(default_factory=RetrievalObjective)
+    optimiser: OptimiserOptions
+    report: ReportOptions = field(default_factory=ReportOptions)
+
+
+SECTIONS: dict[str, type] = {
+    "data": DataOptions,
+    "objective": RetrievalObjective,
+    "optimiser": OptimiserOptions,
+    "report": ReportOptions,
+}
+
+
+def load_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recipe:
+    """Reads a recipe.
+
+    Args:
+        path: The YAML file.
+        overrides: Dotted keys and YAML values in place of the file's: {"optimiser.steps": "100"}.
+
+    Raises:
+        TrainingError: The file is missing, is not YAML, or has an unknown or a missing key.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise TrainingError(f"cannot read the recipe {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise TrainingError(f"the recipe {path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise TrainingError(f"the recipe {path} is not a mapping of sections")
+    for key, value in (overrides or {}).items():
+        *sections, name = key.split(".")
+        place = content
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[name] = yaml.safe_load(value)
+    return recipe_from_mapping(content, f"the recipe {path}")
+
+
+def recipe_from_mapping(content: Mapping[str, Any], where: str) -> Recipe:
+    """Builds a recipe from its sections; every unknown or missing key is an error that names it."""
+    try:
+        built = {
+            key: from_mapping(SECTIONS[key], value, f"{where}, section {key},") if key in SECTIONS else value
+            for key, value in content.items()
+        }
+        return from_mapping(Recipe, built, where)
+    except TypeError as error:  # a dataclass says which required fields are missing
+        raise TrainingError(f"{where}: {str(error).split(') ')[-1]}") from error
+
+
+def recipe_to_mapping(recipe: Recipe) -> dict[str, Any]:
+    """What `recipe_from_mapping` reads back, in JSON's types."""
+    mapping: dict[str, Any] = json.loads(json.dumps(asdict(recipe)))
+    return mapping

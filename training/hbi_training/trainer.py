@@ -1,0 +1,274 @@
+"""Training for retrieval: steps, measurements, and checkpoints from which a run goes on exactly as it would have."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+import torch.distributed
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+
+import hbi_infer
+from hbi_infer.errors import TrainingError
+from hbi_infer.tokenizer import Tokenizer, clip_tokenizer_json
+from hbi_training.batches import Batch, TrainingBatches
+from hbi_training.checkpoint import Checkpoint, Model, build_model, save_checkpoint
+from hbi_training.data.frame_cache import Split
+from hbi_training.evaluation import evaluate_retrieval
+from hbi_training.losses import RetrievalObjective
+from hbi_training.recipe import OptimiserOptions, Recipe, recipe_to_mapping
+from hbi_training.token_interaction import Tokens
+
+MAX_LOGIT_SCALE = math.log(100.0)
+CHECKPOINTS_KEPT = 2
+
+
+class RetrievalStep(nn.Module):
+    """One forward pass: encode, gather over devices, compare, sum the objective."""
+
+    def __init__(self, model: Model, objective: RetrievalObjective) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and each of its terms."""
+        text = self.model.encode_text(batch.token_ids, batch.token_mask)
+        video = self.model.encode_video(batch.frames, batch.frame_mask)
+        wrong = None
+        if batch.negative_ids is not None and batch.negative_mask is not None:
+            wrong = self.model.encode_text(batch.negative_ids, batch.negative_mask)
+        # Similarities are multiplied by up to 100: half precision would blur them.
+        with torch.autocast(batch.frames.device.type, enabled=False):
+            negatives = None
+            if wrong is not None:
+                negatives = {k: gather(v) for k, v in self.model.matched_similarity(wrong, video).items()}
+            text, video = gather_levels(text), gather_levels(video)
+            scale = self.model.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
+            terms = self.objective.terms(self.model.similarity(text, video), scale, negatives)
+        return torch.stack(list(terms.values())).sum(), terms
+
+
+def gather(tensor: Tensor) -> Tensor:
+    """Joins the rows of all devices, in the order of their ranks; the gradient goes back to each device's own rows."""
+    if not torch.distributed.is_initialized():
+        return tensor
+    import torch.distributed.nn.functional as distributed
+
+    return torch.cat(distributed.all_gather(tensor.contiguous()))
+
+
+def gather_levels(levels: dict[str, Tokens]) -> dict[str, Tokens]:
+    """Joins tokens, weights and masks of all devices; texts of one batch differ in length, so they are padded first."""
+    if not torch.distributed.is_initialized():
+        return levels
+    return {name: Tokens(*(gather(pad_tokens(part)) for part in level)) for name, level in levels.items()}
+
+
+def pad_tokens(part: Tensor) -> Tensor:
+    """Pads axis 1 to the longest of all devices, with zeros: weight 0, mask False."""
+    longest = torch.tensor(part.shape[1], device=part.device)
+    torch.distributed.all_reduce(longest, op=torch.distributed.ReduceOp.MAX)
+    missing = int(longest) - part.shape[1]
+    if not missing:
+        return part
+    return torch.cat([part, part.new_zeros(len(part), missing, *part.shape[2:])], dim=1)
+
+
+def learning_rate_factor(step: int, options: OptimiserOptions) -> float:
+    """Linear warm-up, perhaps a plateau, then a cosine to 0; the first step is not wasted on a rate of 0."""
+    if step < options.warmup_steps:
+        return (step + 1) / options.warmup_steps
+    decay_steps = options.decay_steps or options.steps - options.warmup_steps
+    progress = 1.0 - (options.steps - step) / max(decay_steps, 1)
+    return 0.5 * (1.0 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
+
+
+def build_optimiser(model: Model, options: OptimiserOptions) -> torch.optim.AdamW:
+    """AdamW with CLIP's encoders at their own rate, and no decay of norms, biases and the temperature."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        of_clip = name.startswith(("frame_encoder.", "word_encoder."))
+        rate = options.clip_learning_rate if of_clip else options.learning_rate
+        decay = options.weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((rate, decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": group, "lr": rate, "initial_lr": rate, "weight_decay": decay}
+            for (rate, decay), group in groups.items()
+        ],
+        betas=(0.9, 0.98),
+    )
+
+
+class Trainer:
+    """One training run, in one folder.
+
+    `run_folder` receives `checkpoints/` (to resume from), `metrics.jsonl`, TensorBoard's event files and, each time it
+    is measured, `model/`: the checkpoint that `hbi-export` takes.
+
+    Args:
+        recipe: What to train.
+        train: Clips to learn from, with their frames.
+        validation: Clips to measure on, with theirs.
+        run_folder: Where the run lives.
+        say: Called with a line of text now and then.
+        cpu: True stays on the CPU although there is a GPU.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        train: Split,
+        validation: Split,
+        run_folder: Path,
+        *,
+        say: Callable[[str], None] = lambda _: None,
+        cpu: bool = False,
+    ) -> None:
+        self.recipe, self.validation, self.run_folder, self.say = recipe, validation, run_folder, say
+        options = recipe.optimiser
+        self.accelerator = Accelerator(mixed_precision=options.mixed_precision, cpu=cpu)
+        corpus = [caption for record in train.records for caption in record.captions + record.hard_negatives]
+        self.tokenizer_json = clip_tokenizer_json(corpus if recipe.data.vocabulary == "corpus" else None)
+        self.tokenizer = Tokenizer.from_json(self.tokenizer_json)
+        torch.manual_seed(recipe.seed)
+        model = build_model(recipe.model, self.tokenizer)
+        train.cache.preload()
+        decoded = [train.records[row] for row in train.cache.decoded]
+        self.batches = TrainingBatches(
+            decoded,
+            train.cache,
+            self.tokenizer,
+            rows=train.cache.decoded,
+            batch_size=options.batch_size,
+            max_words=model.config.max_words,
+            seed=recipe.seed,
+            num_negatives=recipe.objective.hard_negatives,
+            shift_pixels=recipe.data.shift_pixels,
+            rank=self.accelerator.process_index,
+            num_ranks=self.accelerator.num_processes,
+        )
+        optimiser = build_optimiser(model, options)
+        self.step_module, self.optimiser = self.accelerator.prepare(RetrievalStep(model, recipe.objective), optimiser)
+        self.model: Model = self.accelerator.unwrap_model(self.step_module).model
+        self.step = 0
+        self.seconds = 0.0
+
+    def resume(self) -> None:
+        """Goes back to the newest checkpoint of the run, if there is one."""
+        newest = max(self._checkpoints(), default=None)
+        if newest is None:
+            return
+        self.accelerator.load_state(str(newest))
+        progress = json.loads((newest / "progress.json").read_text())
+        if progress["recipe"] != recipe_to_mapping(self.recipe):
+            raise TrainingError(
+                f"{self.run_folder} was begun with another recipe; give another --out, or --restart to begin anew"
+            )
+        self.step, self.seconds = progress["step"], progress["seconds"]
+        self.say(f"resumed at step {self.step}")
+
+    def run(self, advance: Callable[[int], None] = lambda _: None) -> dict[str, float]:
+        """Trains to the last step; on Ctrl-C a checkpoint is saved first.
+
+        Args:
+            advance: Called with the number of steps that have just been done.
+
+        Returns:
+            The metrics on the validation split at the end.
+        """
+        report, last = self.recipe.report, self.recipe.optimiser.steps
+        advance(self.step)
+        metrics: dict[str, float] = {}
+        writer = SummaryWriter(str(self.run_folder)) if self.accelerator.is_main_process else None
+        try:
+            while self.step < last:
+                losses = self._train_step()
+                advance(1)
+                if self.step % report.log_steps == 0:
+                    self._write(writer, {f"loss/{name}": value.item() for name, value in losses.items()})
+                if self.step % report.checkpoint_steps == 0:
+                    self.save()
+                if self.step % report.evaluate_steps == 0 or self.step == last:
+                    metrics = self._evaluate(writer)
+        except KeyboardInterrupt:
+            self.save()
+            self.say(f"stopped at step {self.step}; the same command goes on from there")
+            raise
+        finally:
+            if writer is not None:
+                writer.close()
+        return metrics
+
+    def _train_step(self) -> dict[str, Tensor]:
+        begin = time.perf_counter()
+        factor = learning_rate_factor(self.step, self.recipe.optimiser)
+        for group in self.optimiser.param_groups:
+            group["lr"] = factor * group["initial_lr"]
+        self.step_module.train()
+        loss, terms = self.step_module(self.batches[self.step].to(self.accelerator.device))
+        self.accelerator.backward(loss)
+        self.accelerator.clip_grad_norm_(self.step_module.parameters(), self.recipe.optimiser.max_gradient_norm)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        with torch.no_grad():
+            self.model.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
+        if not torch.isfinite(loss):
+            raise TrainingError(f"the loss is {loss.item()} at step {self.step}; lower the learning rates")
+        self.step += 1
+        self.seconds += time.perf_counter() - begin
+        return {"total": loss.detach(), **terms}
+
+    def _evaluate(self, writer: SummaryWriter | None) -> dict[str, float]:
+        if writer is None:  # one device measures, the others wait at the next gather
+            return {}
+        metrics = evaluate_retrieval(self.model, self.validation.records, self.validation.cache, self.tokenizer)
+        self._write(writer, {f"validation/{name}": value for name, value in metrics.items()})
+        t2v, v2t = metrics["text_to_video/R@1"], metrics["video_to_text/R@1"]
+        self.say(f"step {self.step}: R@1 {t2v:.1f} text to video, {v2t:.1f} video to text ({self.seconds:.0f} s)")
+        provenance = {
+            "recipe": recipe_to_mapping(self.recipe),
+            "seed": self.recipe.seed,
+            "code_version": hbi_infer.__version__,
+            "steps": self.step,
+            "training_seconds": round(self.seconds),
+            "metrics": {f"validation/{name}": round(value, 3) for name, value in metrics.items()},
+        }
+        checkpoint = Checkpoint(self.model, self.tokenizer_json, self.recipe.name, self.recipe.notice, provenance)
+        save_checkpoint(checkpoint, self.run_folder / "model")
+        return metrics
+
+    def save(self) -> None:
+        """Writes a checkpoint under its final name only when it is whole, and drops the oldest."""
+        folder = self.run_folder / "checkpoints" / f"step_{self.step:08d}"
+        partial = folder.with_suffix(".partial")
+        self.accelerator.save_state(str(partial))
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            progress = {"step": self.step, "seconds": self.seconds, "recipe": recipe_to_mapping(self.recipe)}
+            (partial / "progress.json").write_text(json.dumps(progress))
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
+            for old in sorted(self._checkpoints())[:-CHECKPOINTS_KEPT]:
+                shutil.rmtree(old)
+        self.accelerator.wait_for_everyone()
+
+    def _checkpoints(self) -> Iterator[Path]:
+        return (path for path in (self.run_folder / "checkpoints").glob("step_*") if not path.suffix)
+
+    def _write(self, writer: SummaryWriter | None, values: dict[str, float]) -> None:
+        if writer is None:
+            return
+        for name, value in values.items():
+            writer.add_scalar(name, value, self.step)
+        line = {"step": self.step, "seconds": round(self.seconds, 1), **{k: round(v, 5) for k, v in values.items()}}
+        with (self.run_folder / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
