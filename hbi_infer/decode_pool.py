@@ -213,10 +213,12 @@ def serve(file_descriptor: int) -> None:
 
             def rewind(seconds: float = task["timeout_seconds"]) -> None:
                 signal.setitimer(signal.ITIMER_REAL, seconds)
+                if connection.poll():  # nothing is sent meanwhile: the caller is gone
+                    raise EOFError
 
             rewind()
-            video = decode(Path(task["path"]), FrameSampling(**task["sampling"]), threads=1, progress=rewind)
-            rewind(0)
+            video = decode(Path(task["path"]), FrameSampling(**task["sampling"]), progress=rewind)
+            signal.setitimer(signal.ITIMER_REAL, 0)
             _send(connection, video)
 
 

@@ -49,9 +49,7 @@ def probe(path: Path) -> VideoInfo:
         raise VideoError(f"{str(path)!r} {in_words(error)}") from error
 
 
-def decode(
-    path: Path, sampling: FrameSampling, *, threads: int = 0, progress: Callable[[], None] | None = None
-) -> DecodedVideo:
+def decode(path: Path, sampling: FrameSampling, *, progress: Callable[[], None] | None = None) -> DecodedVideo:
     """Decode a video's sampled frames. A bad file gives status `partial` or `failed`, never an exception.
 
     All frames are held in memory: half a gigabyte an hour at one 224-pixel frame a second; at most 4 GiB are kept.
@@ -59,7 +57,6 @@ def decode(
     Args:
         path: The file.
         sampling: Which frames, how large, and how long a clip is.
-        threads: Threads that the decoder may use; 0: as FFmpeg likes.
         progress: Called after each clip, and now and then before the first.
     """
     progress = progress or _nothing
@@ -69,7 +66,7 @@ def decode(
         packets = scan(path, progress)
         plan = list(sample_clips(packets.frame_times_seconds, sampling, frame_seconds=packets.frame_seconds))
         wanted = packets.frame_keys[np.concatenate([clip.positions for clip in plan])]
-        reading = _Reading(path, packets, wanted, threads=threads)
+        reading = _Reading(path, packets, wanted)
         for video, clip in _clips(reading.frames(), plan, sampling):
             info = video
             clips.append(clip)
@@ -119,14 +116,13 @@ class _Reading:
         path: The file.
         packets: What `scan` saw.
         wanted: (W,) int64, ascending, some of `packets.frame_keys`.
-        threads: Threads that the decoder may use; 0: as FFmpeg likes.
 
     Attributes:
         damage: What went wrong, or "".
     """
 
-    def __init__(self, path: Path, packets: VideoPackets, wanted: NDArray[np.int64], *, threads: int = 0) -> None:
-        self._path, self._packets, self._wanted, self._threads = path, packets, wanted, threads
+    def __init__(self, path: Path, packets: VideoPackets, wanted: NDArray[np.int64]) -> None:
+        self._path, self._packets, self._wanted = path, packets, wanted
         self._num_decoded = 0
         self.damage = ""
 
@@ -134,7 +130,8 @@ class _Reading:
         """Decode. A frame that is damaged or hidden gives way to the next good one before the next wanted one."""
         done, info = 0, None
         with open_video(self._path) as (container, stream):
-            stream.codec_context.thread_count = self._threads
+            # Files are decoded in parallel; to start threads for each costs a short one as much as decoding it.
+            stream.codec_context.thread_count = 1
             aspect = float(stream.sample_aspect_ratio or 1)
             aspect = aspect if 0.25 <= aspect <= 4 else 1.0
             for key, frame in self._decoded(container, stream):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -140,7 +141,8 @@ def plan_update(folder: Path, store: SqliteStore, *, retry_failed: bool) -> Plan
 
 def _ledger_line(path: Path, folder: Path) -> VideoRecord:
     """A file as it is now. It is looked at before it is decoded: a change in between is found by the next update."""
-    relative = path.relative_to(folder).as_posix()
+    # By hand: of ten thousand files, `Path.relative_to` takes longer than looking at them.
+    relative = os.fspath(path)[len(os.path.join(folder, "")) :].replace(os.sep, "/")  # noqa: PTH118
     try:
         stat = path.stat()
     except OSError:  # a link to nowhere, or gone since: decoding will say so

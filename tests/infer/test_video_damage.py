@@ -212,15 +212,19 @@ def test_recordings_joined_end_to_end(tmp_path: Path) -> None:
     assert numbers(video.clips[0]) == [0, 25, 50, 75] * 2
 
 
-def test_a_recording_in_which_sound_begins_late(tmp_path: Path) -> None:
-    """Later than FFmpeg looks for streams."""
+def test_a_recording_with_sound_in_the_middle_only(tmp_path: Path) -> None:
+    """FFmpeg looks for streams at both ends."""
     silent, whole = tmp_path / "silent.ts", tmp_path / "whole.ts"
     write_video(silent, "ts", num_frames=500)
     write_video(whole, "ts", with_audio=True)
-    whole.write_bytes(silent.read_bytes() + whole.read_bytes())
+    whole.write_bytes(silent.read_bytes() * 2 + whole.read_bytes() + silent.read_bytes() * 2)
     video = decode(whole, ONE_A_SECOND)
     assert (video.status, video.reason) == ("ok", "")
-    assert [number for clip in video.clips for number in numbers(clip)] == [*range(0, 500, 25), 0, 25, 50, 75]
+    assert [number for clip in video.clips for number in numbers(clip)] == [
+        *[*range(0, 500, 25)] * 2,
+        *[0, 25, 50, 75],
+        *[*range(0, 500, 25)] * 2,
+    ]
 
 
 def test_a_recording_that_starts_between_keyframes(tmp_path: Path) -> None:

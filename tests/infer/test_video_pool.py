@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from hbi_infer.video import DecodedVideo, decode, decode_many
 from tests.video_files import write_video
 
 QUICK = FrameSampling(image_size=32)
-# Every frame, each scaled up: over a second of work for the long video, some hundredths for the others.
-SLOW = FrameSampling(frames_per_second=25, max_frames=600, image_size=224, clip_seconds=100)
+# Every frame, each scaled up: two seconds of work for the long video, some hundredths for the others.
+SLOW = FrameSampling(frames_per_second=25, max_frames=600, image_size=448, clip_seconds=100)
+TIME_LIMIT_SECONDS = 0.6
 
 
 @pytest.fixture(scope="module")
@@ -121,25 +123,27 @@ def test_a_crash_costs_only_its_own_file(paths: list[Path], sent: signal.Signals
 
 def test_a_video_that_takes_too_long_is_given_up(paths: list[Path]) -> None:
     took = time.monotonic()
-    results = {video.path: video for video in decode_many(paths[:6], SLOW, workers=2, timeout_seconds=0.5)}
+    results = {
+        video.path: video for video in decode_many(paths[:6], SLOW, workers=2, timeout_seconds=TIME_LIMIT_SECONDS)
+    }
     took = time.monotonic() - took
-    assert results[paths[1]].reason == "took longer than 0.5 s to decode"
+    assert results[paths[1]].reason == "took longer than 0.6 s to decode"
     assert [results[path].status for path in paths[:6]] == ["ok", "failed", "ok", "ok", "ok", "ok"]
     assert took < 10
 
 
 def test_a_long_video_has_the_time_for_each_of_its_clips(paths: list[Path]) -> None:
-    sampling = FrameSampling(frames_per_second=25, max_frames=25, image_size=224, clip_seconds=1)
-    (video,) = decode_many(paths[1:2], sampling, workers=1, timeout_seconds=0.5)
+    sampling = replace(SLOW, frames_per_second=12.5, max_frames=13, clip_seconds=1)
+    (video,) = decode_many(paths[1:2], sampling, workers=1, timeout_seconds=TIME_LIMIT_SECONDS)
     assert (video.status, len(video.clips)) == ("ok", 24)
 
 
 def test_a_caller_who_is_slow_is_not_held_against_the_videos(paths: list[Path]) -> None:
     """The time limit runs while a worker decodes, not while its result waits: that is larger than a pipe holds."""
     statuses = []
-    for video in decode_many(paths[2:6], SLOW, workers=2, timeout_seconds=0.5):
+    for video in decode_many(paths[2:6], SLOW, workers=2, timeout_seconds=TIME_LIMIT_SECONDS):
         statuses.append(video.status)
-        time.sleep(0.6)
+        time.sleep(TIME_LIMIT_SECONDS)
     assert statuses == ["ok"] * 4
 
 
@@ -188,7 +192,7 @@ from pathlib import Path
 threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
 from hbi_infer.options import FrameSampling
 from hbi_infer.video import decode_many
-sampling = FrameSampling(frames_per_second=25, max_frames=600, clip_seconds=100)
+sampling = FrameSampling(frames_per_second=25, max_frames=25, clip_seconds=1)
 results = decode_many([Path(name) for name in sys.argv[1:]], sampling, workers=2)
 next(results)
 print("ready", flush=True)

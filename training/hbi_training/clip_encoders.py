@@ -50,7 +50,7 @@ def load_clip(source: str) -> CLIPModel:
 
 
 class ConvolutionStem(nn.Sequential):
-    """A few convolutions in the place of one patch embedding: 4 x 4 patches first, then 3 x 3 that halve the picture."""
+    """A few convolutions in the place of one patch embedding: 4 x 4 patches, then 3 x 3 that halve the picture."""
 
     def __init__(self, *, width: int, patch_size: int) -> None:
         num_halvings = patch_size.bit_length() - 3

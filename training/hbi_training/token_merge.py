@@ -192,6 +192,8 @@ class MergeAttention(nn.Module):
             part.reshape(batch, tokens.shape[1], self.heads, -1).transpose(1, 2)
             for part in self.key_value(self.norm(tokens)).chunk(2, dim=-1)
         )
-        bias = None if score is None else score[:, None, None, :].to(query.dtype)
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        logits = (query @ key.transpose(2, 3)).float() * query.shape[-1] ** -0.5
+        if score is not None:
+            logits = logits + score[:, None, None, :]
+        attended = logits.softmax(-1).to(value.dtype) @ value
         return merged + self.project(attended.transpose(1, 2).reshape(batch, num_merged, width))

@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from hbi_infer.video import decode_many
 
 from hbi_infer.errors import DataError
 from hbi_infer.options import FrameSampling
+from hbi_infer.video import decode_many
 from hbi_training.data.records import VideoRecord
 
 
@@ -43,7 +44,7 @@ class FrameCache:
         self._mask = self._array("mask.npy", (len(records), sampling.max_frames), np.bool_)
         self._state = self._array("state.npy", (len(records),), np.uint8)
 
-    def _array(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> np.memmap[tuple[int, ...], np.dtype]:
+    def _array(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         path = self.folder / name
         if path.exists():
             return np.lib.format.open_memmap(path, mode="r+")

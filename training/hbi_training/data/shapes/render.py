@@ -73,7 +73,7 @@ def _draw(frames: Array, scene: Scene, number: int, times: NDArray[np.float64]) 
     rows = np.stack([states[name] for name in ("x", "y", "radius", "angle", "visible")], axis=1)
     kept, same = np.unique(rows, axis=0, return_inverse=True)  # a thing at rest is computed once
     x, y, radius, angle = kept[:, :4].T * np.array([[image_size], [image_size], [image_size], [np.pi / 180]])
-    half = int(np.ceil(1.2 * radius.max())) + 1
+    half = int(np.ceil(1.2 * radius.max(initial=0))) + 1
     left, top = np.floor(x).astype(np.int64) - half, np.floor(y).astype(np.int64) - half
     steps = np.arange(2 * half + 1) + 0.5
     # Pixel centres seen from the thing: (N, 1, K) across and (N, K, 1) down, in radii.

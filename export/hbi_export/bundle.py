@@ -1,0 +1,153 @@
+"""A checkpoint becomes a bundle: graphs traced, checked, and written with their manifest."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import hbi_infer
+from hbi_engines.engine import TensorSpec
+from hbi_engines.registry import open_engine
+from hbi_export.check import OutputCheck, check_graph
+from hbi_export.graphs import HALVED_FROM, OPSET, TracedGraph, trace_text_encoder, trace_video_encoder
+from hbi_export.inputs import (
+    caption_inputs,
+    drawn_video_inputs,
+    random_text_inputs,
+    random_video_inputs,
+    video_inputs,
+)
+from hbi_infer.bundle import write_bundle
+from hbi_infer.errors import ExportError
+from hbi_infer.manifest import BundleManifest, GraphSpec, LevelSpec, Provenance, TokenizerSpec
+from hbi_infer.options import FrameSampling
+from hbi_infer.tokenizer import Tokenizer, clip_tokenizer_json, clip_tokenizer_json_from_folder
+from hbi_training.checkpoint import Checkpoint, Model
+from hbi_training.clip_encoders import load_clip
+from hbi_training.mean_pooled_clip import MeanPooledCLIP, MeanPooledConfig
+
+
+def export_bundle(
+    checkpoint: Checkpoint, folder: Path, *, half_weights: bool = False, samples: Path | None = None
+) -> list[OutputCheck]:
+    """Traces a checkpoint's encoders, checks them and writes a bundle.
+
+    Args:
+        checkpoint: What to export.
+        folder: The bundle.
+        half_weights: Store weights as float16; the checks are against a model with the same rounded weights.
+        samples: A folder of videos to check the video encoder on besides.
+
+    Raises:
+        ExportError: A graph does not compute what the model computes.
+    """
+    model = rounded(checkpoint.model) if half_weights else checkpoint.model
+    config, tokenizer = model.config, checkpoint.tokenizer
+    first_level = next(iter(model.level_rates))
+    video = trace_video_encoder(model, half_weights=half_weights)
+    text = trace_text_encoder(model, half_weights=half_weights)
+    video_sets = {"random": random_video_inputs(config.sampling), "drawn": drawn_video_inputs(config.sampling)}
+    if samples is not None:
+        video_sets["sample"] = video_inputs(samples, config.sampling)
+    text_sets = {
+        "random": random_text_inputs(tokenizer.vocabulary_size, config.max_words),
+        "caption": caption_inputs(tokenizer, config.max_words),
+    }
+    checks = check_graph("video_encoder", video, video_sets, first_level)
+    checks += check_graph("text_encoder", text, text_sets, first_level)
+    graphs = {"video_encoder": video, "text_encoder": text}
+    manifest = build_manifest(checkpoint, model, graphs, "float16 weights" if half_weights else "float32")
+    contents = {name: graph.content for name, graph in graphs.items()}
+    write_bundle(folder, manifest, contents, checkpoint.tokenizer_json)
+    return checks
+
+
+def rounded(model: Model) -> Model:
+    """A copy whose large weights have been through float16."""
+    model = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.numel() >= HALVED_FROM:
+                parameter.copy_(parameter.half().float())
+    return model
+
+
+def build_manifest(
+    checkpoint: Checkpoint, model: Model, graphs: dict[str, TracedGraph], precision: str
+) -> BundleManifest:
+    """Everything that bundle.json says; `write_bundle` fills the hashes in."""
+    specs = {}
+    for name, graph in graphs.items():
+        engine = open_engine(graph.content, "cpu")
+        specs[name] = GraphSpec(
+            file=f"{name}.onnx", opset=OPSET, precision=precision, inputs=engine.inputs, outputs=engine.outputs
+        )
+    provenance = checkpoint.provenance
+    recipe = provenance.get("recipe", {})
+    return BundleManifest(
+        name=checkpoint.name,
+        notice=checkpoint.notice,
+        width=model.config.width,
+        max_words=model.config.max_words,
+        vocabulary_size=checkpoint.tokenizer.vocabulary_size,
+        sampling=model.config.sampling,
+        levels=tuple(
+            LevelSpec(
+                name,
+                video_tokens=num_tokens(specs["video_encoder"].outputs, name, model.config.sampling.max_frames),
+                text_tokens=num_tokens(specs["text_encoder"].outputs, name, model.config.max_words),
+                rate=rate,
+            )
+            for name, rate in model.level_rates.items()
+        ),
+        padded_partner=getattr(model.config, "padded_partner", "ignore"),
+        logit_scale=float(model.logit_scale.exp()),
+        tasks=("retrieve",),
+        tokenizer=TokenizerSpec(),
+        graphs=specs,
+        provenance=Provenance(
+            recipe=json.dumps(recipe, sort_keys=True) if recipe else "none",
+            data=recipe.get("data", {}).get("folder", "none") if recipe else "none",
+            seed=provenance.get("seed", 0),
+            code_version=provenance.get("code_version", hbi_infer.__version__),
+            metrics=provenance.get("metrics", {}),
+        ),
+    )
+
+
+def num_tokens(outputs: tuple[TensorSpec, ...], level: str, most: int) -> int:
+    """Tokens of a level as the graph declares them; `most` where the number is only known when the graph runs."""
+    size = next(output.shape[1] for output in outputs if output.name == f"{level}_tokens")
+    return size if isinstance(size, int) else most
+
+
+def clip_checkpoint(source: str, *, sampling: FrameSampling | None = None) -> Checkpoint:
+    """A zero-shot checkpoint from any CLIP: mean-pooled frames, no training.
+
+    Args:
+        source: A local folder that transformers saved, or a name on the hub.
+        sampling: How videos become frames; the image size is the model's own.
+
+    Raises:
+        TrainingError: There is no such CLIP.
+    """
+    clip = load_clip(source)
+    values: dict[str, Any] = clip.config.to_dict()
+    sampling = replace(sampling or FrameSampling(), image_size=values["vision_config"]["image_size"])
+    max_words = values["text_config"]["max_position_embeddings"]
+    config = MeanPooledConfig(clip=values, max_words=max_words, sampling=sampling)
+    model = MeanPooledCLIP(config, clip).eval()
+    has_tokenizer = any((Path(source) / name).is_file() for name in ("tokenizer.json", "merges.txt"))
+    tokenizer_json = clip_tokenizer_json_from_folder(Path(source)) if has_tokenizer else clip_tokenizer_json()
+    known, made = values["text_config"]["vocab_size"], Tokenizer.from_json(tokenizer_json).vocabulary_size
+    if made > known:
+        raise ExportError(
+            f"the tokenizer of {source} makes {made} tokens and its model knows {known}; put the tokenizer.json that "
+            "belongs to the model into its folder"
+        )
+    return Checkpoint(model, tokenizer_json, Path(source).name)

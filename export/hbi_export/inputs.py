@@ -1,0 +1,68 @@
+"""Inputs to check a graph with: random ones, real pictures with real captions, and videos that a user names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hbi_export.graphs import Arrays
+from hbi_infer.errors import ExportError
+from hbi_infer.frame_sampling import spread
+from hbi_infer.options import FrameSampling
+from hbi_infer.tokenizer import Tokenizer
+from hbi_infer.video import decode_many, find_videos
+from hbi_training.data.shapes import captions, render, scenes
+from hbi_training.data.shapes.scene import CLIP_SECONDS
+
+NUM_RANDOM, NUM_REAL = 4, 16
+
+
+def random_video_inputs(sampling: FrameSampling) -> Arrays:
+    """Noise, with clips of every length from one frame to F."""
+    rng = np.random.default_rng(0)
+    size, most = sampling.image_size, sampling.max_frames
+    lengths = np.linspace(1, most, NUM_RANDOM).astype(int)
+    frames = rng.integers(0, 256, (NUM_RANDOM, most, size, size, 3), dtype=np.uint8)
+    return {"frames": frames, "frame_mask": np.arange(most) < lengths[:, None]}
+
+
+def random_text_inputs(vocabulary_size: int, max_words: int) -> Arrays:
+    """Ids drawn from the whole vocabulary, with texts of every length from two tokens to L."""
+    rng = np.random.default_rng(0)
+    lengths = np.linspace(2, max_words, NUM_RANDOM).astype(int)
+    ids = rng.integers(0, vocabulary_size, (NUM_RANDOM, max_words))
+    return {"token_ids": ids, "token_mask": np.arange(max_words) < lengths[:, None]}
+
+
+def drawn_video_inputs(sampling: FrameSampling) -> Arrays:
+    """Clips of moving shapes, drawn at the model's size."""
+    times = np.arange(0.0, CLIP_SECONDS, 1.0 / sampling.frames_per_second)
+    times = times[spread(len(times), sampling.max_frames)]
+    frames = np.zeros((NUM_REAL, sampling.max_frames, sampling.image_size, sampling.image_size, 3), np.uint8)
+    for clip, scene in zip(frames, scenes(0, "test", NUM_REAL), strict=True):
+        clip[: len(times)] = render(scene, times, sampling.image_size)
+    mask = np.broadcast_to(np.arange(sampling.max_frames) < len(times), frames.shape[:2])
+    return {"frames": frames, "frame_mask": mask.copy()}
+
+
+def caption_inputs(tokenizer: Tokenizer, max_words: int) -> Arrays:
+    """Captions of those clips."""
+    rng = np.random.default_rng(0)
+    texts = [captions(scene, rng)[0] for scene in scenes(0, "test", NUM_REAL)]
+    batch = tokenizer.encode(texts, max_words)
+    return {"token_ids": batch.ids, "token_mask": batch.mask}
+
+
+def video_inputs(folder: Path, sampling: FrameSampling) -> Arrays:
+    """Clips of a user's own videos.
+
+    Raises:
+        ExportError: Not one of them can be decoded.
+    """
+    paths: Sequence[Path] = find_videos(folder)[:NUM_REAL]
+    clips = [clip for video in decode_many(paths, sampling) for clip in video.clips][:NUM_REAL]
+    if not clips:
+        raise ExportError(f"{folder} holds no video that can be decoded; --samples takes a folder of videos")
+    return {"frames": np.stack([clip.frames for clip in clips]), "frame_mask": np.stack([clip.mask for clip in clips])}
