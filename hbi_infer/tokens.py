@@ -44,7 +44,8 @@ def unit(vectors: FloatArray) -> npt.NDArray[np.float32]:
     """Vectors scaled to length 1 along the last axis, as float32; a zero vector stays zero."""
     vectors = vectors.astype(np.float32, copy=False)
     length = np.sqrt(np.einsum("...d,...d->...", vectors, vectors))[..., None]
-    return vectors / np.maximum(length, np.float32(1e-12))
+    scaled: npt.NDArray[np.float32] = vectors / np.maximum(length, np.float32(1e-12))
+    return scaled
 
 
 def pooled(levels: Levels) -> npt.NDArray[np.float32]:

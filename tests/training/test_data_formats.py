@@ -118,7 +118,6 @@ MANIFEST: Files = {
         {
             "video": "videos/deep/b.mkv",
             "captions": ["one", "two"],
-            "start_seconds": 1,
             "end_seconds": 4.5,
             "hard_negatives": ["three"],
             "questions": [{"question": "which colour?", "answer": "red"}],
@@ -165,18 +164,18 @@ PUBLISHED = [
         "train",
         ACTIVITYNET,
         [
-            VideoRecord(Path("videos/v_QOlSCBRmfWY.mp4"), ("A young woman is seen. The girl dances.",), 0.0, 83.0),
-            VideoRecord(Path("videos/ehGHCYKzyZ8.mkv"), ("The video starts.",), 0.0, 61.0),
+            VideoRecord(Path("videos/v_QOlSCBRmfWY.mp4"), ("A young woman is seen. The girl dances.",), 83.0),
+            VideoRecord(Path("videos/ehGHCYKzyZ8.mkv"), ("The video starts.",), 61.0),
         ],
     ),
-    ("activitynet", "test", ACTIVITYNET, [VideoRecord(Path("videos/v_uqiMw7tQ1Cc.mp4"), ("A weight.",), 0.0, 56.0)]),
+    ("activitynet", "test", ACTIVITYNET, [VideoRecord(Path("videos/v_uqiMw7tQ1Cc.mp4"), ("A weight.",), 56.0)]),
     (
         "didemo",
         "val",
         DIDEMO,
         [
-            VideoRecord(Path("videos", DIDEMO_NAMES[0]), ("a baby falls the baby laughs",), 0.0, 31.0),
-            VideoRecord(Path("videos/12090392@N02_13482799053_87ef417396.mp4"), ("a car",), 0.0, 31.0),
+            VideoRecord(Path("videos", DIDEMO_NAMES[0]), ("a baby falls the baby laughs",), 31.0),
+            VideoRecord(Path("videos/12090392@N02_13482799053_87ef417396.mp4"), ("a car",), 31.0),
         ],
     ),
     (
@@ -194,7 +193,7 @@ PUBLISHED = [
         MANIFEST,
         [
             VideoRecord(Path("videos/a.mp4"), ("a red circle moves left",)),
-            VideoRecord(Path("videos/deep/b.mkv"), ("one", "two"), 1.0, 4.5, ("three",)),
+            VideoRecord(Path("videos/deep/b.mkv"), ("one", "two"), 4.5, ("three",)),
         ],
     ),
 ]
@@ -209,7 +208,6 @@ def test_published_format(
         VideoRecord(
             record.video.relative_to(tmp_path),
             record.captions,
-            record.start_seconds,
             record.end_seconds,
             record.hard_negatives,
         )
@@ -342,14 +340,14 @@ HOSTILE = [
     ("lsmdc", {"LSMDC16_challenge_1000_publictect.csv": "a\tb\n"}, "line 1: 2 fields between tabs; there must be 6"),
     ("manifest", {"test.jsonl": lines({"captions": ["a"]})}, "line 1: no 'video'"),
     ("manifest", {"test.jsonl": lines({"video": "a.mp4"})}, "line 1: no 'captions'"),
-    ("manifest", {"test.jsonl": lines({"video": "a", "captions": ["a"], "start_second": 1})}, "mean start_seconds?"),
+    ("manifest", {"test.jsonl": lines({"video": "a", "captions": ["a"], "end_second": 1})}, "mean end_seconds?"),
     ("manifest", {"test.jsonl": lines({"video": "a", "captions": ["a"], "end_seconds": True})}, "number of seconds"),
     ("manifest", {"test.jsonl": lines({"video": "a" * 5000, "captions": ["a"]})}, "none of its 1 videos"),
     ("manifest", {"test.jsonl": lines({"video": "\ud800", "captions": ["a"]})}, "none of its 1 videos"),
     (
         "manifest",
-        {"test.jsonl": lines({"video": "a", "captions": ["a"], "start_seconds": 2, "end_seconds": 2})},
-        "end_seconds is 2.0, which is not after start_seconds",
+        {"test.jsonl": lines({"video": "a", "captions": ["a"], "end_seconds": 0})},
+        "end_seconds is 0; it must be greater",
     ),
     # Captions that say nothing.
     ("msrvtt", {"MSRVTT_JSFUSION_test.csv": 'video_id,sentence\nvideo1," "\n'}, "line 2: no caption that is not blank"),
@@ -389,7 +387,7 @@ JSON_VALUES = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(["video", "captions", "sentences", "duration", "description", "start_seconds", "v_a"]),
+            st.sampled_from(["video", "captions", "sentences", "duration", "description", "end_seconds", "v_a"]),
             inner,
             max_size=5,
         )

@@ -49,7 +49,7 @@ def distillation_loss(student: Tensor, teacher: Tensor, scale: Tensor) -> Tensor
 
 def released_kl(prediction: Tensor, target: Tensor) -> Tensor:
     """KL as the released code has it: softmax over the last axis, mean over all elements."""
-    return F.kl_div(prediction.log_softmax(-1), target.softmax(-1), reduction="mean")
+    return F.kl_div(prediction.log_softmax(-1), target.softmax(-1), reduction="none").mean()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@
 
 Videos may lie anywhere below the folder. A manifest has one JSON object a line, its video relative to the folder:
 
-    {"video": "videos/a.mp4", "captions": ["a red circle moves left"], "start_seconds": 0, "end_seconds": 4.5,
+    {"video": "videos/a.mp4", "captions": ["a red circle moves left"], "end_seconds": 4.5,
      "hard_negatives": ["a red circle moves right"], "questions": [...]}
 """
 
@@ -144,7 +144,7 @@ def activitynet_records(folder: Path, split: str, videos: Path) -> list[VideoRec
             raise DataError(f"{where}: no 'duration' greater than 0")
         # Files are called by the whole id or by what follows its "v_".
         names = (video_id, video_id.removeprefix("v_"))
-        annotations.append(Annotation(where, names, (paragraph,), 0.0, float(math.ceil(duration))))
+        annotations.append(Annotation(where, names, (paragraph,), float(math.ceil(duration))))
     return find_records(annotations, videos, f"activitynet {split}")
 
 
@@ -161,7 +161,7 @@ def didemo_records(folder: Path, split: str, videos: Path) -> list[VideoRecord]:
         where = f"{path}, {video!r}"
         # Names have a suffix, which a compressed copy of the video need not share.
         names = (video, Path(video).stem)
-        annotations.append(Annotation(where, names, (" ".join(checked_texts(texts, where)),), 0.0, 31.0))
+        annotations.append(Annotation(where, names, (" ".join(checked_texts(texts, where)),), 31.0))
     return find_records(annotations, videos, f"didemo {split}")
 
 
@@ -185,7 +185,7 @@ def lsmdc_records(folder: Path, split: str, videos: Path) -> list[VideoRecord]:
     return find_records(annotations, videos, f"lsmdc {split}")
 
 
-MANIFEST_KEYS = ("video", "captions", "start_seconds", "end_seconds", "hard_negatives", "questions")
+MANIFEST_KEYS = ("video", "captions", "end_seconds", "hard_negatives", "questions")
 
 
 def manifest_records(folder: Path, split: str, videos: Path) -> list[VideoRecord]:
@@ -202,14 +202,12 @@ def manifest_records(folder: Path, split: str, videos: Path) -> list[VideoRecord
         relative = PurePosixPath(video)
         if relative.is_absolute() or ".." in relative.parts or any(c in video for c in "\\\0") or not relative.name:
             raise DataError(f"{where}: {video!r:.80} is not a path inside {videos}; give one relative to that folder")
-        start, end = seconds(entry, "start_seconds", where), seconds(entry, "end_seconds", where)
-        if end is not None and end <= (start or 0.0):
-            raise DataError(f"{where}: end_seconds is {end}, which is not after start_seconds ({start or 0.0})")
+        end = seconds(entry, "end_seconds", where)
+        if end == 0:
+            raise DataError(f"{where}: end_seconds is 0; it must be greater, or left out for the whole video")
         captions = checked_texts(field(entry, "captions", list, where), where)
         negatives = field(entry, "hard_negatives", list, where) if entry.get("hard_negatives") else []
-        record = VideoRecord(
-            videos / relative, captions, start, end, checked_texts(negatives, where) if negatives else ()
-        )
+        record = VideoRecord(videos / relative, captions, end, checked_texts(negatives, where) if negatives else ())
         found.append((video, record if is_file(record.video) else None))
     return without_missing(found, videos, f"manifest {path}")
 

@@ -64,7 +64,7 @@ class FrameCache:
         """The clips that could be decoded."""
         return np.flatnonzero(self._state == DECODED)
 
-    def fill(self, *, workers: int | None = None, advance: Callable[[int], None] = lambda _: None) -> dict[Path, str]:
+    def fill(self, *, workers: int | None = None, advance: Callable[[int], None] = lambda _: None) -> dict[str, str]:
         """Decodes what is missing.
 
         Args:
@@ -72,33 +72,33 @@ class FrameCache:
             advance: Called with the number of clips that have just been dealt with.
 
         Returns:
-            The files that could not be decoded, with the reasons.
+            The files that could not be decoded, now or before, with the reasons.
 
         Raises:
             DataError: Not one clip could be decoded.
         """
-        failures: dict[Path, str] = {}
+        reasons = self.folder / "failures.json"
+        failures: dict[str, str] = json.loads(reasons.read_text()) if reasons.exists() else {}
         missing: list[int] = np.flatnonzero(self._state == TODO).tolist()
         advance(len(self.records) - len(missing))
         # A record's end is the length of its one clip, so records of one end are decoded together.
-        by_end = sorted(missing, key=self._clip_seconds)
-        for clip_seconds, rows in groupby(by_end, key=self._clip_seconds):
-            row_of = {self.records[row].video: row for row in rows}
+        for clip_seconds, rows in groupby(sorted(missing, key=self._clip_seconds), key=self._clip_seconds):
+            rows_of: dict[Path, list[int]] = {}
+            for row in rows:
+                rows_of.setdefault(self.records[row].video, []).append(row)
             sampling = replace(self.sampling, clip_seconds=clip_seconds)
-            for video in decode_many(list(row_of), sampling, workers=workers):
-                row = row_of[video.path]
-                if video.clips:
-                    self._frames[row], self._mask[row] = video.clips[0].frames, video.clips[0].mask
-                else:
-                    failures[video.path] = video.reason
-                self._state[row] = DECODED if video.clips else FAILED
-                advance(1)
-        for array in (self._frames, self._mask, self._state):
-            array.flush()
+            for video in decode_many(list(rows_of), sampling, workers=workers):
+                for row in rows_of[video.path]:
+                    if video.clips:
+                        self._frames[row], self._mask[row] = video.clips[0].frames, video.clips[0].mask
+                    self._state[row] = DECODED if video.clips else FAILED
+                if not video.clips:
+                    failures[str(video.path)] = video.reason
+                    reasons.write_text(json.dumps(failures))
+                advance(len(rows_of[video.path]))
         if not len(self.decoded):
-            raise DataError(
-                f"none of {len(self.records)} videos could be decoded; the first: {next(iter(failures.items()))}"
-            )
+            path, reason = next(iter(failures.items()))
+            raise DataError(f"none of {len(self.records)} videos could be decoded; the first: {path}: {reason}")
         return failures
 
     def _clip_seconds(self, row: int) -> float:
@@ -110,6 +110,6 @@ def _key(records: Sequence[VideoRecord], sampling: FrameSampling) -> str:
     digest = hashlib.sha256(json.dumps(asdict(sampling), sort_keys=True).encode())
     for record in records:
         stat = record.video.stat()
-        line = (str(record.video), stat.st_size, stat.st_mtime_ns, record.start_seconds, record.end_seconds)
+        line = (str(record.video), stat.st_size, stat.st_mtime_ns, record.end_seconds)
         digest.update(json.dumps(line).encode())
     return digest.hexdigest()[:16]

@@ -15,19 +15,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class VideoRecord:
-    """One video, or one clip of it, with the texts that describe it.
+    """One video, or the beginning of it, with the texts that describe it.
 
     Attributes:
         video: The file.
         captions: At least one, none of them blank; as published, before any cleaning.
-        start_seconds: Where the clip begins; None is the start of the file.
-        end_seconds: Where it ends; None is the end of the file.
+        end_seconds: Only the video up to here is meant; None is all of it.
         hard_negatives: Texts that are nearly but not quite true of the clip.
     """
 
     video: Path
     captions: tuple[str, ...]
-    start_seconds: float | None = None
     end_seconds: float | None = None
     hard_negatives: tuple[str, ...] = ()
 
@@ -40,14 +38,12 @@ class Annotation:
         where: The file and the line or entry, for messages.
         names: File names that the video may have, with or without suffix, the likeliest first.
         captions: See `VideoRecord`.
-        start_seconds: See `VideoRecord`.
         end_seconds: See `VideoRecord`.
     """
 
     where: str
     names: tuple[str, ...]
     captions: tuple[str, ...]
-    start_seconds: float | None = None
     end_seconds: float | None = None
 
 
@@ -114,7 +110,7 @@ def find_records(annotations: Sequence[Annotation], videos: Path, source: str) -
                 f"{annotation.where}: both {paths[0]} and {paths[1]} could be meant; "
                 "keep one, or name the folder of videos to use"
             )
-        clip = (annotation.captions, annotation.start_seconds, annotation.end_seconds)
+        clip = (annotation.captions, annotation.end_seconds)
         found.append((annotation.names[0], VideoRecord(paths[0], *clip) if paths else None))
     return without_missing(found, videos, source)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -316,7 +316,7 @@ def _place(rng: np.random.Generator, things: list[Thing], events: list[Event]) -
             for j in range(i)
         ):
             return tuple(
-                Thing(**{**thing.__dict__, "x": float(start[0]), "y": float(start[1])})
+                replace(thing, x=float(start[0]), y=float(start[1]))
                 for thing, start in zip(things, starts, strict=True)
             )
     return None

@@ -1,0 +1,299 @@
+"""Training runs: exact resume, several devices, batches, recipes, the frame cache, the commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from hbi_infer.errors import DataError, TrainingError
+from hbi_infer.options import FrameSampling
+from hbi_infer.tokenizer import Tokenizer, clip_tokenizer_json
+from hbi_training.batches import TrainingBatches, shift
+from hbi_training.checkpoint import load_checkpoint
+from hbi_training.data.frame_cache import FrameCache, Split
+from hbi_training.data.records import VideoRecord
+from hbi_training.recipe import OptimiserOptions, load_recipe, recipe_from_mapping, recipe_to_mapping
+from hbi_training.trainer import Trainer, learning_rate_factor
+from tests.training.tiny import (
+    HBI_SECTION,
+    MEAN_POOLED_SECTION,
+    SAMPLING,
+    same_weights,
+    shapes_splits,
+    tiny_recipe,
+)
+
+RECIPES = Path(__file__).parent.parent.parent / "training" / "recipes"
+
+
+@pytest.fixture(scope="module")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("shapes")
+
+
+@pytest.fixture(scope="module")
+def splits(data_folder: Path) -> tuple[Split, Split]:
+    return shapes_splits(data_folder)
+
+
+def test_a_resumed_run_is_the_uninterrupted_run_to_the_bit(splits: tuple[Split, Split], tmp_path: Path) -> None:
+    whole = Trainer(tiny_recipe(), *splits, tmp_path / "whole", cpu=True)
+    whole.run()
+
+    class StopHere(KeyboardInterrupt):
+        pass
+
+    def stop_after(steps: int) -> Any:
+        done = 0
+
+        def advance(number: int) -> None:
+            nonlocal done
+            done += number
+            if done == steps:
+                raise StopHere
+
+        return advance
+
+    cut = Trainer(tiny_recipe(), *splits, tmp_path / "cut", cpu=True)
+    with pytest.raises(KeyboardInterrupt):
+        cut.run(stop_after(4))
+    said: list[str] = []
+    resumed = Trainer(tiny_recipe(), *splits, tmp_path / "cut", cpu=True, say=said.append)
+    resumed.resume()
+    assert said == ["resumed at step 4"]
+    resumed.run()
+    assert same_weights(whole.model, resumed.model)
+    assert len(list((tmp_path / "cut" / "checkpoints").iterdir())) == 2
+    lines = [json.loads(line) for line in (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss/total" in line] == [1, 2, 3, 4, 5, 6]
+    assert lines[-1]["validation/text_to_video/R@10"] > 0
+    assert list((tmp_path / "cut").glob("events.out.tfevents.*"))
+
+
+def test_training_learns_and_its_checkpoint_computes_the_same(splits: tuple[Split, Split], tmp_path: Path) -> None:
+    recipe = tiny_recipe(
+        optimiser={"steps": 60, "batch_size": 8, "learning_rate": 3e-3, "clip_learning_rate": 3e-3},
+        report={"evaluate_steps": 60, "checkpoint_steps": 60, "log_steps": 1},
+    )
+    trainer = Trainer(recipe, *splits, tmp_path, cpu=True)
+    trainer.run()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss/total"] for line in lines if "loss/total" in line]
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+    checkpoint = load_checkpoint(tmp_path / "model")
+    assert same_weights(checkpoint.model, trainer.model)
+    assert checkpoint.provenance["steps"] == 60
+    assert recipe_from_mapping(checkpoint.provenance["recipe"], "its recipe") == recipe
+
+
+def test_another_recipe_does_not_resume_a_run(splits: tuple[Split, Split], tmp_path: Path) -> None:
+    Trainer(tiny_recipe(), *splits, tmp_path, cpu=True).save()
+    other = Trainer(tiny_recipe(seed=1), *splits, tmp_path, cpu=True)
+    with pytest.raises(TrainingError, match="begun with another recipe"):
+        other.resume()
+
+
+def test_the_baseline_trains_by_the_same_recipe(splits: tuple[Split, Split], tmp_path: Path) -> None:
+    metrics = Trainer(tiny_recipe(model=MEAN_POOLED_SECTION), *splits, tmp_path, cpu=True).run()
+    assert "video/text_to_video/R@1" in metrics
+
+
+TWO_DEVICES = """
+import sys
+from pathlib import Path
+import torch
+from tests.training.tiny import shapes_splits, tiny_recipe
+from hbi_training.trainer import Trainer
+trainer = Trainer(tiny_recipe(), *shapes_splits(Path(sys.argv[1])), Path(sys.argv[2]), cpu=True)
+trainer.run()
+if trainer.accelerator.is_main_process:
+    torch.save(trainer.model.state_dict(), Path(sys.argv[2]) / "weights.pt")
+"""
+
+
+def test_two_devices_train_as_one(splits: tuple[Split, Split], data_folder: Path, tmp_path: Path) -> None:
+    one = Trainer(tiny_recipe(), *splits, tmp_path / "one", cpu=True)
+    one.run()
+    (tmp_path / "two").mkdir()
+    command = [sys.executable, "-c", TWO_DEVICES, str(data_folder), str(tmp_path / "two")]
+    shared = {**os.environ, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29541"}
+    shared |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(command, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE)
+        for rank in range(2)
+    ]
+    for process in processes:
+        _, stderr = process.communicate(timeout=120)
+        assert process.returncode == 0, stderr.decode()
+    weights = torch.load(tmp_path / "two" / "weights.pt", weights_only=True)
+    for name, tensor in one.model.state_dict().items():
+        # Adam divides by the gradient's own size: where that is rounding, its sign is too.
+        torch.testing.assert_close(weights[name], tensor, rtol=0, atol=2e-3, msg=name)
+    close = [torch.allclose(weights[name], tensor, rtol=0, atol=1e-4) for name, tensor in one.model.state_dict().items()]
+    assert np.mean(close) > 0.9
+
+
+def test_batches_visit_every_clip_once_a_pass(splits: tuple[Split, Split]) -> None:
+    train = splits[0]
+    corpus = [caption for record in train.records for caption in record.captions]
+    tokenizer = Tokenizer.from_json(clip_tokenizer_json(corpus))
+    options: dict[str, Any] = {"batch_size": 8, "max_words": 40, "seed": 0, "num_negatives": 2}
+    batches = TrainingBatches(train.records, train.cache, tokenizer, rows=train.cache.decoded, **options)
+    assert batches.steps_per_pass == 3
+    frames = torch.cat([batches[step].frames for step in range(3)])
+    every = train.cache[train.cache.decoded][0]
+    assert sorted(clip.tobytes() for clip in frames.numpy()) == sorted(clip.tobytes() for clip in every)
+    assert torch.equal(batches[4].token_ids, batches[4].token_ids)
+    assert batches[0].negative_ids is not None
+    assert len(batches[0].negative_ids) == 16
+    # Two ranks share a batch of one.
+    half = TrainingBatches(
+        train.records, train.cache, tokenizer, rows=train.cache.decoded, rank=1, num_ranks=2, **options
+    )
+    assert torch.equal(half[2].frames, batches[2].frames[1::2])
+    with pytest.raises(ValueError, match="some clips of the data set have fewer"):
+        TrainingBatches(
+            train.records, train.cache, tokenizer, rows=train.cache.decoded, **{**options, "num_negatives": 9}
+        )
+
+
+def test_shift_repeats_the_border() -> None:
+    frames = np.arange(2 * 3 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3, 3)
+    moved = shift(frames, 1, -1)
+    np.testing.assert_array_equal(moved[:, 1:, :2], frames[:, :2, 1:])
+    np.testing.assert_array_equal(moved[:, 0], moved[:, 1])
+    np.testing.assert_array_equal(moved[:, :, 2], moved[:, :, 1])
+
+
+def test_learning_rate_schedule() -> None:
+    options = OptimiserOptions(
+        steps=100, batch_size=1, learning_rate=1, clip_learning_rate=1, warmup_steps=10, decay_steps=40
+    )
+    factors = [learning_rate_factor(step, options) for step in range(101)]
+    assert factors[0] == pytest.approx(0.1)
+    assert factors[9:61] == [1.0] * 52
+    assert factors[80] == pytest.approx(0.5)
+    assert factors[100] == 0
+    assert all(a >= b for a, b in zip(factors[60:], factors[61:], strict=False))
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_is_readable(path: Path) -> None:
+    recipe = load_recipe(path, {"optimiser.steps": "7"})
+    assert recipe.optimiser.steps == 7
+    assert recipe.name
+    assert recipe_from_mapping(recipe_to_mapping(recipe), "itself") == recipe
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("name: [", "is not YAML"),
+        ("- a", "is not a mapping"),
+        ("{name: a, modle: {}}", "unknown key 'modle'; did you mean 'model'?"),
+        ("{name: a, model: {}, data: {format: m, folder: f}, optimiser: {stepz: 3}}", "did you mean 'steps'?"),
+        ("{name: a, model: {}, data: {format: m, folder: f}, optimiser: {steps: 3}}", "missing 3 required"),
+    ],
+)
+def test_a_wrong_recipe_is_explained(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(content)
+    with pytest.raises(TrainingError) as caught:
+        load_recipe(path)
+    assert message in str(caught.value)
+
+
+def test_the_cache_continues_where_it_stopped_and_keeps_reasons(data_folder: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"")
+    good = sorted((data_folder / "videos").glob("train_*.mp4"))[:3]
+    records = [VideoRecord(path, ("a",)) for path in [*good, broken, good[0]]]
+    sampling = FrameSampling(**SAMPLING)
+    failures = FrameCache(tmp_path / "frames", records, sampling).fill(workers=0)
+    assert list(failures) == [str(broken)]
+    assert "empty" in failures[str(broken)]
+
+    again = FrameCache(tmp_path / "frames", records, sampling)
+    seen: list[int] = []
+    assert again.fill(workers=0, advance=seen.append) == failures
+    assert seen == [5]
+    assert again.decoded.tolist() == [0, 1, 2, 4]
+    frames, mask = again[np.array([0, 4])]
+    np.testing.assert_array_equal(frames[0], frames[1])
+    assert mask.all()
+    with pytest.raises(DataError, match="none of 1 videos could be decoded"):
+        FrameCache(tmp_path / "frames", records[3:4], sampling).fill(workers=0)
+
+
+def write_recipe(path: Path, folder: Path, steps: int) -> Path:
+    recipe = recipe_to_mapping(tiny_recipe())
+    recipe["data"]["folder"] = str(folder)
+    recipe["optimiser"]["steps"] = steps
+    recipe["model"] = HBI_SECTION
+    path.write_text(yaml.safe_dump(recipe))
+    return path
+
+
+def hbi_train(*arguments: object) -> list[str]:
+    return [sys.executable, "-c", "from hbi_training.cli import main; main()", *map(str, arguments)]
+
+
+def test_the_commands_make_data_train_stop_go_on_and_measure(tmp_path: Path) -> None:
+    data, run = tmp_path / "data", tmp_path / "run"
+    made = subprocess.run(
+        hbi_train("data", "shapes", "--out", data, "--num", 40, "--workers", 1), capture_output=True, text=True
+    )
+    assert made.returncode == 0, made.stderr
+    recipe = write_recipe(tmp_path / "recipe.yaml", data, steps=400)
+    train = hbi_train("retrieval", "--recipe", recipe, "--out", run, "--workers", 1, "--cpu")
+    process = subprocess.Popen(train, stderr=subprocess.PIPE, text=True)
+    while not list((run / "checkpoints").glob("step_*")) and process.poll() is None:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert "the same command goes on from there" in stderr
+    assert process.returncode == 130, stderr
+    stopped = max(int(path.name[5:]) for path in (run / "checkpoints").glob("step_*"))
+
+    shorter = subprocess.run([*train, "--set", "optimiser.steps=401"], capture_output=True, text=True)
+    assert shorter.returncode == 1
+    assert "begun with another recipe" in shorter.stderr
+    write_recipe(recipe, data, steps=stopped + 2)
+    finished = subprocess.run([*train, "--restart"], capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    measured = subprocess.run(
+        hbi_train("evaluate", run / "model", "--data", data, "--save", "--workers", 1), capture_output=True, text=True
+    )
+    assert measured.returncode == 0, measured.stderr
+    figures = json.loads(measured.stdout)
+    assert figures["test/clips"] == 4
+    assert 0 <= figures["test/text_to_video/R@1"] <= 100
+    assert load_checkpoint(run / "model").provenance["metrics"]["test/clips"] == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["retrieval", "--recipe", "/nowhere.yaml"], "cannot read the recipe /nowhere.yaml"),
+        (["retrieval", "--recipe", "/nowhere.yaml", "--set", "steps"], "--set takes KEY=VALUE"),
+        (["evaluate", "/nowhere", "--data", "/nowhere"], "/nowhere has no config.json"),
+        (["data", "shapes", "--out", "x", "--num", "20", "--num-val", "20"], "leaves no training clips"),
+    ],
+)
+def test_bad_arguments_are_one_line(arguments: list[str], message: str) -> None:
+    result = subprocess.run(hbi_train(*arguments), capture_output=True, text=True)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
