@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,7 @@ def build_manifest(
             for name, rate in model.level_rates.items()
         ),
         padded_partner=getattr(model.config, "padded_partner", "ignore"),
-        logit_scale=float(model.logit_scale.exp()),
+        logit_scale=math.exp(model.logit_scale.item()),
         tasks=("retrieve",),
         tokenizer=TokenizerSpec(),
         graphs=specs,

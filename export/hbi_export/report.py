@@ -19,6 +19,8 @@ def show_checks(checks: Sequence[OutputCheck], bundle: Path) -> None:
         beyond = f"{check.items_beyond} of {check.items}"
         table.add_row(check.graph, check.inputs, check.output, difference, cosine, beyond)
     console = Console()
+    if not console.is_terminal:
+        console.width = 140  # nobody's window: let no column wrap
     console.print(table)
     size_bytes = sum(file.stat().st_size for file in bundle.iterdir())
     console.print(f"{bundle}: {size_bytes / 1e6:.1f} MB", highlight=False)

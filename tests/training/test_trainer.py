@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,13 @@ def test_two_devices_train_as_one(splits: tuple[Split, Split], data_folder: Path
     one.run()
     (tmp_path / "two").mkdir()
     command = [sys.executable, "-c", TWO_DEVICES, str(data_folder), str(tmp_path / "two")]
-    shared = {**os.environ, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29541"}
+    shared = {
+        **os.environ,
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "29541",
+    }
     shared |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(command, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE)
@@ -140,7 +147,9 @@ def test_two_devices_train_as_one(splits: tuple[Split, Split], data_folder: Path
     for name, tensor in one.model.state_dict().items():
         # Adam divides by the gradient's own size: where that is rounding, its sign is too.
         torch.testing.assert_close(weights[name], tensor, rtol=0, atol=2e-3, msg=name)
-    close = [torch.allclose(weights[name], tensor, rtol=0, atol=1e-4) for name, tensor in one.model.state_dict().items()]
+    close = [
+        torch.allclose(weights[name], tensor, rtol=0, atol=1e-4) for name, tensor in one.model.state_dict().items()
+    ]
     assert np.mean(close) > 0.9
 
 
@@ -185,7 +194,7 @@ def test_learning_rate_schedule() -> None:
     assert factors[9:61] == [1.0] * 52
     assert factors[80] == pytest.approx(0.5)
     assert factors[100] == 0
-    assert all(a >= b for a, b in zip(factors[60:], factors[61:], strict=False))
+    assert all(a >= b for a, b in pairwise(factors[60:]))
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)

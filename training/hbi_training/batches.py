@@ -76,8 +76,10 @@ class TrainingBatches:
     ) -> None:
         if num_negatives and any(len(record.hard_negatives) < num_negatives for record in records):
             raise ValueError(f"hard_negatives is {num_negatives}, and some clips of the data set have fewer")
+        if batch_size % num_ranks:
+            raise ValueError(f"batch_size is {batch_size}, which {num_ranks} devices cannot share evenly")
         self.records, self.cache, self.tokenizer, self.rows = records, cache, tokenizer, rows
-        self.batch_size = min(batch_size, len(records))
+        self.batch_size = min(batch_size, len(records) // num_ranks * num_ranks)
         self.max_words, self.seed = max_words, seed
         self.num_negatives, self.shift_pixels = num_negatives, shift_pixels
         self.rank, self.num_ranks = rank, num_ranks

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed
@@ -56,13 +57,30 @@ class RetrievalStep(nn.Module):
         return torch.stack(list(terms.values())).sum(), terms
 
 
+class _Gather(torch.autograd.Function):
+    """Rows of all devices forward; the sum of all devices' gradients of the own rows backward."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        ctx.rows = len(tensor)
+        parts = [torch.empty_like(tensor) for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather(parts, tensor.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        gradient = gradients[0].contiguous()
+        torch.distributed.all_reduce(gradient)
+        own = torch.distributed.get_rank() * ctx.rows
+        return gradient[own : own + ctx.rows]
+
+
 def gather(tensor: Tensor) -> Tensor:
     """Joins the rows of all devices, in the order of their ranks; the gradient goes back to each device's own rows."""
     if not torch.distributed.is_initialized():
         return tensor
-    import torch.distributed.nn.functional as distributed
-
-    return torch.cat(distributed.all_gather(tensor.contiguous()))
+    gathered: Tensor = _Gather.apply(tensor)
+    return gathered
 
 
 def gather_levels(levels: dict[str, Tokens]) -> dict[str, Tokens]:
@@ -174,7 +192,15 @@ class Trainer:
                 f"{self.run_folder} was begun with another recipe; give another --out, or --restart to begin anew"
             )
         self.step, self.seconds = progress["step"], progress["seconds"]
+        self._forget_later_measurements()
         self.say(f"resumed at step {self.step}")
+
+    def _forget_later_measurements(self) -> None:
+        """A run that was killed has measured beyond its newest checkpoint; it will do so again."""
+        path = self.run_folder / "metrics.jsonl"
+        if self.accelerator.is_main_process and path.exists():
+            lines = path.read_text().splitlines(keepends=True)
+            path.write_text("".join(line for line in lines if json.loads(line)["step"] <= self.step))
 
     def run(self, advance: Callable[[int], None] = lambda _: None) -> dict[str, float]:
         """Trains to the last step; on Ctrl-C a checkpoint is saved first.
@@ -188,17 +214,19 @@ class Trainer:
         report, last = self.recipe.report, self.recipe.optimiser.steps
         advance(self.step)
         metrics: dict[str, float] = {}
-        writer = SummaryWriter(str(self.run_folder)) if self.accelerator.is_main_process else None
+        writer = (
+            SummaryWriter(str(self.run_folder), purge_step=self.step + 1) if self.accelerator.is_main_process else None
+        )
         try:
             while self.step < last:
                 losses = self._train_step()
-                advance(1)
                 if self.step % report.log_steps == 0:
                     self._write(writer, {f"loss/{name}": value.item() for name, value in losses.items()})
                 if self.step % report.checkpoint_steps == 0:
                     self.save()
                 if self.step % report.evaluate_steps == 0 or self.step == last:
                     metrics = self._evaluate(writer)
+                advance(1)
         except KeyboardInterrupt:
             self.save()
             self.say(f"stopped at step {self.step}; the same command goes on from there")

@@ -1,0 +1,266 @@
+"""Exported graphs against the models that they were traced from, and bundles that run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import numpy_helper
+from transformers import CLIPConfig, CLIPModel
+
+from hbi_engines.engine import Engine
+from hbi_engines.registry import open_engine
+from hbi_export.bundle import clip_checkpoint, export_bundle
+from hbi_export.check import TOLERANCE, check_graph, compare
+from hbi_export.graphs import TracedGraph, trace_text_encoder, trace_video_encoder
+from hbi_export.inputs import random_text_inputs, random_video_inputs
+from hbi_infer import HBI
+from hbi_infer.bundle import Bundle
+from hbi_infer.errors import ExportError
+from hbi_infer.tokenizer import Tokenizer, clip_tokenizer_json
+from hbi_training.checkpoint import Checkpoint, build_model
+from hbi_training.clip_encoders import IMAGE_MEAN, IMAGE_STD
+from hbi_training.data.shapes import captions, scenes
+from tests.tiny_bundle import write_video
+from tests.training.tiny import HBI_SECTION, MEAN_POOLED_SECTION, TOWER
+
+ROUNDING = 1e-4
+
+
+def tiny_checkpoint(section: dict[str, Any], seed: int = 0) -> Checkpoint:
+    rng = np.random.default_rng(0)
+    corpus = [text for scene in scenes(0, "test", 20) for text in captions(scene, rng)]
+    tokenizer_json = clip_tokenizer_json(corpus)
+    torch.manual_seed(seed)
+    model = build_model(section, Tokenizer.from_json(tokenizer_json)).eval()
+    provenance = {"recipe": {"name": "tiny"}, "seed": seed, "metrics": {"validation/R@1": 12.5}}
+    return Checkpoint(model, tokenizer_json, "tiny", "A note.", provenance)
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> Checkpoint:
+    return tiny_checkpoint(HBI_SECTION)
+
+
+@pytest.fixture(scope="module")
+def text_graph(checkpoint: Checkpoint) -> TracedGraph:
+    return trace_text_encoder(checkpoint.model)
+
+
+@pytest.fixture(scope="module")
+def text_engine(text_graph: TracedGraph) -> Engine:
+    return open_engine(text_graph.content, "cpu")
+
+
+@pytest.fixture(scope="module")
+def video_graph(checkpoint: Checkpoint) -> TracedGraph:
+    return trace_video_encoder(checkpoint.model)
+
+
+@pytest.fixture(scope="module")
+def video_engine(video_graph: TracedGraph) -> Engine:
+    return open_engine(video_graph.content, "cpu")
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(batch=st.integers(1, 5), length=st.integers(2, 40), seed=st.integers(0, 1000))
+def test_the_text_graph_at_any_batch_and_length(
+    text_graph: TracedGraph, text_engine: Engine, batch: int, length: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(0, 500, (batch, length))
+    mask = np.arange(length) < rng.integers(2, length + 1, (batch, 1))
+    inputs = {"token_ids": ids, "token_mask": mask}
+    actual, expected = text_engine.run(inputs), text_graph.eager(inputs)
+    for name in text_graph.output_names:
+        check = compare("text_encoder", "random", name, actual[name], expected[name])
+        allowed = 0 if name.startswith("entity") else 1
+        assert check.items_beyond <= allowed, check
+
+
+@settings(deadline=None, max_examples=20)
+@given(length=st.integers(2, 30), extra=st.integers(1, 10), seed=st.integers(0, 1000))
+def test_padding_changes_nothing_in_the_text_graph(text_engine: Engine, length: int, extra: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(0, 500, (1, length + extra))
+    plain = text_engine.run({"token_ids": ids[:, :length], "token_mask": np.ones((1, length), bool)})
+    padded = text_engine.run({"token_ids": ids, "token_mask": np.arange(length + extra)[None] < length})
+    for level in ("entity", "action", "event"):
+        real = int((plain[f"{level}_weights"] > 0).sum())
+        for part in ("weights", "tokens"):
+            one, two = plain[f"{level}_{part}"][:, :real], padded[f"{level}_{part}"][:, :real]
+            np.testing.assert_allclose(one, two, rtol=0, atol=10 * ROUNDING)
+        assert not padded[f"{level}_weights"][:, real:].any()
+
+
+@settings(deadline=None, max_examples=15)
+@given(frames=st.integers(1, 6), fill=st.integers(0, 255), seed=st.integers(0, 1000))
+def test_padded_frames_change_nothing_in_the_video_graph(
+    video_engine: Engine, frames: int, fill: int, seed: int
+) -> None:
+    clip = np.random.default_rng(seed).integers(0, 256, (1, 6, 32, 32, 3), dtype=np.uint8)
+    mask = np.arange(6)[None] < frames
+    other = np.where(mask[:, :, None, None, None], clip, np.uint8(fill))
+    one = video_engine.run({"frames": clip, "frame_mask": mask})
+    two = video_engine.run({"frames": other, "frame_mask": mask})
+    for level in ("entity", "action", "event"):
+        real = one[f"{level}_weights"] > 0
+        np.testing.assert_allclose(one[f"{level}_weights"], two[f"{level}_weights"], rtol=0, atol=ROUNDING)
+        np.testing.assert_allclose(
+            one[f"{level}_tokens"][real], two[f"{level}_tokens"][real], rtol=0, atol=10 * ROUNDING
+        )
+
+
+def test_a_bundle_answers_as_the_model_does(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    checks = export_bundle(checkpoint, tmp_path / "bundle")
+    assert {check.inputs for check in checks} == {"random", "drawn", "caption"}
+    assert all(check.cosine > 0.99 for check in checks)
+    hbi = HBI.load(tmp_path / "bundle", device="cpu")
+    manifest = hbi.bundle.manifest
+    assert [(level.name, level.video_tokens, level.text_tokens) for level in manifest.levels] == [
+        ("entity", 6, 40),
+        ("action", 2, 10),
+        ("event", 1, 5),
+    ]
+    assert manifest.notice == "A note."
+    assert manifest.provenance.metrics == {"validation/R@1": 12.5}
+
+    texts = ["a red circle moves left", "two big blue stars spin and then a small ring blinks"]
+    frames = np.random.default_rng(1).integers(0, 256, (3, 6, 32, 32, 3), dtype=np.uint8)
+    mask = np.arange(6) < np.array([[6], [4], [1]])
+    batch = checkpoint.tokenizer.encode(texts, 40)
+    with torch.no_grad():
+        text = checkpoint.model.encode_text(torch.from_numpy(batch.ids), torch.from_numpy(batch.mask))
+        video = checkpoint.model.encode_video(torch.from_numpy(frames), torch.from_numpy(mask))
+        expected = checkpoint.model.score(checkpoint.model.similarity(text, video)).numpy()
+    actual = hbi.similarity(hbi.encode_text(texts), hbi.encode_video(frames, mask))
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-3)
+
+
+def test_half_weights_halve_the_size_and_keep_the_answers(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    export_bundle(checkpoint, tmp_path / "full")
+    checks = export_bundle(checkpoint, tmp_path / "half", half_weights=True)
+    assert all(check.largest_difference < TOLERANCE or check.items_beyond <= 1 for check in checks)
+    graph = onnx.load(tmp_path / "half" / "video_encoder.onnx")
+    large = [weight for weight in graph.graph.initializer if np.prod(weight.dims) >= 1024]
+    assert large
+    assert all(weight.data_type != onnx.TensorProto.FLOAT for weight in large)
+    sizes = [(tmp_path / name / "video_encoder.onnx").stat().st_size for name in ("half", "full")]
+    assert sizes[0] < 0.75 * sizes[1]
+    assert Bundle.load(tmp_path / "half").manifest.graphs["video_encoder"].precision == "float16 weights"
+
+
+def test_no_path_of_this_machine_is_in_a_graph(text_graph: TracedGraph, video_graph: TracedGraph) -> None:
+    for graph in (text_graph, video_graph):
+        assert b"site-packages" not in graph.content
+        assert b".py" not in graph.content
+
+
+def test_a_graph_that_computes_something_else_is_refused(text_graph: TracedGraph, checkpoint: Checkpoint) -> None:
+    proto = onnx.load_from_string(text_graph.content)
+    weight = next(w for w in proto.graph.initializer if np.prod(w.dims) >= 1024)
+    wrong = numpy_helper.to_array(weight).copy()
+    wrong.reshape(-1)[::7] += 0.5
+    weight.CopyFrom(numpy_helper.from_array(wrong, weight.name))
+    altered = replace(text_graph, content=proto.SerializeToString())
+    inputs = {"random": random_text_inputs(checkpoint.tokenizer.vocabulary_size, 40)}
+    with pytest.raises(ExportError, match="computes something else than the model"):
+        check_graph("text_encoder", altered, inputs, "entity")
+
+
+@pytest.fixture(scope="module")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random CLIP, saved by transformers, with the whole CLIP vocabulary."""
+    folder = tmp_path_factory.mktemp("clip") / "tiny-clip"
+    torch.manual_seed(0)
+    config = CLIPConfig(
+        projection_dim=16,
+        text_config={**TOWER, "max_position_embeddings": 24, "bos_token_id": 49406, "eos_token_id": 49407},
+        vision_config={**TOWER, "image_size": 32, "patch_size": 16},
+    )
+    CLIPModel(config).eval().save_pretrained(folder)
+    return folder
+
+
+def test_a_clip_bundle_scores_as_clip_does(clip_folder: Path, tmp_path: Path) -> None:
+    export_bundle(clip_checkpoint(str(clip_folder)), tmp_path / "bundle")
+    hbi = HBI.load(tmp_path / "bundle", device="cpu")
+    texts = ["a dog runs", "two people ride bicycles through a town & talk"]
+    frames = np.random.default_rng(0).integers(0, 256, (2, 12, 32, 32, 3), dtype=np.uint8)
+    mask = np.arange(12) < np.array([[12], [5]])
+    actual = hbi.similarity(hbi.encode_text(texts), hbi.encode_video(frames, mask))
+
+    clip = CLIPModel.from_pretrained(clip_folder).eval()
+    pixels = torch.from_numpy(frames.reshape(-1, 32, 32, 3)).permute(0, 3, 1, 2) / 255.0
+    pixels = (pixels - torch.tensor(IMAGE_MEAN).view(3, 1, 1)) / torch.tensor(IMAGE_STD).view(3, 1, 1)
+    batch = hbi.tokenize(texts)
+    with torch.no_grad():
+        text = clip.get_text_features(torch.from_numpy(batch.ids), torch.from_numpy(batch.mask).long()).pooler_output
+        image = clip.get_image_features(pixels).pooler_output.reshape(2, 12, -1)
+    image = torch.nn.functional.normalize(image, dim=-1)
+    means = torch.stack([image[0].mean(0), image[1, :5].mean(0)])
+    expected = torch.nn.functional.normalize(text, dim=-1) @ torch.nn.functional.normalize(means, dim=-1).T
+    np.testing.assert_allclose(actual, expected.numpy(), rtol=0, atol=1e-5)
+
+
+def test_a_tokenizer_of_another_model_is_refused(clip_folder: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    small = CLIPModel.from_pretrained(clip_folder).config
+    small.text_config.vocab_size, small.text_config.bos_token_id, small.text_config.eos_token_id = 100, 98, 99
+    CLIPModel(small).save_pretrained(tmp_path / "small")
+    with pytest.raises(ExportError, match=r"makes 49408 tokens and its model knows 100"):
+        clip_checkpoint(str(tmp_path / "small"))
+
+
+def hbi_export(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from hbi_export.cli import main; main()", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_the_clip_command_makes_a_bundle_that_searches(clip_folder: Path, tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    write_video(videos / "red.mp4", "red")
+    made = hbi_export("clip", clip_folder, "-o", tmp_path / "bundle", "--samples", videos, "--frames-per-second", "2")
+    assert made.returncode == 0, made.stderr
+    assert "smallest cosine" in made.stdout
+    hbi = HBI.load(tmp_path / "bundle", device="cpu")
+    assert hbi.bundle.manifest.name == "tiny-clip"
+    assert hbi.bundle.manifest.sampling.frames_per_second == 2
+    matches = hbi.index(videos, location=tmp_path / "index").search("anything")
+    assert [Path(match.path).name for match in matches] == ["red.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["onnx", "/nowhere", "-o", "b"], "/nowhere has no config.json"),
+        (["clip", "/nowhere", "-o", "b"], "cannot load the CLIP model '/nowhere'"),
+    ],
+)
+def test_bad_arguments_are_one_line(arguments: list[str], message: str) -> None:
+    result = hbi_export(*arguments)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr
+    assert result.stderr.strip().count("\n") == 0
+
+
+def test_the_baseline_is_exported_too(tmp_path: Path) -> None:
+    export_bundle(tiny_checkpoint(MEAN_POOLED_SECTION), tmp_path / "bundle")
+    levels = Bundle.load(tmp_path / "bundle").manifest.levels
+    assert [(level.name, level.rate) for level in levels] == [("frame", 0.0), ("video", 1.0)]
+
+
+def test_random_inputs_have_every_length(checkpoint: Checkpoint) -> None:
+    video = random_video_inputs(checkpoint.model.config.sampling)
+    assert video["frame_mask"].sum(1).tolist() == [1, 2, 4, 6]
