@@ -1,0 +1,106 @@
+"""Remakes the pictures of the README: the curve of the embedded model's training, and the result of a search.
+
+    python scripts/make_pictures.py [--run runs/shapes]
+
+The curve is drawn from benchmarks/results/training_shapes.jsonl; with --run that file is first made from a run's metrics.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+from hbi_infer import HBI
+from hbi_infer.index import Index
+from hbi_infer.video import decode
+
+ROOT = Path(__file__).parent.parent
+CURVE = ROOT / "benchmarks" / "results" / "training_shapes.jsonl"
+DOCS = ROOT / "docs"
+QUERY = "a small red circle moves left and then a blue square blinks"
+NUM_RESULTS = 3
+BEST_FRAME = "tab:orange"
+
+
+def keep_curve(run: Path) -> None:
+    """Keeps what the picture needs of a run's metrics."""
+    kept = []
+    for line in (run / "metrics.jsonl").read_text().splitlines():
+        values = json.loads(line)
+        wanted = ("step", "seconds", "loss/total")
+        wanted += tuple(f"validation/{way}/R@1" for way in ("text_to_video", "video_to_text"))
+        kept.append(json.dumps({name: values[name] for name in wanted if name in values}))
+    CURVE.write_text("\n".join(kept) + "\n")
+
+
+def draw_training() -> None:
+    """Loss and recall over steps."""
+    lines = [json.loads(line) for line in CURVE.read_text().splitlines()]
+    losses = [(line["step"], line["loss/total"]) for line in lines if "loss/total" in line]
+    recalls = [line for line in lines if "validation/text_to_video/R@1" in line]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
+    left.plot(*zip(*losses, strict=True), color="tab:blue", linewidth=1)
+    left.set(xlabel="step", ylabel="training loss, all terms", ylim=(0, None))
+    for way, name in (("text_to_video", "text to video"), ("video_to_text", "video to text")):
+        points = [(line["step"], line[f"validation/{way}/R@1"]) for line in recalls]
+        right.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
+    right.set(xlabel="step", ylabel="R@1 on the validation split, %", ylim=(0, 100))
+    right.legend(loc="lower right")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(DOCS / "training.png", dpi=110)
+
+
+def draw_search() -> None:
+    """The best clips for the README's query, frame by frame."""
+    hbi = HBI.load(device="cpu")
+    with tempfile.TemporaryDirectory() as temporary:
+        with Index.open(ROOT / "samples", hbi, location=Path(temporary) / "index.sqlite") as index:
+            index.update()
+            matches = index.search(QUERY, top_k=NUM_RESULTS)
+    columns = hbi.bundle.manifest.sampling.max_frames
+    figure, grid = plt.subplots(
+        NUM_RESULTS, columns, figsize=(columns * 0.85, NUM_RESULTS * 1.15), layout="constrained"
+    )
+    for row, match in zip(grid, matches, strict=True):
+        clip = decode(ROOT / "samples" / Path(match.path).name, hbi.bundle.manifest.sampling).clips[0]
+        for axes in row:
+            axes.axis("off")
+        for axes, frame, seconds in zip(row, clip.frames[clip.mask], clip.timestamps_seconds[clip.mask], strict=False):
+            axes.imshow(frame)
+            axes.axis("on")
+            axes.set(xticks=[], yticks=[])
+            axes.set_xlabel(f"{seconds:.1f} s", fontsize=6, labelpad=1)
+            is_best = bool(np.isclose(match.best_frame_seconds, seconds, atol=1e-3).any())
+            for spine in axes.spines.values():
+                spine.set(color=BEST_FRAME if is_best else "0.6", linewidth=2.5 if is_best else 0.5)
+        row[0].set_title(
+            f"{match.rank}.  score {match.score:.3f}  {Path(match.path).name}", fontsize=8, loc="left", pad=4
+        )
+    figure.suptitle(f"“{QUERY}”", fontsize=10)
+    figure.savefig(DOCS / "retrieve.png", dpi=110)
+
+
+def main() -> None:
+    """Draws both."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, help="A run of hbi-train whose curve to keep.")
+    options = parser.parse_args()
+    DOCS.mkdir(exist_ok=True)
+    if options.run is not None:
+        keep_curve(options.run)
+    draw_training()
+    draw_search()
+
+
+if __name__ == "__main__":
+    main()

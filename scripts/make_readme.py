@@ -1,0 +1,134 @@
+"""Writes the README's results between its two markers, from the JSON that commands wrote. `--check` only compares."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+RESULTS = ROOT / "benchmarks" / "results"
+BUNDLE = ROOT / "hbi_infer" / "bundles" / "shapes" / "bundle.json"
+BEGIN = "<!-- results: made by scripts/make_readme.py from the JSON that commands wrote; do not edit below -->"
+END = "<!-- end of results -->"
+
+
+def load(name: str) -> dict[str, Any] | None:
+    """A benchmark's document, None if it was never run."""
+    path = RESULTS / f"{name}.json"
+    content: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
+    return content
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def machine_of(document: dict[str, Any]) -> str:
+    """One line about where a measurement was taken."""
+    machine = document["machine"]
+    gpu = f", {machine['gpu']}" if machine["gpu"] else ", no GPU"
+    return (
+        f"{machine['processor']}, {machine['usable_cores']} cores, {machine['memory_gib']:.0f} GiB{gpu}; "
+        f"load {machine['load_average_1_minute']} when it ended"
+    )
+
+
+def accuracy() -> str:
+    """Retrieval metrics of the embedded model and of the baseline."""
+    manifest = json.loads(BUNDLE.read_text())
+    metrics = manifest["provenance"]["metrics"]
+    baseline = load("baseline")
+
+    def row(name: str, values: dict[str, float], level: str = "") -> list[str]:
+        cells = [name]
+        for direction in ("text_to_video", "video_to_text"):
+            figures = [values[f"test/{level}{direction}/{metric}"] for metric in ("R@1", "R@5", "R@10", "MdR")]
+            cells += [f"{figure:.1f}" for figure in figures[:3]] + [f"{figures[3]:.0f}"]
+        return cells
+
+    rows = [row("**HBI, all levels**", metrics)]
+    rows += [row(f"HBI, {level['name']} level alone", metrics, f"{level['name']}/") for level in manifest["levels"]]
+    if baseline:
+        rows.append(row("mean-pooled CLIP, same budget", baseline["result"]))
+    both = ["text to video R@1", "R@5", "R@10", "median rank", "video to text R@1", "R@5", "R@10", "median rank"]
+    clips = round(metrics["test/clips"])
+    recipe = json.loads(manifest["provenance"]["recipe"])
+    return (
+        "## Accuracy of the embedded model\n\n"
+        f"{clips:,} clips of the test split of `shapes`, none of whose attribute combinations occurs in training, each "
+        f"with a caption of its own. Trained from scratch for {recipe['optimiser']['steps']:,} steps of "
+        f"{recipe['optimiser']['batch_size']} clips with `training/recipes/shapes.yaml`.\n\n"
+        f"{table(['model', *both], rows)}\n\n![Loss and recall while it trained](docs/training.png)\n"
+    )
+
+
+def speed() -> str:
+    """Start-up, search, scoring and indexing."""
+    parts = ["## Speed\n"]
+    if startup := load("startup"):
+        rows = [
+            [f"`{name}`", f"{seconds['median']:.2f} s", f"{seconds['fastest']:.2f} to {seconds['slowest']:.2f} s"]
+            for name, seconds in startup["result"]["seconds"].items()
+        ]
+        parts.append(
+            f"Cold processes; the index holds {startup['result']['clips']:,} clips (`python benchmarks/startup.py`; "
+            f"{machine_of(startup)}):\n\n{table(['command', 'median', 'range'], rows)}\n"
+        )
+    if indexing := load("indexing"):
+        result = indexing["result"]
+        rows = [
+            [name, f"{result[f'{name}_seconds']:.1f} s", f"{result['clips'] / result[f'{name}_seconds']:.0f}"]
+            for name in ("decode", "encode", "store", "total")
+        ]
+        parts.append(
+            f"Indexing {result['clips']:,} clips of `shapes` with the embedded model; decoding runs in other processes "
+            f"while clips are encoded (`python benchmarks/indexing.py`; {machine_of(indexing)}):\n\n"
+            f"{table(['stage', 'time', 'clips per second'], rows)}\n"
+        )
+    if scoring := load("scoring"):
+        rows = [
+            [f"{row['clips']:,}", str(row["width"]), f"{row['score_seconds']:.2f} s", f"{row['ratio']:.2f}"]
+            for row in scoring["result"]["rows"]
+        ]
+        header = ["clips", "width", "one query, exact", "times the bare matrix product"]
+        parts.append(f"Scoring (`python benchmarks/scoring.py`; {machine_of(scoring)}):\n\n{table(header, rows)}\n")
+    if scale := load("index_scale"):
+        rows = [
+            [
+                f"{row['clips']:,}",
+                f"{row['shortlist']['recall_at_10']['500']:.3f}",
+                f"{row['shortlist']['recall_at_10']['1000']:.3f}",
+                f"{row['cold_seconds']['default']['process']:.2f} s",
+                f"{row['warm_seconds']['default']:.3f} s",
+            ]
+            for row in scale["result"]["rows"]
+        ]
+        header = ["clips", "recall@10 of a shortlist of 500", "of 1,000", "cold process", "warm search"]
+        parts.append(
+            "Search of made-up, clustered tokens: how many of the exact ten best a shortlist keeps, and how long a "
+            f"search takes by default (`python benchmarks/index_scale.py`; {machine_of(scale)}):\n\n"
+            f"{table(header, rows)}\n"
+        )
+    return "\n".join(parts)
+
+
+def main() -> None:
+    """Rewrites the README, or fails where it is not what the JSON says."""
+    text = README.read_text()
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    made = f"{before}{BEGIN}\n\n{accuracy()}\n{speed()}\n{END}{after}"
+    if "--check" in sys.argv[1:]:
+        if made != text:
+            sys.exit("README.md is not what the JSON says: run python scripts/make_readme.py")
+    else:
+        README.write_text(made)
+
+
+if __name__ == "__main__":
+    main()
