@@ -41,7 +41,7 @@ def recall(index: Index) -> dict[str, dict[str, float]]:
     shares: dict[tuple[int, int], list[float]] = {(k, length): [] for k in (1, TOP_K) for length in SHORTLISTS}
     for query in index.encoder.queries:  # type: ignore[attr-defined]
         best = matrix.ids[top(matrix.score(query), TOP_K)]
-        near, _ = index.store.candidates(pooled(query)[0], EVERYTHING, max(SHORTLISTS))
+        near, _ = index.store.candidates(pooled(query, index.encoder.rates)[0], EVERYTHING, max(SHORTLISTS))
         for (k, length), found in shares.items():
             found.append(float(np.isin(best[:k], near[:length]).mean()))
     return {

@@ -106,7 +106,7 @@ def prepare(folder: Path, location: Path, hbi: HBI, num_clips: int) -> None:
             ]
             stat = path.stat()
             record = VideoRecord(path=path.name, size_bytes=stat.st_size, modified_ns=stat.st_mtime_ns)
-            index.store.put(record, clips, index.store.layout.pack(levels), pooled(levels))
+            index.store.put(record, clips, index.store.layout.pack(levels), pooled(levels, hbi.rates))
 
 
 if __name__ == "__main__":

@@ -164,7 +164,7 @@ def make_index(folder: Path, num_clips: int, *, width: int = 256, num_queries: i
         if len(queries) < num_queries:
             queries.append(world.query(int(topics[0]), int(things[0, 0])))
         record = VideoRecord(path=f"{number}.mp4", size_bytes=1, modified_ns=1, duration_seconds=120.0)
-        store.put(record, _clips(len(topics)), store.layout.pack(levels), pooled(levels))
+        store.put(record, _clips(len(topics)), store.layout.pack(levels), pooled(levels, encoder.rates))
     arrays = {
         f"{level.name}_{part}": np.concatenate([getattr(query[level.name], part) for query in queries])
         for level in LEVELS

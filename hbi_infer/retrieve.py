@@ -269,7 +269,8 @@ class _Finder:
         if self._matrix is not None:
             scored = _score_all(self._matrix, query)
             return scored if self._allowed is None else scored[np.isin(scored.ids, self._allowed)]
-        near = [self._index.store.candidates(pooled(part)[0], self._where, size)[0] for part in query]
+        rates = self._index.encoder.rates
+        near = [self._index.store.candidates(pooled(part, rates)[0], self._where, size)[0] for part in query]
         return _score_all(self._index.matrix(np.unique(np.concatenate(near))), query)
 
     def _choose(self, scored: _Scored) -> list[tuple[StoredClip, float, int]]:

@@ -48,7 +48,11 @@ def unit(vectors: FloatArray) -> npt.NDArray[np.float32]:
     return scaled
 
 
-def pooled(levels: Levels) -> npt.NDArray[np.float32]:
-    """(B, D) float32: one unit vector an item, the weighted mean unit token of each level, summed and normalised."""
-    means = [np.einsum("bn,bnd->bd", level.weights, unit(level.tokens)) for level in levels.values()]
+def pooled(levels: Levels, rates: Mapping[str, float]) -> npt.NDArray[np.float32]:
+    """(B, D) float32: one unit vector an item, the weighted mean unit token of each level, summed by rate, normalised."""
+    means = [
+        np.float32(rates[name]) * np.einsum("bn,bnd->bd", level.weights, unit(level.tokens))
+        for name, level in levels.items()
+        if rates[name]
+    ]
     return unit(np.sum(means, axis=0, dtype=np.float32))

@@ -240,7 +240,7 @@ class _Run:
                     f"the video encoder does not give the tokens that its manifest says: {exc}; export the bundle again"
                 ) from exc
             with np.errstate(invalid="ignore"):  # `_finish` looks at what is not finite
-                vectors = pooled(levels)
+                vectors = pooled(levels, self._encoder.rates)
         for number, (video, _) in enumerate(batch):
             video.records.append(records[number : number + 1])
             video.vectors.append(vectors[number : number + 1])

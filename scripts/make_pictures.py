@@ -2,7 +2,7 @@
 
     python scripts/make_pictures.py [--run runs/shapes]
 
-The curve is drawn from benchmarks/results/training_shapes.jsonl; with --run that file is first made from a run's metrics.
+The curve is drawn from benchmarks/results/training_shapes.jsonl; --run first makes that file from a run's metrics.
 """
 
 from __future__ import annotations
@@ -63,10 +63,12 @@ def draw_training() -> None:
 def draw_search() -> None:
     """The best clips for the README's query, frame by frame."""
     hbi = HBI.load(device="cpu")
-    with tempfile.TemporaryDirectory() as temporary:
-        with Index.open(ROOT / "samples", hbi, location=Path(temporary) / "index.sqlite") as index:
-            index.update()
-            matches = index.search(QUERY, top_k=NUM_RESULTS)
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        Index.open(ROOT / "samples", hbi, location=Path(temporary) / "index.sqlite") as index,
+    ):
+        index.update()
+        matches = index.search(QUERY, top_k=NUM_RESULTS)
     columns = hbi.bundle.manifest.sampling.max_frames
     figure, grid = plt.subplots(
         NUM_RESULTS, columns, figsize=(columns * 0.85, NUM_RESULTS * 1.15), layout="constrained"

@@ -59,7 +59,7 @@ def video(path: str, num_clips: int = 2, *, seed: int = 0, **record: object) -> 
         for i in range(num_clips)
     ]
     line = replace(VideoRecord(path=path, size_bytes=10, modified_ns=20), **record)  # type: ignore[arg-type]
-    return Video(line, clips, LAYOUT.pack(levels), pooled(levels))
+    return Video(line, clips, LAYOUT.pack(levels), pooled(levels, dict.fromkeys(levels, 1.0)))
 
 
 def put(store: SqliteStore, *videos: Video) -> None:
