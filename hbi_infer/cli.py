@@ -88,9 +88,9 @@ def index(
         report = _update(opened, workers, retry_failed=retry_failed)
         failures = opened.failures()
         if as_json:
-            terminal.emit_json(_document(opened, report, index_file))
+            terminal.emit_json(_document(opened, report))
         else:
-            terminal.show_update(report, opened.store.num_clips(), _index_path(opened, index_file))
+            terminal.show_update(report, opened.store.num_clips(), opened.store.path)
     _warn_of_failures(failures)
     raise typer.Exit(SOME_FAILED if failures else 0)
 
@@ -159,7 +159,7 @@ def retrieve(
             raise InputError(f"nothing of {videos} is indexed: leave out --no-update")
         answers = _search(opened, texts, like, {"top_k": top_k, "where": where, "all_clips": all_clips})
         if style == "json":
-            document = _document(opened, report, index_file)
+            document = _document(opened, report)
             terminal.emit_json(document | {"answers": _answers_document(hbi, answers, like)})
         else:
             terminal.show_matches(answers, style, lambda found: str(videos / found.relative_to(opened.folder)))
@@ -299,13 +299,7 @@ def _model_document(hbi: Encoder) -> dict[str, Any]:
     return {"name": hbi.bundle.manifest.name, "path": str(hbi.bundle.path), "sha256": hbi.bundle.sha256}
 
 
-def _index_path(opened: Index, index_file: Path | None) -> Path:
-    from hbi_infer.index import default_location
-
-    return (index_file or default_location(opened.folder, opened.encoder.bundle.sha256)).absolute()
-
-
-def _document(opened: Index, report: IndexReport | None, index_file: Path | None) -> dict[str, Any]:
+def _document(opened: Index, report: IndexReport | None) -> dict[str, Any]:
     """What JSON says about the model, the index and its update."""
     update = None
     if report is not None:
@@ -317,7 +311,7 @@ def _document(opened: Index, report: IndexReport | None, index_file: Path | None
     return {
         "model": _model_document(opened.encoder),
         "videos": str(opened.folder),
-        "index": {"path": str(_index_path(opened, index_file)), "clips": opened.store.num_clips()},
+        "index": {"path": str(opened.store.path), "clips": opened.store.num_clips()},
         "update": update,
     }
 

@@ -97,7 +97,7 @@ class Index:
         Args:
             retry_failed: Whether to try failed videos again though they have not changed.
             workers: Decoding processes; None lets `decode_many` choose.
-            progress: Called after each video.
+            progress: Called at the start and after each video.
             on_wait: Called once if another process is updating the index.
 
         Raises:

@@ -100,7 +100,7 @@ class HBI:
             location: Of the index's file; by default in the user's cache folder.
             rebuild: Whether to throw away what an existing index holds.
             workers: Decoding processes.
-            progress: Called after each video.
+            progress: Called at the start and after each video.
 
         Raises:
             InputError: There is no such folder, or no video in it.

@@ -49,7 +49,7 @@ def unit(vectors: FloatArray) -> npt.NDArray[np.float32]:
 
 
 def pooled(levels: Levels, rates: Mapping[str, float]) -> npt.NDArray[np.float32]:
-    """(B, D) float32: one unit vector an item, the weighted mean unit token of each level, summed by rate, normalised."""
+    """(B, D) float32: a unit vector an item: the weighted mean unit token of each level, summed by rate."""
     means = [
         np.float32(rates[name]) * np.einsum("bn,bnd->bd", level.weights, unit(level.tokens))
         for name, level in levels.items()

@@ -20,6 +20,7 @@ from hbi_infer.packed import PackedTokens, is_finite
 from hbi_infer.sqlite_store import SqliteStore
 from hbi_infer.store import VideoRecord
 from hbi_infer.tokens import pooled
+from hbi_infer.video_files import VIDEO_SUFFIXES, find_videos
 
 if TYPE_CHECKING:
     from hbi_infer.video import Clip, DecodedVideo
@@ -33,7 +34,7 @@ class IndexProgress:
         videos_done: Of `videos_total`, stored or failed.
         videos_total: To be indexed in this update.
         clips: Stored in this update.
-        path: The video that was done last, relative to the folder.
+        path: The video that was done last, relative to the folder; empty before the first.
     """
 
     videos_done: int
@@ -115,8 +116,6 @@ def plan_update(folder: Path, store: SqliteStore, *, retry_failed: bool) -> Plan
     Raises:
         InputError: There is no video in the folder.
     """
-    from hbi_infer.video import VIDEO_SUFFIXES, find_videos
-
     found = {path: _ledger_line(path, folder) for path in find_videos(folder)}
     if not found:
         suffixes = " ".join(sorted(VIDEO_SUFFIXES))
@@ -196,6 +195,7 @@ class _Run:
 
     def run(self, workers: int | None) -> None:
         """Decode, encode and store every video."""
+        self._say_progress("")
         from hbi_infer.video import decode_many
 
         sampling = self._encoder.bundle.manifest.sampling
@@ -262,14 +262,14 @@ class _Run:
             outcome.append((record.path, record.reason))
         self._report.clips += len(clips)
         self._num_done += 1
+        self._say_progress(record.path)
+
+    def _say_progress(self, path: str) -> None:
         if self._progress is not None:
-            done = IndexProgress(
-                videos_done=self._num_done,
-                videos_total=len(self._todo),
-                clips=self._report.clips,
-                path=record.path,
+            clips = self._report.clips
+            self._progress(
+                IndexProgress(videos_done=self._num_done, videos_total=len(self._todo), clips=clips, path=path)
             )
-            self._progress(done)
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:

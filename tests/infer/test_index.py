@@ -107,9 +107,9 @@ def test_a_file_of_the_same_size_with_a_newer_time_is_indexed_again(index: Index
 def test_progress_tells_of_each_video(index: Index) -> None:
     seen: list[IndexProgress] = []
     index.update(workers=1, progress=seen.append)
-    assert [progress.videos_done for progress in seen] == [1, 2, 3]
+    assert [progress.videos_done for progress in seen] == [0, 1, 2, 3]
     assert {progress.videos_total for progress in seen} == {3}
-    assert {progress.path for progress in seen} == {"damaged.mp4", "red.mp4", "sub/green_blue.mkv"}
+    assert {progress.path for progress in seen} == {"", "damaged.mp4", "red.mp4", "sub/green_blue.mkv"}
     assert seen[-1].clips == 3
 
 
@@ -229,6 +229,8 @@ def main():
     folder, location, bundle, stop_after = sys.argv[1:]
 
     def progress(done):
+        if not done.path:
+            return
         print("stored", done.path, flush=True)
         if done.videos_done == int(stop_after):
             print("stopped", flush=True)

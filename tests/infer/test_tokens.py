@@ -33,7 +33,7 @@ def test_pooling_sums_the_levels_by_their_rates() -> None:
 
 
 def test_a_level_that_counts_nothing_does_not_count_in_the_pool() -> None:
-    levels = {"frame": level(0, 4), "video": level(1, 1)}
+    levels = {"frame": level(0, 4), "video": level(1, 2)}
     np.testing.assert_array_equal(
         pooled(levels, {"frame": 0.0, "video": 1.0}), pooled({"video": levels["video"]}, {"video": 1.0})
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hbi_infer.errors import DataError
+from hbi_infer.video_files import find_videos
 
 logger = logging.getLogger(__name__)
 
@@ -94,8 +95,6 @@ def find_records(annotations: Sequence[Annotation], videos: Path, source: str) -
     Raises:
         DataError: Two files have the same name, or all videos are missing.
     """
-    from hbi_infer.video import find_videos  # not needed by a manifest, which gives paths
-
     if not videos.is_dir():
         raise DataError(f"{source}: there is no folder {videos} to look for its videos in")
     files: dict[str, list[Path]] = {}
