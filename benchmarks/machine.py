@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(os.environ.get("HBI_BENCHMARK_RESULTS", Path(__file__).parent / "results"))
 PACKAGES = ("hbi-infer", "numpy", "av", "onnxruntime", "onnxruntime-gpu", "tokenizers", "typer", "torch")
 
 
@@ -32,7 +32,7 @@ def describe_machine() -> dict[str, Any]:
 
 def write_result(name: str, result: dict[str, Any]) -> Path:
     """Write `result` with the time, the code version and the machine to `benchmarks/results/<name>.json`."""
-    describe = ("git", "--no-optional-locks", "-C", str(RESULTS.parent), "describe", "--always", "--dirty")
+    describe = ("git", "--no-optional-locks", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty")
     document = {
         "benchmark": name,
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),

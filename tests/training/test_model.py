@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hbi_infer.errors import TrainingError
 from hbi_training.checkpoint import build_model, load_checkpoint
+from hbi_training.clip_encoders import ConvolutionStem
 from hbi_training.config import HBIConfig, level_token_counts
 from hbi_training.model import HBI
 from hbi_training.token_interaction import Tokens, cross_similarity, interact, matched_similarity
@@ -185,3 +186,11 @@ def test_a_configuration_survives_json(model: HBI) -> None:
 def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path: Any) -> None:
     with pytest.raises(TrainingError, match=r"has no config\.json"):
         load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(("patch_size", "grid"), [(8, 12), (16, 6), (32, 3)])
+def test_the_convolution_stem_keeps_the_grid_of_patches(patch_size: int, grid: int) -> None:
+    stem = ConvolutionStem(width=32, patch_size=patch_size)
+    assert stem(torch.zeros(2, 3, 96, 96)).shape == (2, 32, grid, grid)
+    with pytest.raises(TrainingError, match="needs a patch size of 8, 16 or 32, not 12"):
+        ConvolutionStem(width=32, patch_size=12)

@@ -56,11 +56,12 @@ class ConvolutionStem(nn.Sequential):
         num_halvings = patch_size.bit_length() - 3
         if patch_size != 4 * 2**num_halvings or num_halvings < 1:
             raise TrainingError(f"a convolution stem needs a patch size of 8, 16 or 32, not {patch_size}")
-        channels = [width // 2**i for i in range(num_halvings, -1, -1)]
+        channels = [min(width // 4 * 2**i, width) for i in range(num_halvings + 1)]
         layers: list[nn.Module] = [nn.Conv2d(3, channels[0], 4, stride=4)]
         for before, after in pairwise(channels):
             layers += [nn.GroupNorm(1, before), nn.GELU(), nn.Conv2d(before, after, 3, stride=2, padding=1)]
-        super().__init__(*layers, nn.GroupNorm(1, width), nn.GELU(), nn.Conv2d(width, width, 1))
+        last = channels[-1]
+        super().__init__(*layers, nn.GroupNorm(1, last), nn.GELU(), nn.Conv2d(last, width, 1))
 
     @property
     def weight(self) -> Tensor:

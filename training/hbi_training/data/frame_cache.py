@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
@@ -29,7 +30,7 @@ class Split:
 
 TODO, DECODED, FAILED = 0, 1, 2
 WHOLE_VIDEO_SECONDS = 1e9
-PRELOAD_BYTES = 6 * 2**30
+PRELOAD_BYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 class FrameCache:
@@ -55,7 +56,7 @@ class FrameCache:
         return self._frames[rows], self._mask[rows]
 
     def preload(self) -> None:
-        """Reads the frames into memory if they are small: random reads of a mapped file wait for the disk."""
+        """Reads the frames into memory if they take at most half of it: random reads of a mapped file wait for the disk."""
         if self._frames.nbytes <= PRELOAD_BYTES:
             self._frames = np.array(self._frames)
 

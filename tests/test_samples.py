@@ -1,0 +1,111 @@
+"""What a newcomer sees first: the embedded model, the samples, the README and its commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hbi_infer import HBI
+from hbi_infer.bundle import Bundle, default_bundle_path
+from hbi_infer.index import Index
+from hbi_infer.video import find_videos
+
+ROOT = Path(__file__).parent.parent
+SAMPLES = ROOT / "samples"
+MEBIBYTE = 2**20
+FORWARD = "a small red circle moves left and then a blue square blinks"
+BACKWARD = "a blue square blinks and then a small red circle moves left"
+NAMES = {
+    FORWARD: "small-red-circle-moves-left-then-blue-square-blinks.mp4",
+    BACKWARD: "blue-square-blinks-then-small-red-circle-moves-left.mp4",
+}
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Index:
+    index = Index.open(SAMPLES, HBI.load(device="cpu"), location=tmp_path_factory.mktemp("index") / "samples.sqlite")
+    index.update()
+    return index
+
+
+def test_the_embedded_bundle_is_whole_small_and_says_what_it_scored() -> None:
+    bundle = Bundle.load(default_bundle_path())
+    bundle.verify()
+    assert sum(file.stat().st_size for file in default_bundle_path().iterdir()) <= 10 * 1000 * 1000
+    provenance = bundle.manifest.provenance
+    assert {"test/text_to_video/R@1", "test/video_to_text/R@1"} <= provenance.metrics.keys()
+    assert json.loads(provenance.recipe)["name"] == bundle.manifest.name == "shapes"
+    assert "coloured shapes" in bundle.manifest.notice
+
+
+def test_the_samples_are_small_and_one_is_damaged(samples: Index) -> None:
+    files = find_videos(SAMPLES)
+    assert len(files) == 11
+    assert sum(file.stat().st_size for file in files) < MEBIBYTE
+    assert len({file.suffix for file in files}) >= 5
+    assert [path for path, _ in samples.failures()] == ["damaged.mp4"]
+
+
+@pytest.mark.parametrize("query", [FORWARD, BACKWARD])
+def test_order_decides_between_the_two_clips_of_the_same_things(samples: Index, query: str) -> None:
+    found = [match.path.name for match in samples.search(query, top_k=2)]
+    assert found == [NAMES[query], NAMES[FORWARD if query == BACKWARD else BACKWARD]]
+
+
+def test_every_sample_is_found_by_its_own_name(samples: Index) -> None:
+    ranks = []
+    for path in find_videos(SAMPLES):
+        if path.stem != "damaged":
+            query = path.stem.replace("-", " ")
+            ranks.append([match.path.name for match in samples.search(query)].index(path.name))
+    assert ranks.count(0) >= 9
+    assert max(ranks) <= 2
+
+
+def test_the_demo_shows_the_right_clips_first(tmp_path: Path) -> None:
+    environment = {**os.environ, "VENV": sys.prefix, "XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run(["bash", "scripts/demo"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "damaged.mp4 cannot be searched" in done.stderr
+    first = [line for line in done.stdout.splitlines() if re.search(r"(^|\t)1\t", line)]
+    assert [name for line in first for name in NAMES.values() if name in line] == [NAMES[FORWARD], NAMES[BACKWARD]]
+
+
+def test_the_readme_says_what_the_json_says() -> None:
+    done = subprocess.run(
+        [sys.executable, "scripts/make_readme.py", "--check"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_command_and_option_of_the_readme_exists() -> None:
+    text = (ROOT / "README.md").read_text()
+    named = re.findall(r"\b(hbi-(?:infer|train|export))((?: (?!hbi-)[a-z]+)*)([^\n|`]*)", text)
+    assert len(named) >= 12
+    modules = {"hbi-infer": "hbi_infer", "hbi-train": "hbi_training", "hbi-export": "hbi_export"}
+    helps: dict[tuple[str, ...], str] = {}
+    for program, words, rest in named:
+        commands = tuple(words.split())
+        if not commands:
+            continue
+        key = (program, *commands)
+        if key not in helps:
+            code = f"from {modules[program]}.cli import main; main()"
+            done = subprocess.run([sys.executable, "-c", code, *commands, "--help"], capture_output=True, text=True)
+            assert done.returncode == 0, (key, done.stderr)
+            helps[key] = done.stdout
+        for option in re.findall(r"(?<!\S)--?[a-z][a-z-]*", rest):
+            assert option in helps[key], (key, option)
+
+
+def test_pictures_of_the_readme_are_there() -> None:
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", (ROOT / "README.md").read_text())
+    assert len(pictures) == 2
+    for picture in pictures:
+        assert (ROOT / picture).read_bytes().startswith(b"\x89PNG")
