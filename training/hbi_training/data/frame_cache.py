@@ -56,7 +56,7 @@ class FrameCache:
         return self._frames[rows], self._mask[rows]
 
     def preload(self) -> None:
-        """Reads the frames into memory if they take at most half of it: random reads of a mapped file wait for the disk."""
+        """Reads the frames into memory if half of it holds them: random reads of a mapped file wait for the disk."""
         if self._frames.nbytes <= PRELOAD_BYTES:
             self._frames = np.array(self._frames)
 
