@@ -87,7 +87,7 @@ def draw_search() -> None:
                 spine.set(color=BEST_FRAME if is_best else "0.6", linewidth=2.5 if is_best else 0.5)
         title = f"{match.rank}.  score {match.score:.3f}  {Path(match.path).name}"
         # Not part of the layout: a long name would widen its column.
-        row[0].set_title(title, fontsize=8, loc="left", pad=4).set_in_layout(False)
+        row[0].annotate(title, (0, 1), (0, 4), "axes fraction", "offset points", fontsize=8).set_in_layout(False)
     figure.suptitle(f"“{QUERY}”", fontsize=10)
     engine = figure.get_layout_engine()
     assert engine is not None
