@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
     ("name", "arguments"),
     [
         ("scoring", ["--clips", "300"]),
-        ("index_scale", ["--clips", "200"]),
+        ("index_scale", ["--clips", "1000"]),
         ("startup", ["--clips", "50", "--repeats", "1"]),
         ("indexing", ["--videos", "samples"]),
     ],
