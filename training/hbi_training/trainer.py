@@ -185,12 +185,12 @@ class Trainer:
         newest = max(self._checkpoints(), default=None)
         if newest is None:
             return
-        self.accelerator.load_state(str(newest))
         progress = json.loads((newest / "progress.json").read_text())
         if progress["recipe"] != recipe_to_mapping(self.recipe):
             raise TrainingError(
                 f"{self.run_folder} was begun with another recipe; give another --out, or --restart to begin anew"
             )
+        self.accelerator.load_state(str(newest))
         self.step, self.seconds = progress["step"], progress["seconds"]
         self._forget_later_measurements()
         self.say(f"resumed at step {self.step}")
