@@ -59,9 +59,9 @@ class ConvolutionStem(nn.Sequential):
         channels = [min(width // 4 * 2**i, width) for i in range(num_halvings + 1)]
         layers: list[nn.Module] = [nn.Conv2d(3, channels[0], 4, stride=4)]
         for before, after in pairwise(channels):
-            layers += [nn.GroupNorm(1, before), nn.GELU(), nn.Conv2d(before, after, 3, stride=2, padding=1)]
+            layers += [nn.GroupNorm(1, before), nn.ReLU(), nn.Conv2d(before, after, 3, stride=2, padding=1)]
         last = channels[-1]
-        super().__init__(*layers, nn.GroupNorm(1, last), nn.GELU(), nn.Conv2d(last, width, 1))
+        super().__init__(*layers, nn.GroupNorm(1, last), nn.ReLU(), nn.Conv2d(last, width, 1))
 
     @property
     def weight(self) -> Tensor:
