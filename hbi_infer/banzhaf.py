@@ -191,4 +191,4 @@ def _weight_gain(weights: npt.NDArray[Any], chance: float) -> npt.NDArray[Any]:
     others = chance * ((decay - 1) / factor) @ own.transpose(0, 2, 1)
     diagonal = np.arange(weights.shape[-1])
     others[:, diagonal, diagonal] = own.sum(-1)
-    return others.astype(weights.dtype, copy=False)
+    return others

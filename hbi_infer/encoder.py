@@ -44,7 +44,9 @@ class Encoder(Protocol):
 def token_layout(encoder: Encoder) -> TokenLayout:
     """The layout of the tokens that the encoder gives for a clip."""
     manifest = encoder.bundle.manifest
-    return TokenLayout(tuple((level.name, level.video_tokens) for level in manifest.levels), manifest.width)
+    outputs = {output.name for graph in manifest.graphs.values() for output in graph.outputs}
+    merged = tuple(level.name for level in manifest.levels if f"{level.name}_slots" in outputs)
+    return TokenLayout(tuple((level.name, level.video_tokens) for level in manifest.levels), manifest.width, merged)
 
 
 def encode_clips(encoder: Encoder, clips: Sequence[Clip]) -> Iterator[Levels]:

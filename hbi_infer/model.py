@@ -148,4 +148,7 @@ class HBI:
 
     def _levels(self, engine: Engine, inputs: Arrays) -> dict[str, LevelTokens]:
         made: dict[str, npt.NDArray[Any]] = engine.run(inputs)
-        return {level: LevelTokens(made[f"{level}_tokens"], made[f"{level}_weights"]) for level in self.rates}
+        return {
+            level: LevelTokens(made[f"{level}_tokens"], made[f"{level}_weights"], made.get(f"{level}_slots"))
+            for level in self.rates
+        }

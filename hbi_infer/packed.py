@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +22,12 @@ class TokenLayout:
     Attributes:
         levels: Each level's name and its number V of video tokens, in the bundle's order.
         width: D.
+        merged: The levels that keep the `slots` of the tokens below them.
     """
 
     levels: tuple[tuple[str, int], ...]
     width: int
+    merged: tuple[str, ...] = ()
 
     @property
     def num_tokens(self) -> int:
@@ -42,13 +45,15 @@ class TokenLayout:
 
     @cached_property
     def dtype(self) -> np.dtype[np.void]:
-        """The record: unit `tokens` (sum V, D) float16, their `lengths` and `weights` (sum V,) float32 each."""
+        """The record: unit `tokens` (sum V, D) float16, `lengths` and `weights` (sum V,) float32, `NAME_slots` int16."""
         num_tokens = self.num_tokens
+        below = {name: below for (_, below), (name, _) in pairwise(self.levels)}
         return np.dtype(
             [
                 ("tokens", "<f2", (num_tokens, self.width)),
                 ("lengths", "<f4", (num_tokens,)),
                 ("weights", "<f4", (num_tokens,)),
+                *((f"{name}_slots", "<i2", (below[name],)) for name in self.merged),
             ]
         )
 
@@ -69,12 +74,21 @@ class TokenLayout:
             lengths = np.sqrt(np.einsum("bnd,bnd->bn", tokens, tokens))
             records["tokens"] = tokens / np.maximum(lengths, np.float32(1e-12))[..., None]
         records["lengths"] = lengths
+        for name in self.merged:
+            records[f"{name}_slots"] = levels[name].slots
         return records
 
     def unpack(self, records: PackedTokens) -> dict[str, LevelTokens]:
         """(B,) records as the levels that they were packed from, float32, to half precision."""
         tokens = records["tokens"].astype(np.float32) * records["lengths"][..., None]
-        return {name: LevelTokens(tokens[:, part], records["weights"][:, part]) for name, part in self.slices.items()}
+        return {
+            name: LevelTokens(
+                tokens[:, part],
+                records["weights"][:, part],
+                records[f"{name}_slots"] if name in self.merged else None,
+            )
+            for name, part in self.slices.items()
+        }
 
 
 def is_finite(records: PackedTokens) -> bool:

@@ -20,7 +20,7 @@ from hbi_infer.encoder import Encoder, encode_clips
 from hbi_infer.errors import InputError, VideoError
 from hbi_infer.similarity import ClipMatrix, best_cosines, similarity, top
 from hbi_infer.store import EVERYTHING, ClipIds, Filter, StoredClip
-from hbi_infer.tokens import Levels, LevelTokens, pooled
+from hbi_infer.tokens import Levels, pooled
 
 if TYPE_CHECKING:
     from hbi_infer.index import Index
@@ -360,9 +360,7 @@ def _decode(encoder: Encoder, video: Path) -> tuple[Clip, ...]:
 
 def _item(levels: Levels, row: int) -> Levels:
     """One item of a batch, as a batch of one."""
-    return {
-        name: LevelTokens(level.tokens[row : row + 1], level.weights[row : row + 1]) for name, level in levels.items()
-    }
+    return {name: level[row : row + 1] for name, level in levels.items()}
 
 
 def _size(levels: Levels) -> int:

@@ -63,7 +63,7 @@ class Identity:
 
     def meta(self) -> dict[str, str]:
         """As the file keeps it."""
-        layout = json.dumps([self.layout.width, self.layout.levels])
+        layout = json.dumps([self.layout.width, self.layout.levels, self.layout.merged])
         return {"bundle_sha256": self.bundle_sha256, "layout": layout, "folder": str(self.folder)}
 
 

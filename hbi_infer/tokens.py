@@ -20,10 +20,13 @@ class LevelTokens:
         tokens: (B, N, D) float32 or float16, as the model made them (not normalised).
         weights: (B, N) float32, at least 0, summing to 1 over N. A weight of 0 marks padding: such a token takes part
             in nothing.
+        slots: (B, M) integers, for each of the M tokens of the level below, which token of this level it was merged
+            into, and -1 at padding; None where nothing was merged.
     """
 
     tokens: FloatArray
     weights: FloatArray
+    slots: npt.NDArray[np.integer[Any]] | None = None
 
     def __post_init__(self) -> None:
         if self.tokens.ndim != 3 or self.weights.shape != self.tokens.shape[:2]:
@@ -34,6 +37,10 @@ class LevelTokens:
     def __len__(self) -> int:
         """The batch size B."""
         return len(self.tokens)
+
+    def __getitem__(self, items: slice) -> LevelTokens:
+        """Some items of the batch."""
+        return LevelTokens(self.tokens[items], self.weights[items], None if self.slots is None else self.slots[items])
 
 
 Levels = Mapping[str, LevelTokens]

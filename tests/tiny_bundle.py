@@ -48,6 +48,7 @@ def outputs(num_tokens: int | str) -> tuple[TensorSpec, ...]:
         TensorSpec("entity_weights", "float32", ("B", num_tokens)),
         TensorSpec("event_tokens", "float32", ("B", 1, 3)),
         TensorSpec("event_weights", "float32", ("B", 1)),
+        TensorSpec("event_slots", "int64", ("B", num_tokens)),
     )
 
 
@@ -67,13 +68,16 @@ def make_graph(
     return model.SerializeToString()
 
 
-# Of both encoders: entity tokens (B, N, 3) and unnormalised `salience` (B, N) to weights, and to the one event token.
+# Of both encoders: entity tokens (B, N, 3), `is_real` (B, N) and unnormalised `salience` (B, N) to weights, and to the one
+# event token.
 SUMMARY = [
     helper.make_node("ReduceSum", ["salience", "last"], ["salience_sum"], keepdims=1),
     helper.make_node("Div", ["salience", "salience_sum"], ["entity_weights"]),
     helper.make_node("Unsqueeze", ["entity_weights", "first"], ["row"]),
     helper.make_node("MatMul", ["row", "entity_tokens"], ["event_tokens"]),
     helper.make_node("ReduceSum", ["entity_weights", "last"], ["event_weights"], keepdims=1),
+    helper.make_node("Cast", ["is_real"], ["ones"], to=TensorProto.INT64),
+    helper.make_node("Sub", ["ones", "first"], ["event_slots"]),
 ]
 AXES = {"first": np.array([1]), "last": np.array([-1])}
 
@@ -86,6 +90,7 @@ def video_encoder() -> bytes:
         helper.make_node("ReduceMean", ["colours", "last"], ["grey"], keepdims=1),
         helper.make_node("Sub", ["colours", "grey"], ["entity_tokens"]),
         helper.make_node("Cast", ["frame_mask"], ["salience"], to=TensorProto.FLOAT),
+        helper.make_node("Identity", ["frame_mask"], ["is_real"]),
         *SUMMARY,
     ]
     return make_graph(nodes, VIDEO_INPUTS, outputs(FRAMES), {"pixels": np.array([2, 3]), **AXES})
@@ -103,6 +108,7 @@ def text_encoder(tokenizer: Tokenizer) -> bytes:
         helper.make_node("Gather", ["word_salience", "token_ids"], ["unmasked"]),
         helper.make_node("Cast", ["token_mask"], ["mask"], to=TensorProto.FLOAT),
         helper.make_node("Mul", ["unmasked", "mask"], ["salience"]),
+        helper.make_node("Identity", ["token_mask"], ["is_real"]),
         *SUMMARY,
     ]
     constants = {"table": table, "word_salience": salience.astype(np.float32), **AXES}

@@ -29,8 +29,12 @@ class VideoEncoderGraph(nn.Module):
         self.model = model
 
     def forward(self, frames: Tensor, frame_mask: Tensor) -> tuple[Tensor, ...]:
-        """Level by level: (B, V, D) and (B, V), float32."""
-        return flat(self.model.encode_video(frames, frame_mask))
+        """Level by level: (B, V, D) and (B, V), float32, and the slots of the level below, int64."""
+        return flat(self.encode(frames, frame_mask))
+
+    def encode(self, frames: Tensor, frame_mask: Tensor) -> dict[str, Tokens]:
+        """The same, by name."""
+        return self.model.encode_video(frames, frame_mask)
 
 
 class TextEncoderGraph(nn.Module):
@@ -41,13 +45,28 @@ class TextEncoderGraph(nn.Module):
         self.model = model
 
     def forward(self, token_ids: Tensor, token_mask: Tensor) -> tuple[Tensor, ...]:
-        """Level by level: (B, T', D) and (B, T'), float32."""
-        return flat(self.model.encode_text(token_ids, token_mask))
+        """Level by level: (B, T', D) and (B, T'), float32, and the slots of the level below, int64."""
+        return flat(self.encode(token_ids, token_mask))
+
+    def encode(self, token_ids: Tensor, token_mask: Tensor) -> dict[str, Tokens]:
+        """The same, by name."""
+        return self.model.encode_text(token_ids, token_mask)
 
 
 def flat(levels: dict[str, Tokens]) -> tuple[Tensor, ...]:
-    """Tokens and weights of the levels in a row; masks go without saying, for padding has weight 0."""
-    return tuple(part.float() for tokens, weights, _ in levels.values() for part in (tokens, weights))
+    """Tokens, weights and slots of the levels in a row; masks go without saying, for padding has weight 0."""
+    parts: list[Tensor] = []
+    for tokens, weights, _, slots in levels.values():
+        parts += [tokens.float(), weights.float()] + ([] if slots is None else [slots])
+    return tuple(parts)
+
+
+def output_names(levels: dict[str, Tokens]) -> tuple[str, ...]:
+    """The names of what `flat` gives."""
+    names: list[str] = []
+    for level, tokens in levels.items():
+        names += [f"{level}_tokens", f"{level}_weights"] + ([] if tokens.slots is None else [f"{level}_slots"])
+    return tuple(names)
 
 
 @dataclass(frozen=True)
@@ -106,7 +125,8 @@ def _trace(
     half_weights: bool,
 ) -> TracedGraph:
     module.eval()
-    outputs = tuple(f"{level}_{part}" for level in module.model.level_rates for part in ("tokens", "weights"))
+    with torch.no_grad():
+        outputs = output_names(module.encode(*inputs.values()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own deprecations
         program = torch.onnx.export(

@@ -65,6 +65,9 @@ def test_levels_are_those_of_the_bundle(hbi: HBI) -> None:
     text = hbi.encode_text(["red", "a red video"])
     assert text["entity"].tokens.shape == (2, 5, 3)
     assert (text["entity"].weights[0] > 0).tolist() == [True, True, True, False, False]
+    assert text["event"].slots is not None
+    assert text["event"].slots.tolist() == [[0, 0, 0, -1, -1], [0, 0, 0, 0, 0]]
+    assert text["entity"].slots is None
 
 
 def test_padding_changes_no_score(hbi: HBI) -> None:

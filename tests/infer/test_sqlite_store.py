@@ -25,7 +25,7 @@ from hbi_infer.store import EVERYTHING, Filter, TokenStore, VideoRecord
 from hbi_infer.tokens import LevelTokens, pooled, unit
 from hbi_infer.video import Clip
 
-LAYOUT = TokenLayout((("entity", 3), ("event", 1)), 8)
+LAYOUT = TokenLayout((("entity", 3), ("event", 1)), 8, merged=("event",))
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ def video(path: str, num_clips: int = 2, *, seed: int = 0, **record: object) -> 
         name: LevelTokens(
             rng.standard_normal((num_clips, size, LAYOUT.width)).astype(np.float32),
             np.full((num_clips, size), 1 / size, np.float32),
+            np.tile([0, 0, -1], (num_clips, 1)) if name in LAYOUT.merged else None,
         )
         for name, size in LAYOUT.levels
     }

@@ -66,7 +66,7 @@ def test_neighbours_in_a_batch_change_nothing(model: HBI) -> None:
         together = model.encode_video(clips, mask)
         alone = model.encode_video(clips[1:2], mask[1:2])
     for level in alone:
-        assert_same_tokens(Tokens(*(part[1:2] for part in together[level])), alone[level])
+        assert_same_tokens(Tokens(*(part[1:2] for part in together[level][:3])), alone[level])
 
 
 def assert_same_tokens(one: Tokens, two: Tokens) -> None:

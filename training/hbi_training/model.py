@@ -38,12 +38,13 @@ class TokenHierarchy(nn.Module):
         )
 
     def forward(self, tokens: Tensor, mask: Tensor) -> LevelTokens:
-        """(B, N, D) and (B, N) bool -> tokens, weights and mask of each level."""
+        """(B, N, D) and (B, N) bool -> the tokens of each level."""
         levels: LevelTokens = {}
+        slots = None
         for level in LEVELS:
             if level in self.merges:
-                tokens, mask = self.merges[level](tokens, mask)
-            levels[level] = Tokens(tokens, self.weights[level](tokens, mask), mask)
+                tokens, mask, slots = self.merges[level](tokens, mask)
+            levels[level] = Tokens(tokens, self.weights[level](tokens, mask), mask, slots)
         return levels
 
 

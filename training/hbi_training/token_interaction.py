@@ -21,11 +21,14 @@ class Tokens(NamedTuple):
         tokens: (B, N, D).
         weights: (B, N), the importance of each token; they sum to 1 over real tokens and are 0 at padding.
         mask: (B, N) bool, True at real tokens.
+        slots: (B, M) int64, for each of the M tokens of the level below, which token of this level it was merged into,
+            and -1 at padding; None at the first level.
     """
 
     tokens: Tensor
     weights: Tensor
     mask: Tensor
+    slots: Tensor | None = None
 
 
 class TokenWeights(nn.Module):
@@ -96,7 +99,7 @@ def matched_similarity(text: Tokens, video: Tokens, *, padded_partner: PaddedPar
     """Similarity of K texts of its own with each of B videos, texts in the order of videos: (B * K), (B) -> (B, K)."""
     batch = len(video.tokens)
     # (B * K, T, D) -> (B, K, T, D)
-    tokens, weights, mask = (part.unflatten(0, (batch, -1)) for part in text)
+    tokens, weights, mask = (part.unflatten(0, (batch, -1)) for part in text[:3])
     words, frames = F.normalize(tokens.float(), dim=-1), F.normalize(video.tokens.float(), dim=-1)
     return interact(
         torch.einsum("bktd,bvd->bktv", words, frames),

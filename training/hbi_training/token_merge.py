@@ -145,11 +145,11 @@ class TokenMerge(nn.Module):
         self.score = nn.Linear(width, 1)
         self.attention = MergeAttention(width=width, heads=heads)
 
-    def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, N, D) and (B, N) bool -> (B, C, D) and (B, C) bool."""
+    def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, N, D) and (B, N) bool -> (B, C, D), (B, C) bool, and (B, N) int64: the slot of each token, -1 at padding."""
         normed, score = self.score_tokens(tokens, mask)
-        merged, cluster_mask = self.merge(normed, score, mask)
-        return self.attention(merged, normed, score), cluster_mask
+        merged, clusters = self.merge(normed, score, mask)
+        return self.attention(merged, normed, score), clusters.mask, clusters.slot.masked_fill(~mask, -1)
 
     def score_tokens(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Context from the neighbouring tokens and a score: (B, N, D) -> (B, N, D), (B, N) with -inf at padding."""
@@ -160,8 +160,8 @@ class TokenMerge(nn.Module):
         score = self.score(normed).squeeze(-1).float()
         return normed, score.masked_fill(~mask, float("-inf"))
 
-    def merge(self, normed: Tensor, score: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The score-weighted mean of each cluster: (B, N, D), (B, N) -> (B, C, D), (B, C) bool."""
+    def merge(self, normed: Tensor, score: Tensor, mask: Tensor) -> tuple[Tensor, Clusters]:
+        """The score-weighted mean of each cluster: (B, N, D), (B, N) -> (B, C, D), and the clusters."""
         clusters = dpc_knn(
             normed, mask, self.ratio, num_slots=self.num_slots, neighbours=self.neighbours, merging=self.merging
         )
@@ -169,7 +169,7 @@ class TokenMerge(nn.Module):
             score = score - score.amax(-1, keepdim=True)
         share = clusters.membership * score.exp()[:, None, :]
         share = share / (share.sum(-1, keepdim=True) + 1e-6)
-        return share.to(normed.dtype) @ normed, clusters.mask
+        return share.to(normed.dtype) @ normed, clusters
 
 
 class MergeAttention(nn.Module):
