@@ -188,7 +188,7 @@ def _weight_gain(weights: npt.NDArray[Any], chance: float) -> npt.NDArray[Any]:
     factor = (1 - chance) + chance * decay
     measure = np.exp(np.log(factor).sum(-2)) * measure  # (B, Q)
     own = weights[..., None] * decay / factor * measure[:, None]
-    others = chance * ((decay - 1) / factor) @ own.transpose(0, 2, 1)
+    others: npt.NDArray[Any] = chance * ((decay - 1) / factor) @ own.transpose(0, 2, 1)
     diagonal = np.arange(weights.shape[-1])
     others[:, diagonal, diagonal] = own.sum(-1)
     return others

@@ -45,7 +45,10 @@ class TokenLayout:
 
     @cached_property
     def dtype(self) -> np.dtype[np.void]:
-        """The record: unit `tokens` (sum V, D) float16, `lengths` and `weights` (sum V,) float32, `NAME_slots` int16."""
+        """The record: unit `tokens` (sum V, D) float16; their `lengths` and `weights` (sum V,) float32 each.
+
+        And for each merged level `NAME_slots` (M,) int16.
+        """
         num_tokens = self.num_tokens
         below = {name: below for (_, below), (name, _) in pairwise(self.levels)}
         return np.dtype(

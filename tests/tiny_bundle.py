@@ -68,8 +68,8 @@ def make_graph(
     return model.SerializeToString()
 
 
-# Of both encoders: entity tokens (B, N, 3), `is_real` (B, N) and unnormalised `salience` (B, N) to weights, and to the one
-# event token.
+# Of both encoders: from entity tokens (B, N, 3), `is_real` (B, N) and unnormalised `salience` (B, N) to weights, and to
+# the one event token.
 SUMMARY = [
     helper.make_node("ReduceSum", ["salience", "last"], ["salience_sum"], keepdims=1),
     helper.make_node("Div", ["salience", "salience_sum"], ["entity_weights"]),

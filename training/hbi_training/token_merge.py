@@ -146,7 +146,7 @@ class TokenMerge(nn.Module):
         self.attention = MergeAttention(width=width, heads=heads)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, N, D) and (B, N) bool -> (B, C, D), (B, C) bool, and (B, N) int64: the slot of each token, -1 at padding."""
+        """(B, N, D) and (B, N) bool -> (B, C, D), (B, C) bool, and each token's slot (B, N) int64, -1 at padding."""
         normed, score = self.score_tokens(tokens, mask)
         merged, clusters = self.merge(normed, score, mask)
         return self.attention(merged, normed, score), clusters.mask, clusters.slot.masked_fill(~mask, -1)

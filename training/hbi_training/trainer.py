@@ -84,7 +84,7 @@ def gather(tensor: Tensor) -> Tensor:
 
 
 def gather_levels(levels: dict[str, Tokens]) -> dict[str, Tokens]:
-    """Joins tokens, weights and masks (not slots) of all devices; texts of one batch differ in length, so they are padded first."""
+    """Joins tokens, weights and masks of all devices, padded first, for texts of one batch differ in length."""
     if not torch.distributed.is_initialized():
         return levels
     return {name: Tokens(*(gather(pad_tokens(part)) for part in level[:3])) for name, level in levels.items()}
