@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPConfig, CLIPModel
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig
+from transformers.models.clip.modeling_clip import CLIPEncoder
 
 from hbi_infer.errors import TrainingError
 
@@ -31,6 +32,19 @@ def build_clip(config: Mapping[str, Any], *, vision_stem: str = "patch") -> CLIP
             width=vision.hidden_size, patch_size=vision.patch_size
         )
     return clip
+
+
+def build_transformer(*, width: int, layers: int, heads: int, layer_norm_eps: float = 1e-5) -> CLIPEncoder:
+    """CLIP's pre-norm transformer layers with random weights, for tokens of another kind."""
+    config = CLIPTextConfig(
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        layer_norm_eps=layer_norm_eps,
+    )
+    config._attn_implementation = "eager"
+    return CLIPEncoder(config)  # type: ignore[arg-type]  # annotated for the joint configuration
 
 
 def load_clip(source: str) -> CLIPModel:

@@ -45,6 +45,8 @@ class HBIConfig:
         text_merge_ratios: Of every level above the first, its tokens as a part of those below it.
         video_merge_ratios: The same for frames.
         neighbours: k of DPC-KNN, the token itself among them.
+        reconstruction_layers: Layers of the cross-modal transformer that reconstructs the tokens of a pair; 0 leaves it
+            out. Its heads are `temporal_heads`.
         merging: "masked" leaves padding out of everything: a padded token changes no output, and a short clip gets
             fewer clusters. "released" is what the authors' code does: as many clusters as the padded length asks for,
             padding that leaks through the convolution and through the batch's largest distance, slots ordered by
@@ -66,6 +68,7 @@ class HBIConfig:
     text_merge_ratios: tuple[float, ...] = (0.25, 0.5)
     video_merge_ratios: tuple[float, ...] = (0.25, 0.5)
     neighbours: int = 3
+    reconstruction_layers: int = 0
     merging: Literal["masked", "released"] = "masked"
     padded_partner: Literal["ignore", "zero"] = "ignore"
     level_rates: tuple[float, ...] = (1.0, 1.0, 1.0)

@@ -1,16 +1,14 @@
-"""The training objective: what is asked of the similarities of a batch.
-
-`RetrievalObjective` sums its terms with the recipe's weights and reports each of them.
-"""
+"""The terms of the training objective, as functions of similarities and interactions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from hbi_training.token_interaction import Tokens
 
 
 def contrastive_loss(similarity: Tensor, scale: Tensor, hard_negatives: Tensor | None = None) -> Tensor:
@@ -30,10 +28,25 @@ def contrastive_loss(similarity: Tensor, scale: Tensor, hard_negatives: Tensor |
     return 0.5 * (F.cross_entropy(of_text, target) + F.cross_entropy(of_video, target))
 
 
+def pair_contrastive_loss(matched: Tensor, shifted: Sequence[Tensor], scale: Tensor, wrong: Tensor) -> Tensor:
+    """InfoNCE where a pair costs too much to compare all with all: each side against a few partners.
+
+    Args:
+        matched: (B,) similarities of text i and video i.
+        shifted: For the shift s = 1, 2, ...: (B,) similarities of text (i + s) modulo B and video i.
+        scale: exp of the logit scale, a scalar.
+        wrong: (B, K) similarities of each video with texts of its own that are nearly but not true of it.
+    """
+    target = torch.zeros(len(matched), dtype=torch.int64, device=matched.device)
+    of_video = torch.cat([torch.stack([matched, *shifted], dim=1), wrong], dim=1)
+    of_text = torch.stack([matched, *(part.roll(s) for s, part in enumerate(shifted, start=1))], dim=1)
+    return 0.5 * (F.cross_entropy(scale * of_text, target) + F.cross_entropy(scale * of_video, target))
+
+
 def distillation_loss(student: Tensor, teacher: Tensor, scale: Tensor) -> Tensor:
     """KL of a level's match distributions from those of the entity level, over texts and over videos.
 
-    The released code (kept as `released_kl` below) uses raw similarities, lets the gradient into the teacher and
+    The released code (`released_distillation_loss`) uses raw similarities, lets the gradient into the teacher and
     divides by the row length as well; here the logits carry the temperature, the teacher is held fixed and rows are
     averaged.
     """
@@ -47,51 +60,63 @@ def distillation_loss(student: Tensor, teacher: Tensor, scale: Tensor) -> Tensor
     )
 
 
+def alignment_loss(similarity: Tensor, interaction: Tensor, text: Tokens, video: Tokens, temperature: float) -> Tensor:
+    """The similarities of a pair's tokens follow their Banzhaf interactions (CVPR 2023, section 3.3).
+
+    For each word the distribution over frames that its cosines give (the student) is drawn to the one that its
+    interactions give (the target, held fixed), and for each frame that over words. Interactions are small where many
+    tokens share the weight, so that those of a row are divided by the largest; a row counts by the weight of its token.
+
+    Args:
+        similarity: (B, T, V) cosines.
+        interaction: (B, T, V).
+        text: The words' weights and mask.
+        video: The frames' weights and mask.
+        temperature: Of both distributions.
+
+    Returns:
+        KL of the student from the target, the mean over pairs and both directions.
+    """
+    real = text.mask[:, :, None] & video.mask[:, None, :]
+    over_frames = _row_divergence(similarity, interaction, real, temperature)
+    over_words = _row_divergence(similarity.mT, interaction.mT, real.mT, temperature)
+    of_words = (text.weights.detach() * over_frames).sum(-1)
+    of_frames = (video.weights.detach() * over_words).sum(-1)
+    return 0.5 * (of_words + of_frames).mean()
+
+
+def _row_divergence(student: Tensor, target: Tensor, real: Tensor, temperature: float) -> Tensor:
+    """(B, N, M) -> (B, N): KL of each row's softmax from its target's, over real entries."""
+    lowest = torch.finfo(student.dtype).min
+    target = target.detach()
+    target = target / target.abs().amax(-1, keepdim=True).clamp_min(1e-6)
+    of_student, of_target = (
+        (part / temperature).masked_fill(~real, lowest).log_softmax(-1) for part in (student, target)
+    )
+    return (of_target.exp() * (of_target - of_student)).masked_fill(~real, 0).sum(-1)
+
+
 def released_kl(prediction: Tensor, target: Tensor) -> Tensor:
     """KL as the released code has it: softmax over the last axis, mean over all elements."""
     return F.kl_div(prediction.log_softmax(-1), target.softmax(-1), reduction="none").mean()
 
 
-@dataclass(frozen=True, kw_only=True)
-class RetrievalObjective:
-    """Weights of the terms.
+def released_distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """What the released code distils with: raw similarities, and a gradient into the teacher too."""
+    return released_kl(student, teacher) + released_kl(student.T, teacher.T)
 
-    Attributes:
-        deep_supervision: Weight of the contrastive loss at the action and event levels; at the entity level it is 1.
-        self_distillation: Weight of the action and event levels' KL from the entity level.
-        hard_negatives: Captions for each clip that are nearly true of it and are contrasted with it; 0 for none.
-        released_distillation: True takes the KL of the released code.
+
+def released_alignment_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """What the released code aligns with: over frames for each word, and over the batch for each pair of tokens.
+
+    Args:
+        student: (B, T, V), a level's estimate of the interactions.
+        teacher: (B, T, V), that of an estimator trained before; held fixed.
     """
+    teacher = teacher.detach()
+    return released_kl(student, teacher) + released_kl(student.permute(2, 1, 0), teacher.permute(2, 1, 0))
 
-    deep_supervision: float = 1.0
-    self_distillation: float = 0.2
-    hard_negatives: int = 0
-    released_distillation: bool = False
 
-    def terms(
-        self, similarity: Mapping[str, Tensor], scale: Tensor, hard_negatives: Mapping[str, Tensor] | None = None
-    ) -> dict[str, Tensor]:
-        """Each weighted term by name; the loss is their sum.
-
-        Args:
-            similarity: (B, B) at each level, the first of which supervises the others.
-            scale: exp of the logit scale.
-            hard_negatives: (B, K) at each level.
-        """
-        levels = list(similarity)
-        terms: dict[str, Tensor] = {}
-        for level in levels:
-            weight = 1.0 if level == levels[0] else self.deep_supervision
-            negatives = None if hard_negatives is None else hard_negatives[level]
-            if weight:
-                terms[f"contrastive_{level}"] = weight * contrastive_loss(similarity[level], scale, negatives)
-        if self.self_distillation:
-            teacher = similarity[levels[0]]
-            for level in levels[1:]:
-                student = similarity[level]
-                if self.released_distillation:
-                    term = released_kl(student, teacher) + released_kl(student.T, teacher.T)
-                else:
-                    term = distillation_loss(student, teacher, scale)
-                terms[f"distillation_{level}"] = self.self_distillation * term
-        return terms
+def mean_squared_error(estimate: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Mean over real entries; the released code, which trains its estimator so, counts padding as zeros."""
+    return (estimate - target).square().masked_fill(~mask, 0).sum() / mask.sum()

@@ -10,6 +10,7 @@ from transformers import CLIPModel
 
 from hbi_training.clip_encoders import FrameEncoder, WordEncoder, build_clip
 from hbi_training.config import LEVELS, HBIConfig
+from hbi_training.reconstruction import Reconstruction
 from hbi_training.temporal_transformer import TemporalTransformer
 from hbi_training.token_interaction import Tokens, TokenWeights, cross_similarity, matched_similarity
 from hbi_training.token_merge import TokenMerge
@@ -74,6 +75,11 @@ class HBI(nn.Module):
             )
         self.text_hierarchy = TokenHierarchy(config, config.text_token_counts, config.text_merge_ratios)
         self.video_hierarchy = TokenHierarchy(config, config.video_token_counts, config.video_merge_ratios)
+        self.reconstruction: Reconstruction | None = None
+        if config.reconstruction_layers:
+            self.reconstruction = Reconstruction(
+                width=config.width, levels=LEVELS, layers=config.reconstruction_layers, heads=config.temporal_heads
+            )
 
     def encode_text(self, token_ids: Tensor, token_mask: Tensor) -> LevelTokens:
         """(B, T) int64 and (B, T) bool -> text tokens of each level."""

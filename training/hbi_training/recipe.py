@@ -12,7 +12,7 @@ import yaml
 
 from hbi_infer.errors import TrainingError
 from hbi_training.config import from_mapping
-from hbi_training.losses import RetrievalObjective
+from hbi_training.objective import RetrievalObjective
 
 
 @dataclass(frozen=True, kw_only=True)

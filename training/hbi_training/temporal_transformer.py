@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from transformers import CLIPTextConfig
-from transformers.models.clip.modeling_clip import CLIPEncoder
 
-from hbi_training.clip_encoders import additive_mask
+from hbi_training.clip_encoders import additive_mask, build_transformer
 
 
 class TemporalTransformer(nn.Module):
@@ -16,15 +14,7 @@ class TemporalTransformer(nn.Module):
         self, *, width: int, layers: int, heads: int, max_positions: int, layer_norm_eps: float = 1e-5
     ) -> None:
         super().__init__()
-        config = CLIPTextConfig(
-            hidden_size=width,
-            intermediate_size=4 * width,
-            num_hidden_layers=layers,
-            num_attention_heads=heads,
-            layer_norm_eps=layer_norm_eps,
-        )
-        config._attn_implementation = "eager"
-        self.encoder = CLIPEncoder(config)  # type: ignore[arg-type]  # annotated for the joint configuration
+        self.encoder = build_transformer(width=width, layers=layers, heads=heads, layer_norm_eps=layer_norm_eps)
         self.position = nn.Embedding(max_positions, width)
         nn.init.normal_(self.position.weight, std=0.02)
 

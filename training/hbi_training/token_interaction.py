@@ -45,6 +45,11 @@ class TokenWeights(nn.Module):
         return logits.softmax(-1) * mask.to(logits.dtype)
 
 
+def pair_similarities(text: Tokens, video: Tokens) -> Tensor:
+    """Cosines of the tokens of B matched pairs: (B, T, V) float32."""
+    return F.normalize(text.tokens.float(), dim=-1) @ F.normalize(video.tokens.float(), dim=-1).mT
+
+
 def token_similarities(text: Tensor, video: Tensor) -> Tensor:
     """Cosine of every text token with every video token: (A, T, D), (B, V, D) -> (A, B, T, V) float32."""
     return torch.einsum("atd,bvd->abtv", F.normalize(text.float(), dim=-1), F.normalize(video.float(), dim=-1))

@@ -8,10 +8,8 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
-import torch.distributed
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
@@ -19,85 +17,14 @@ from torch.utils.tensorboard import SummaryWriter
 import hbi_infer
 from hbi_infer.errors import TrainingError
 from hbi_infer.tokenizer import Tokenizer, clip_tokenizer_json
-from hbi_training.batches import Batch, TrainingBatches
+from hbi_training.batches import TrainingBatches
 from hbi_training.checkpoint import Checkpoint, Model, build_model, save_checkpoint
 from hbi_training.data.frame_cache import Split
 from hbi_training.evaluation import evaluate_retrieval
-from hbi_training.losses import RetrievalObjective
-from hbi_training.recipe import OptimiserOptions, Recipe, recipe_to_mapping
-from hbi_training.token_interaction import Tokens
+from hbi_training.recipe import OptimiserOptions, Recipe, recipe_from_mapping, recipe_to_mapping
+from hbi_training.retrieval_step import MAX_LOGIT_SCALE, RetrievalStep
 
-MAX_LOGIT_SCALE = math.log(100.0)
 CHECKPOINTS_KEPT = 2
-
-
-class RetrievalStep(nn.Module):
-    """One forward pass: encode, gather over devices, compare, sum the objective."""
-
-    def __init__(self, model: Model, objective: RetrievalObjective) -> None:
-        super().__init__()
-        self.model = model
-        self.objective = objective
-
-    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, and each of its terms."""
-        text = self.model.encode_text(batch.token_ids, batch.token_mask)
-        video = self.model.encode_video(batch.frames, batch.frame_mask)
-        wrong = None
-        if batch.negative_ids is not None and batch.negative_mask is not None:
-            wrong = self.model.encode_text(batch.negative_ids, batch.negative_mask)
-        # Similarities are multiplied by up to 100: half precision would blur them.
-        with torch.autocast(batch.frames.device.type, enabled=False):
-            negatives = None
-            if wrong is not None:
-                negatives = {k: gather(v) for k, v in self.model.matched_similarity(wrong, video).items()}
-            text, video = gather_levels(text), gather_levels(video)
-            scale = self.model.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
-            terms = self.objective.terms(self.model.similarity(text, video), scale, negatives)
-        return torch.stack(list(terms.values())).sum(), terms
-
-
-class _Gather(torch.autograd.Function):
-    """Rows of all devices forward; the sum of all devices' gradients of the own rows backward."""
-
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:
-        ctx.rows = len(tensor)
-        parts = [torch.empty_like(tensor) for _ in range(torch.distributed.get_world_size())]
-        torch.distributed.all_gather(parts, tensor.contiguous())
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        gradient = gradients[0].contiguous()
-        torch.distributed.all_reduce(gradient)
-        own = torch.distributed.get_rank() * ctx.rows
-        return gradient[own : own + ctx.rows]
-
-
-def gather(tensor: Tensor) -> Tensor:
-    """Joins the rows of all devices, in the order of their ranks; the gradient goes back to each device's own rows."""
-    if not torch.distributed.is_initialized():
-        return tensor
-    gathered: Tensor = _Gather.apply(tensor)
-    return gathered
-
-
-def gather_levels(levels: dict[str, Tokens]) -> dict[str, Tokens]:
-    """Joins tokens, weights and masks of all devices, padded first, for texts of one batch differ in length."""
-    if not torch.distributed.is_initialized():
-        return levels
-    return {name: Tokens(*(gather(pad_tokens(part)) for part in level[:3])) for name, level in levels.items()}
-
-
-def pad_tokens(part: Tensor) -> Tensor:
-    """Pads axis 1 to the longest of all devices, with zeros: weight 0, mask False."""
-    longest = torch.tensor(part.shape[1], device=part.device)
-    torch.distributed.all_reduce(longest, op=torch.distributed.ReduceOp.MAX)
-    missing = int(longest) - part.shape[1]
-    if not missing:
-        return part
-    return torch.cat([part, part.new_zeros(len(part), missing, *part.shape[2:])], dim=1)
 
 
 def learning_rate_factor(step: int, options: OptimiserOptions) -> float:
@@ -109,11 +36,13 @@ def learning_rate_factor(step: int, options: OptimiserOptions) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
 
 
-def build_optimiser(model: Model, options: OptimiserOptions) -> torch.optim.AdamW:
+def build_optimiser(step: RetrievalStep, options: OptimiserOptions) -> torch.optim.AdamW:
     """AdamW with CLIP's encoders at their own rate, and no decay of norms, biases and the temperature."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        of_clip = name.startswith(("frame_encoder.", "word_encoder."))
+    for name, parameter in step.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        of_clip = name.startswith(("model.frame_encoder.", "model.word_encoder."))
         rate = options.clip_learning_rate if of_clip else options.learning_rate
         decay = options.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((rate, decay), []).append(parameter)
@@ -174,8 +103,8 @@ class Trainer:
             rank=self.accelerator.process_index,
             num_ranks=self.accelerator.num_processes,
         )
-        optimiser = build_optimiser(model, options)
-        self.step_module, self.optimiser = self.accelerator.prepare(RetrievalStep(model, recipe.objective), optimiser)
+        step = RetrievalStep(model, recipe.objective)
+        self.step_module, self.optimiser = self.accelerator.prepare(step, build_optimiser(step, options))
         self.model: Model = self.accelerator.unwrap_model(self.step_module).model
         self.step = 0
         self.seconds = 0.0
@@ -186,7 +115,8 @@ class Trainer:
         if newest is None:
             return
         progress = json.loads((newest / "progress.json").read_text())
-        if progress["recipe"] != recipe_to_mapping(self.recipe):
+        # Read back, so that an option which the code has learnt since then has its default.
+        if recipe_from_mapping(progress["recipe"], str(newest)) != self.recipe:
             raise TrainingError(
                 f"{self.run_folder} was begun with another recipe; give another --out, or --restart to begin anew"
             )

@@ -1,0 +1,138 @@
+"""One forward pass of training: encode, compare, and sum the terms of the objective."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from hbi_infer.errors import TrainingError
+from hbi_training.banzhaf import banzhaf_interaction
+from hbi_training.banzhaf_estimator import BanzhafEstimator, load_estimator
+from hbi_training.batches import Batch
+from hbi_training.checkpoint import Model
+from hbi_training.distributed import gather, gather_levels
+from hbi_training.losses import alignment_loss, pair_contrastive_loss, released_alignment_loss
+from hbi_training.model import HBI, LevelTokens
+from hbi_training.objective import RetrievalObjective
+from hbi_training.sampled_banzhaf import Game, sampled_banzhaf_interaction
+from hbi_training.token_interaction import Tokens, pair_similarities
+
+MAX_LOGIT_SCALE = math.log(100.0)
+
+Pair = tuple[LevelTokens, LevelTokens]
+
+
+class RetrievalStep(nn.Module):
+    """The model with what its objective needs besides it.
+
+    Args:
+        model: What is trained.
+        objective: What is asked of it.
+
+    Raises:
+        TrainingError: The objective asks for what the model does not have.
+    """
+
+    def __init__(self, model: Model, objective: RetrievalObjective) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+        if objective.banzhaf and not isinstance(model, HBI):
+            raise TrainingError("the objective's banzhaf aligns tokens of several levels: it needs a model of kind hbi")
+        if objective.reconstruction and (not isinstance(model, HBI) or model.reconstruction is None):
+            raise TrainingError("the objective's reconstruction needs a model with reconstruction_layers of at least 1")
+        self.students = nn.ModuleDict()
+        self.teacher: BanzhafEstimator | None = None
+        if objective.variant == "released" and objective.banzhaf:
+            self.teacher = load_estimator(Path(objective.estimator)).requires_grad_(False)
+            self.students.update({level: BanzhafEstimator(self.teacher.channels) for level in model.level_rates})
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and each of its terms."""
+        text = self.model.encode_text(batch.token_ids, batch.token_mask)
+        video = self.model.encode_video(batch.frames, batch.frame_mask)
+        wrong = None
+        if batch.negative_ids is not None and batch.negative_mask is not None:
+            wrong = self.model.encode_text(batch.negative_ids, batch.negative_mask)
+        pairs = list(self._reconstructed_pairs(text, video, wrong)) if self.objective.reconstruction else []
+        # Similarities are multiplied by up to 100: half precision would blur them.
+        with torch.autocast(batch.frames.device.type, enabled=False):
+            scale = self.model.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
+            terms = self._similarity_terms(text, video, wrong, scale)
+            if pairs:
+                terms |= self._reconstruction_terms(pairs, scale)
+            if self.objective.banzhaf:
+                terms |= self._alignment_terms(text, video, *(pairs[0] if pairs else (text, video)))
+        return torch.stack(list(terms.values())).sum(), terms
+
+    def _similarity_terms(
+        self, text: LevelTokens, video: LevelTokens, wrong: LevelTokens | None, scale: Tensor
+    ) -> dict[str, Tensor]:
+        """Of all texts with all videos, of all devices together."""
+        negatives = None
+        if wrong is not None:
+            negatives = {k: gather(v) for k, v in self.model.matched_similarity(wrong, video).items()}
+        similarity = self.model.similarity(gather_levels(text), gather_levels(video))
+        return self.objective.similarity_terms(similarity, scale, negatives)
+
+    def _reconstructed_pairs(self, text: LevelTokens, video: LevelTokens, wrong: LevelTokens | None) -> Iterator[Pair]:
+        """Videos with their own texts, then with those of other clips, then with texts that are nearly true of them."""
+        assert isinstance(self.model, HBI)
+        assert self.model.reconstruction is not None
+        yield self.model.reconstruction(text, video)
+        for shift in range(1, self.objective.reconstruction_negatives + 1):
+            others = {level: Tokens(*(part.roll(-shift, 0) for part in tokens[:3])) for level, tokens in text.items()}
+            yield self.model.reconstruction(others, video)
+        for k in range(self.objective.hard_negatives if wrong is not None else 0):
+            own = slice(k, None, self.objective.hard_negatives)
+            nearly = {level: Tokens(*(part[own] for part in tokens[:3])) for level, tokens in (wrong or {}).items()}
+            yield self.model.reconstruction(nearly, video)
+
+    def _reconstruction_terms(self, pairs: list[Pair], scale: Tensor) -> dict[str, Tensor]:
+        """Of this device's pairs: all with all would need a reconstruction each."""
+        similarities = [self.model.matched_similarity(*pair) for pair in pairs]
+        num_others = self.objective.reconstruction_negatives
+        terms = {}
+        for level in similarities[0]:
+            matched, *rest = (similarity[level][:, 0] for similarity in similarities)
+            wrong = torch.stack(rest[num_others:], dim=1) if rest[num_others:] else matched.new_empty(len(matched), 0)
+            loss = pair_contrastive_loss(matched, rest[:num_others], scale, wrong)
+            terms[f"reconstruction_{level}"] = self.objective.reconstruction * loss
+        return terms
+
+    def _alignment_terms(
+        self, text: LevelTokens, video: LevelTokens, target_text: LevelTokens, target_video: LevelTokens
+    ) -> dict[str, Tensor]:
+        """Of this device's pairs; the target is the interaction of the target's tokens."""
+        terms = {}
+        for level in text:
+            similarity = pair_similarities(text[level], video[level])
+            if self.teacher is not None:
+                loss = self._released_alignment(level, similarity, text[level], video[level])
+            else:
+                target = self._interaction(target_text[level], target_video[level])
+                temperature = self.objective.banzhaf_temperature
+                loss = alignment_loss(similarity, target, text[level], video[level], temperature)
+            terms[f"banzhaf_{level}"] = self.objective.banzhaf * loss
+        return terms
+
+    @torch.no_grad()
+    def _interaction(self, text: Tokens, video: Tokens) -> Tensor:
+        """(B, T, V): of each matched pair, exact or sampled."""
+        game = Game(pair_similarities(text, video), text.weights, video.weights, text.mask, video.mask)
+        if self.objective.banzhaf_samples:
+            return sampled_banzhaf_interaction(game, num_samples=self.objective.banzhaf_samples)
+        return banzhaf_interaction(*game)
+
+    def _released_alignment(self, level: str, similarity: Tensor, text: Tokens, video: Tokens) -> Tensor:
+        assert self.teacher is not None
+        # The released code leaves padding out at the first level, where alone it has masks.
+        first = level == next(iter(self.model.level_rates))
+        mask = text.mask[:, :, None] & video.mask[:, None, :] if first else None
+        with torch.no_grad():
+            target = self.teacher(similarity, mask)
+        return released_alignment_loss(self.students[level](similarity, mask), target)
