@@ -20,6 +20,7 @@ ROOT = Path(__file__).parent.parent
         ("index_scale", ["--clips", "1000"]),
         ("startup", ["--clips", "50", "--repeats", "1"]),
         ("indexing", ["--videos", "samples"]),
+        ("banzhaf", ["--pairs", "4", "--sampled-pairs", "2", "--samples", "2"]),
     ],
 )
 def test_benchmark(name: str, arguments: list[str], tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import pickle  # noqa: TID251 - a harmful file is made, to see it refused
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,10 @@ import pytest
 import torch
 
 from hbi_infer.errors import TrainingError
+from hbi_infer.tokenizer import Tokenizer, clip_tokenizer_json
 from hbi_training.banzhaf_estimator import BanzhafEstimator, from_released, load_estimator, save_estimator
+from hbi_training.checkpoint import Checkpoint, build_model, save_checkpoint
+from tests.training.tiny import HBI_SECTION, MEAN_POOLED_SECTION, shapes_splits
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "banzhaf_module.npz"
 OF_THE_LARGEST = 1e-4  # float32 against float32
@@ -93,3 +99,27 @@ def test_released_names() -> None:
         "first.weight",
         "query",
     }
+
+
+def test_the_command_learns_the_exact_interaction(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    train, _ = shapes_splits(data)
+    tokenizer_json = clip_tokenizer_json([caption for record in train.records for caption in record.captions])
+    for kind, section in (("hbi", HBI_SECTION), ("mean_pooled", MEAN_POOLED_SECTION)):
+        model = build_model(section, Tokenizer.from_json(tokenizer_json)).eval()
+        save_checkpoint(Checkpoint(model, tokenizer_json, "tiny"), tmp_path / kind)
+    out = tmp_path / "estimator.safetensors"
+    command = [str(Path(sys.executable).parent / "hbi-train"), "estimator", str(tmp_path / "hbi"), "--data", str(data)]
+    explained = []
+    for steps in ("1", "80"):
+        options = ["-o", str(out), "--steps", steps, "--channels", "16"]
+        done = subprocess.run([*command, *options], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        explained.append(json.loads(done.stdout))
+    assert set(explained[0]) == {f"val/{level}/explained_variance" for level in ("entity", "action", "event")}
+    assert all(explained[0][name] < explained[1][name] <= 1 for name in explained[0])
+    assert load_estimator(out).channels == 16
+    command[2] = str(tmp_path / "mean_pooled")
+    done = subprocess.run([*command, "-o", str(out)], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "of a model of kind hbi" in done.stderr

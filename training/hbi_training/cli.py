@@ -85,6 +85,28 @@ def evaluate(
     run_evaluation(checkpoint, data, data_format, split, all_captions=all_captions, save=save, out=out, workers=workers)
 
 
+@app.command()
+def estimator(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint: runs/NAME/model.")],
+    data: Annotated[Path, typer.Option(help="The data set's folder.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The estimator, a .safetensors file.")],
+    data_format: Annotated[str, typer.Option("--format", help="The data set's format.")] = "manifest",
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the optimiser.")] = 300,
+    channels: Annotated[int, typer.Option(min=1, help="Channels of its hidden layer.")] = 64,
+    workers: Workers = None,
+) -> None:
+    """Train the papers' estimator network on the exact Banzhaf interaction.
+
+    Nothing else needs it: it is there to repeat the papers' ablation (objective.variant=released).
+
+    Example: hbi-train estimator runs/shapes/model --data data/shapes -o estimator.safetensors
+    """
+    from hbi_training.estimator_training import EstimatorOptions
+    from hbi_training.runs import run_estimator
+
+    run_estimator(checkpoint, data, data_format, out, EstimatorOptions(steps=steps, channels=channels), workers=workers)
+
+
 def _pair(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not key:

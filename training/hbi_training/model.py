@@ -87,7 +87,10 @@ class HBI(nn.Module):
 
     def encode_video(self, frames: Tensor, frame_mask: Tensor) -> LevelTokens:
         """(B, F, H, W, 3) uint8 and (B, F) bool -> video tokens of each level."""
-        return self.encode_pixels(self.frame_encoder.normalise(frames.flatten(0, 1)), frame_mask)
+        pixels = self.frame_encoder.normalise(frames.flatten(0, 1))
+        if self.config.merging == "released":  # it sees missing frames, and those are zeros after normalisation
+            pixels = pixels * frame_mask.flatten()[:, None, None, None].to(pixels.dtype)
+        return self.encode_pixels(pixels, frame_mask)
 
     def encode_pixels(self, pixels: Tensor, frame_mask: Tensor) -> LevelTokens:
         """(B * F, 3, H, W) float, normalised, and (B, F) bool -> video tokens of each level."""

@@ -13,10 +13,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from hbi_infer.options import FrameSampling
+from hbi_training.banzhaf_estimator import save_estimator
 from hbi_training.checkpoint import load_checkpoint, save_checkpoint
 from hbi_training.config import from_mapping
 from hbi_training.data.formats import load_records
 from hbi_training.data.frame_cache import FrameCache, Split
+from hbi_training.estimator_training import EstimatorOptions, train_estimator
 from hbi_training.evaluation import evaluate_retrieval
 from hbi_training.recipe import Recipe
 from hbi_training.trainer import Trainer
@@ -93,3 +95,21 @@ def run_evaluation(
         known = checkpoint.provenance.get("metrics", {})
         provenance = {**checkpoint.provenance, "metrics": {**known, **figures}}
         save_checkpoint(replace(checkpoint, provenance=provenance), folder)
+
+
+def run_estimator(
+    folder: Path, data: Path, data_format: str, out: Path, options: EstimatorOptions, *, workers: int | None
+) -> None:
+    """Trains an estimator on a checkpoint's pairs, writes it, and prints how well it does as JSON."""
+    checkpoint = load_checkpoint(folder)
+    sampling = checkpoint.model.config.sampling
+    train, validation = (load_split(data, data_format, split, sampling, workers) for split in ("train", "val"))
+    with progress_bar() as progress:
+        bar = progress.add_task("training the estimator", total=options.steps)
+        estimator, explained = train_estimator(
+            checkpoint, train, validation, options, advance=lambda n: progress.advance(bar, n)
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_estimator(estimator, out)
+    figures = {f"val/{level}/explained_variance": round(value, 4) for level, value in explained.items()}
+    print(json.dumps(figures, indent=2))  # noqa: T201 - the result
