@@ -13,10 +13,9 @@ import pytest
 import torch
 
 from hbi_infer.errors import TrainingError
-from hbi_infer.tokenizer import Tokenizer, clip_tokenizer_json
 from hbi_training.banzhaf_estimator import BanzhafEstimator, from_released, load_estimator, save_estimator
-from hbi_training.checkpoint import Checkpoint, build_model, save_checkpoint
-from tests.training.tiny import HBI_SECTION, MEAN_POOLED_SECTION, shapes_splits
+from hbi_training.trainer import Trainer
+from tests.training.tiny import HBI_SECTION, MEAN_POOLED_SECTION, shapes_splits, tiny_recipe
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "banzhaf_module.npz"
 OF_THE_LARGEST = 1e-4  # float32 against float32
@@ -103,15 +102,19 @@ def test_released_names() -> None:
 
 def test_the_command_learns_the_exact_interaction(tmp_path: Path) -> None:
     data = tmp_path / "data"
-    train, _ = shapes_splits(data)
-    tokenizer_json = clip_tokenizer_json([caption for record in train.records for caption in record.captions])
-    for kind, section in (("hbi", HBI_SECTION), ("mean_pooled", MEAN_POOLED_SECTION)):
-        model = build_model(section, Tokenizer.from_json(tokenizer_json)).eval()
-        save_checkpoint(Checkpoint(model, tokenizer_json, "tiny"), tmp_path / kind)
+    splits = shapes_splits(data)
+    for section in (HBI_SECTION, MEAN_POOLED_SECTION):
+        recipe = tiny_recipe(
+            model=section,
+            optimiser={"steps": 40, "batch_size": 8, "learning_rate": 3e-3, "clip_learning_rate": 3e-3},
+            report={"evaluate_steps": 40},
+        )
+        Trainer(recipe, *splits, tmp_path / section["kind"], cpu=True).run()
     out = tmp_path / "estimator.safetensors"
-    command = [str(Path(sys.executable).parent / "hbi-train"), "estimator", str(tmp_path / "hbi"), "--data", str(data)]
+    model = tmp_path / "hbi" / "model"
+    command = [str(Path(sys.executable).parent / "hbi-train"), "estimator", str(model), "--data", str(data)]
     explained = []
-    for steps in ("1", "80"):
+    for steps in ("1", "100"):
         options = ["-o", str(out), "--steps", steps, "--channels", "16"]
         done = subprocess.run([*command, *options], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
@@ -119,7 +122,7 @@ def test_the_command_learns_the_exact_interaction(tmp_path: Path) -> None:
     assert set(explained[0]) == {f"val/{level}/explained_variance" for level in ("entity", "action", "event")}
     assert all(explained[0][name] < explained[1][name] <= 1 for name in explained[0])
     assert load_estimator(out).channels == 16
-    command[2] = str(tmp_path / "mean_pooled")
+    command[2] = str(tmp_path / "mean_pooled_clip" / "model")
     done = subprocess.run([*command, "-o", str(out)], capture_output=True, text=True)
     assert done.returncode == 1
     assert "of a model of kind hbi" in done.stderr

@@ -73,7 +73,11 @@ def train_estimator(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, options.steps)
     batches = _batches(checkpoint, train, options)
     for step in range(options.steps):
-        losses = [mean_squared_error(estimator(s, real), y, real) for s, y, real in maps(model, batches[step]).values()]
+        # Interactions grow as tokens get fewer: by its variance, each level counts alike.
+        losses = [
+            mean_squared_error(estimator(similarity, real), target, real) / target[real].var().clamp_min(1e-6)
+            for similarity, target, real in maps(model, batches[step]).values()
+        ]
         torch.stack(losses).sum().backward()
         optimiser.step()
         optimiser.zero_grad()
