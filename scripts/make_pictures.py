@@ -1,4 +1,4 @@
-"""Remakes the pictures of the README: the curve of the embedded model's training, and the result of a search.
+"""Remakes the pictures of the README: the training's curve, the ablation, and the result of a search.
 
     python scripts/make_pictures.py [--run runs/shapes]
 
@@ -24,6 +24,7 @@ from hbi_infer.video import decode
 
 ROOT = Path(__file__).parent.parent
 CURVE = ROOT / "benchmarks" / "results" / "training_shapes.jsonl"
+ABLATION = ROOT / "benchmarks" / "results" / "ablation.json"
 DOCS = ROOT / "docs"
 QUERY = "a small red circle moves left and then a blue square blinks"
 NUM_RESULTS = 3
@@ -58,6 +59,32 @@ def draw_training() -> None:
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(DOCS / "training.png", dpi=110)
+
+
+def draw_ablation() -> None:
+    """Recall of each configuration, with the standard deviation over seeds."""
+    result = json.loads(ABLATION.read_text())["result"]
+    names = list(result["rows"])
+    figure, axes = plt.subplots(figsize=(7, 0.42 * len(names) + 1), layout="constrained")
+    for way, title, offset in (("text_to_video", "text to video", -0.15), ("video_to_text", "video to text", 0.15)):
+        figures = [result["rows"][name][f"{way}/R@1"] for name in names]
+        places = np.arange(len(names)) + offset
+        axes.errorbar(
+            [f["mean"] for f in figures],
+            places,
+            xerr=[f["deviation"] for f in figures],
+            fmt="o",
+            capsize=3,
+            label=title,
+        )
+    num_seeds = len(figures[0]["seeds"])
+    axes.set(xlabel=f"R@1 of {result['test_clips']:,} unseen clips, %; mean and deviation of {num_seeds} seeds")
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.grid(axis="x", alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="best", fontsize=8)
+    figure.savefig(DOCS / "ablation.png", dpi=110)
 
 
 def draw_search() -> None:
@@ -96,7 +123,7 @@ def draw_search() -> None:
 
 
 def main() -> None:
-    """Draws both."""
+    """Draws all of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, help="A run of hbi-train whose curve to keep.")
     options = parser.parse_args()
@@ -104,6 +131,8 @@ def main() -> None:
     if options.run is not None:
         keep_curve(options.run)
     draw_training()
+    if ABLATION.exists():
+        draw_ablation()
     draw_search()
 
 

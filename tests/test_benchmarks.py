@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from hbi_training.data.shapes import write_shapes
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -36,3 +38,26 @@ def test_benchmark(name: str, arguments: list[str], tmp_path: Path) -> None:
     assert document["benchmark"] == name
     assert document["machine"]["usable_cores"] >= 1
     assert document["result"]
+
+
+def test_the_ablation_runs_in_small_and_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    write_shapes(tmp_path / "data", 12, 6, 6, seed=3, workers=1)
+    command = [sys.executable, "benchmarks/ablation.py", "--data", str(tmp_path / "data"), "--seeds", "0"]
+    command += ["--runs", str(tmp_path / "runs")]
+    for setting in ("optimiser.steps=1", "optimiser.batch_size=4", "report.evaluate_steps=1"):
+        command += ["--set", setting]
+    results = []
+    for _ in range(2):
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env={**os.environ, "HBI_BENCHMARK_RESULTS": str(tmp_path)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        results.append(json.loads((tmp_path / "ablation.json").read_text())["result"])
+    assert "training" not in done.stderr
+    assert results[0] == results[1]
+    assert set(results[0]["rows"]) >= {"contrastive", "+ Banzhaf", "+ reconstruction", "Banzhaf sampled"}
+    assert all(len(row["text_to_video/R@1"]["seeds"]) == 1 for row in results[0]["rows"].values())

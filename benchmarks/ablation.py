@@ -1,0 +1,98 @@
+"""What each part of the objective gives: the same small model, budget and clips, one part after the other, three seeds.
+
+    python benchmarks/ablation.py --data data/shapes [--runs runs/ablation] [--seeds 0 1 2] [--set optimiser.steps=600]
+
+Each run is a run of `hbi-train retrieval` with training/recipes/shapes_ablation.yaml; runs that are done are not done
+again, and one that was interrupted goes on. Every run is measured on the test split. Writes
+benchmarks/results/ablation.json, from which scripts/make_pictures.py draws docs/ablation.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from machine import write_result
+
+from hbi_training.recipe import Recipe, load_recipe
+from hbi_training.runs import run_evaluation, run_retrieval
+
+RECIPE = Path(__file__).parent.parent / "training" / "recipes" / "shapes_ablation.yaml"
+
+# Where nothing supervises the action and event levels, they count nothing in the score.
+ENTITY_ALONE = {"model.level_rates": "[1, 0, 0]", "objective.deep_supervision": "0", "objective.self_distillation": "0"}
+BANZHAF = {"objective.banzhaf": "1.0"}
+DEEP = {"objective.self_distillation": "0"}
+RECONSTRUCTION = {"model.reconstruction_layers": "1", "objective.reconstruction": "0.5"}
+CONFIGURATIONS: dict[str, dict[str, str]] = {
+    "contrastive": ENTITY_ALONE,
+    "+ Banzhaf": ENTITY_ALONE | BANZHAF,
+    "+ deep supervision": DEEP | BANZHAF,
+    "+ self-distillation": BANZHAF,
+    "+ reconstruction": BANZHAF | RECONSTRUCTION,
+    "without Banzhaf": {},
+    "Banzhaf sampled": ENTITY_ALONE | BANZHAF | {"objective.banzhaf_samples": "5"},
+}
+FIGURES = ("text_to_video/R@1", "video_to_text/R@1", "text_to_video/R@5", "video_to_text/R@5")
+
+
+def run(name: str, seed: int, overrides: Mapping[str, str], folder: Path) -> dict[str, float]:
+    """Trains and measures one configuration, or reads what was measured before."""
+    words = "".join(c if c.isalnum() else " " for c in name).split()
+    run_folder = folder / f"{'_'.join(words).lower()}_seed{seed}"
+    result = run_folder / "test.json"
+    recipe = load_recipe(RECIPE, {**overrides, "seed": str(seed)})
+    if not result.exists():
+        run_retrieval(recipe, run_folder, restart=False, workers=None, cpu=False)
+        data = Path(recipe.data.folder)
+        run_evaluation(
+            run_folder / "model", data, "manifest", "test", all_captions=False, save=True, out=result, workers=None
+        )
+    measured: dict[str, float] = json.loads(result.read_text())
+    progress = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
+    measured["seconds_per_step"] = round(progress[-1]["seconds"] / recipe.optimiser.steps, 3)
+    return measured
+
+
+def summary(runs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Mean and standard deviation over seeds, and the seeds' own figures."""
+    row: dict[str, Any] = {"seconds_per_step": statistics.median(run["seconds_per_step"] for run in runs)}
+    for figure in FIGURES:
+        values = [run[f"test/{figure}"] for run in runs]
+        deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+        row[figure] = {"mean": round(statistics.mean(values), 2), "deviation": round(deviation, 2), "seeds": values}
+    return row
+
+
+def budget(recipe: Recipe) -> dict[str, Any]:
+    """What every run had."""
+    return {"steps": recipe.optimiser.steps, "batch_size": recipe.optimiser.batch_size, "recipe": RECIPE.name}
+
+
+def main() -> None:
+    """Run what is left, and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--runs", type=Path, default=Path("runs/ablation"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides")
+    options = parser.parse_args()
+    common = {"data.folder": str(options.data), **dict(pair.split("=", 1) for pair in options.overrides)}
+    rows: dict[str, list[dict[str, float]]] = {name: [] for name in CONFIGURATIONS}
+    for seed in options.seeds:  # seed by seed: a first answer early
+        for name, overrides in CONFIGURATIONS.items():
+            rows[name].append(run(name, seed, {**common, **overrides}, options.runs))
+            done = {name: summary(runs) for name, runs in rows.items() if runs}
+            recipe = load_recipe(RECIPE, common)
+            path = write_result(
+                "ablation", {**budget(recipe), "test_clips": int(rows[name][-1]["test/clips"]), "rows": done}
+            )
+    print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    main()
