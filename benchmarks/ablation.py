@@ -37,6 +37,7 @@ CONFIGURATIONS: dict[str, dict[str, str]] = {
     "without Banzhaf": {},
     "Banzhaf sampled": ENTITY_ALONE | BANZHAF | {"objective.banzhaf_samples": "5"},
 }
+RERANK = 20
 FIGURES = ("text_to_video/R@1", "video_to_text/R@1", "text_to_video/R@5", "video_to_text/R@5")
 
 
@@ -48,9 +49,16 @@ def run(name: str, seed: int, overrides: Mapping[str, str], folder: Path) -> dic
     recipe = load_recipe(RECIPE, {**overrides, "seed": str(seed)})
     if not result.exists():
         run_retrieval(recipe, run_folder, restart=False, workers=None, cpu=False)
-        data = Path(recipe.data.folder)
         run_evaluation(
-            run_folder / "model", data, "manifest", "test", all_captions=False, save=True, out=result, workers=None
+            run_folder / "model",
+            Path(recipe.data.folder),
+            "manifest",
+            "test",
+            all_captions=False,
+            rerank=RERANK if "model.reconstruction_layers" in overrides else 0,
+            save=True,
+            out=result,
+            workers=None,
         )
     measured: dict[str, float] = json.loads(result.read_text())
     progress = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
@@ -61,7 +69,9 @@ def run(name: str, seed: int, overrides: Mapping[str, str], folder: Path) -> dic
 def summary(runs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """Mean and standard deviation over seeds, and the seeds' own figures."""
     row: dict[str, Any] = {"seconds_per_step": statistics.median(run["seconds_per_step"] for run in runs)}
-    for figure in FIGURES:
+    for figure in (*FIGURES, *(f"reranked/{figure}" for figure in FIGURES)):
+        if f"test/{figure}" not in runs[0]:
+            continue
         values = [run[f"test/{figure}"] for run in runs]
         deviation = statistics.stdev(values) if len(values) > 1 else 0.0
         row[figure] = {"mean": round(statistics.mean(values), 2), "deviation": round(deviation, 2), "seeds": values}

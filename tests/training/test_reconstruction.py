@@ -13,7 +13,8 @@ from hbi_infer.errors import TrainingError
 from hbi_training.banzhaf_estimator import BanzhafEstimator, save_estimator
 from hbi_training.checkpoint import load_checkpoint
 from hbi_training.data.frame_cache import Split
-from hbi_training.model import LevelTokens
+from hbi_training.evaluation import evaluate_retrieval
+from hbi_training.model import HBI, LevelTokens
 from hbi_training.reconstruction import Reconstruction
 from hbi_training.token_interaction import Tokens
 from hbi_training.trainer import Trainer
@@ -147,3 +148,28 @@ def test_a_run_begun_before_an_option_was_known_is_resumed(splits: tuple[Split, 
     again = Trainer(tiny_recipe(), *splits, tmp_path, cpu=True)
     again.resume()
     assert again.step == 0
+
+
+def test_reranking_orders_the_best_by_reconstructed_tokens(splits: tuple[Split, Split], tmp_path: Path) -> None:
+    recipe = tiny_recipe(model=WITH_RECONSTRUCTION, objective={"reconstruction": 1.0, "hard_negatives": 1})
+    trainer = Trainer(recipe, *splits, tmp_path, cpu=True)
+    model, validation = trainer.model, splits[1]
+    assert isinstance(model, HBI)
+    assert model.reconstruction is not None
+
+    def measure(rerank: int) -> dict[str, float]:
+        return evaluate_retrieval(model, validation.records, validation.cache, trainer.tokenizer, rerank=rerank)
+
+    untrained = measure(3)
+    for way in ("text_to_video", "video_to_text"):
+        assert untrained[f"reranked/{way}/MnR"] == untrained[f"{way}/MnR"]  # the identity changes no order
+    torch.nn.init.normal_(model.reconstruction.gate.weight, std=0.5)
+    changed = measure(3)
+    for way in ("text_to_video", "video_to_text"):
+        assert changed[f"{way}/MnR"] == untrained[f"{way}/MnR"]
+        assert changed[f"reranked/{way}/R@5"] >= 0
+    assert any(changed[name] != untrained[name] for name in changed)
+    assert measure(1)["reranked/text_to_video/R@1"] == untrained["text_to_video/R@1"]
+    plain = Trainer(tiny_recipe(), *splits, tmp_path / "plain", cpu=True)
+    with pytest.raises(TrainingError, match="has no reconstruction to rerank with"):
+        evaluate_retrieval(plain.model, validation.records, validation.cache, plain.tokenizer, rerank=3)

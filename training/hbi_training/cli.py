@@ -72,6 +72,7 @@ def evaluate(
     data_format: Annotated[str, typer.Option("--format", help="The data set's format.")] = "manifest",
     split: Annotated[str, typer.Option(help="The split to measure on.")] = "test",
     all_captions: Annotated[bool, typer.Option("--all-captions", help="Every caption is a query.")] = False,
+    rerank: Annotated[int, typer.Option(min=0, help="Order the best N of each query by reconstructed tokens.")] = 0,
     save: Annotated[bool, typer.Option("--save", help="Add the figures to the checkpoint's provenance.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write the figures to this JSON file too.")] = None,
     workers: Workers = None,
@@ -82,7 +83,17 @@ def evaluate(
     """
     from hbi_training.runs import run_evaluation
 
-    run_evaluation(checkpoint, data, data_format, split, all_captions=all_captions, save=save, out=out, workers=workers)
+    run_evaluation(
+        checkpoint,
+        data,
+        data_format,
+        split,
+        all_captions=all_captions,
+        rerank=rerank,
+        save=save,
+        out=out,
+        workers=workers,
+    )
 
 
 @app.command()

@@ -7,15 +7,22 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
+from hbi_infer.errors import TrainingError
 from hbi_infer.tokenizer import Tokenizer
 from hbi_training.checkpoint import Model
 from hbi_training.data.frame_cache import FrameCache
 from hbi_training.data.records import VideoRecord
 from hbi_training.metrics import RetrievalMetrics, retrieval_metrics
+from hbi_training.model import HBI
 from hbi_training.token_interaction import Tokens
 
 Levels = dict[str, Tokens]
+
+PAIRS_AT_ONCE = 256
+"""That are reconstructed together."""
 
 
 @torch.inference_mode()
@@ -26,6 +33,7 @@ def evaluate_retrieval(
     tokenizer: Tokenizer,
     *,
     all_captions: bool = False,
+    rerank: int = 0,
     batch_size: int = 64,
 ) -> dict[str, float]:
     """Retrieval metrics both ways, of the score and of each level.
@@ -36,10 +44,15 @@ def evaluate_retrieval(
         cache: Their frames.
         tokenizer: The model's.
         all_captions: Every caption of a clip is a query; else only its first.
+        rerank: The best N of each query are ordered anew by their reconstructed tokens; 0 leaves that out.
         batch_size: Clips, and captions, of a tile.
 
     Returns:
-        "text_to_video/R@1" and so on of the score; "action/text_to_video/R@1" and so on of each level.
+        "text_to_video/R@1" and so on of the score; "action/text_to_video/R@1" and so on of each level; with `rerank`
+        "reranked/text_to_video/R@1" and so on.
+
+    Raises:
+        TrainingError: `rerank` is given, and the model has no reconstruction.
     """
     was_training = model.training
     model.eval()
@@ -57,12 +70,63 @@ def evaluate_retrieval(
             blocks.setdefault(level, []).append(np.concatenate([tile[level].cpu().numpy() for tile in tiles], axis=1))
         scores = [model.score(tile).cpu().numpy() for tile in tiles]
         blocks.setdefault("", []).append(np.concatenate(scores, axis=1))
-    model.train(was_training)
     result: dict[str, float] = {}
     for level, similarity in blocks.items():
         metrics: RetrievalMetrics = retrieval_metrics(similarity, video_of_text)
         result |= {f"{level}/{name}".lstrip("/"): value for name, value in metrics.as_dict().items()}
+    if rerank:
+        total = np.concatenate(blocks[""])
+        for way, reranked in reranked_scores(model, texts, videos, total, rerank).items():
+            metrics = retrieval_metrics([reranked], video_of_text)
+            result |= {f"reranked/{k}": value for k, value in metrics.as_dict().items() if k.startswith(way)}
+    model.train(was_training)
     return result
+
+
+def reranked_scores(
+    model: Model, texts: Sequence[Levels], videos: Sequence[Levels], scores: npt.NDArray[np.float32], num_best: int
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Scores (texts, videos) in which the best N of each query are ordered by their reconstructed tokens.
+
+    Returns:
+        "text_to_video", where the queries are the rows, and "video_to_text", where they are the columns.
+    """
+    if not isinstance(model, HBI) or model.reconstruction is None:
+        raise TrainingError("the model has no reconstruction to rerank with: train one with reconstruction_layers")
+    num_best = min(num_best, *scores.shape)
+    chosen = {"text_to_video": np.zeros(scores.shape, np.bool_), "video_to_text": np.zeros(scores.shape, np.bool_)}
+    np.put_along_axis(chosen["text_to_video"], np.argsort(-scores, axis=1)[:, :num_best], True, axis=1)
+    np.put_along_axis(chosen["video_to_text"], np.argsort(-scores, axis=0)[:num_best], True, axis=0)
+    pairs = np.argwhere(chosen["text_to_video"] | chosen["video_to_text"])
+    text, video = joined(texts), joined(videos)
+    fused = np.zeros_like(scores)
+    for part in _parts(pairs, PAIRS_AT_ONCE):
+        rows, columns = torch.from_numpy(part).T
+        matched = model.reconstruction(_items(text, rows), _items(video, columns))
+        fused[rows, columns] = model.score(model.matched_similarity(*matched))[:, 0].cpu().numpy()
+    above = np.float32(np.ptp(scores) + np.ptp(fused) + 1)
+    return {way: np.where(best, fused + above, scores) for way, best in chosen.items()}
+
+
+def joined(parts: Sequence[Levels]) -> Levels:
+    """One batch of several, padded to the longest."""
+    levels = {}
+    for level in parts[0]:
+        most = max(part[level].tokens.shape[1] for part in parts)
+        padded = [
+            (
+                F.pad(part[level].tokens, (0, 0, 0, most - part[level].tokens.shape[1])),
+                F.pad(part[level].weights, (0, most - part[level].weights.shape[1])),
+                F.pad(part[level].mask, (0, most - part[level].mask.shape[1])),
+            )
+            for part in parts
+        ]
+        levels[level] = Tokens(*(torch.cat(column) for column in zip(*padded, strict=True)))
+    return levels
+
+
+def _items(levels: Levels, rows: Tensor) -> Levels:
+    return {level: Tokens(*(part[rows] for part in tokens[:3])) for level, tokens in levels.items()}
 
 
 def _parts(items: Sequence[object] | npt.NDArray[np.intp], size: int) -> Iterator[object]:

@@ -75,6 +75,7 @@ def run_evaluation(
     split: str,
     *,
     all_captions: bool,
+    rerank: int,
     save: bool,
     out: Path | None,
     workers: int | None,
@@ -83,7 +84,7 @@ def run_evaluation(
     checkpoint = load_checkpoint(folder)
     clips = load_split(data, data_format, split, checkpoint.model.config.sampling, workers)
     metrics = evaluate_retrieval(
-        checkpoint.model, clips.records, clips.cache, checkpoint.tokenizer, all_captions=all_captions
+        checkpoint.model, clips.records, clips.cache, checkpoint.tokenizer, all_captions=all_captions, rerank=rerank
     )
     figures = {f"{split}/{name}": round(value, 3) for name, value in metrics.items()}
     figures[f"{split}/clips"] = len(clips.cache.decoded)
