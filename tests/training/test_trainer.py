@@ -48,8 +48,13 @@ def splits(data_folder: Path) -> tuple[Split, Split]:
     return shapes_splits(data_folder)
 
 
-def test_a_resumed_run_is_the_uninterrupted_run_to_the_bit(splits: tuple[Split, Split], tmp_path: Path) -> None:
-    whole = Trainer(tiny_recipe(), *splits, tmp_path / "whole", cpu=True)
+@pytest.mark.parametrize("matrices", ["adamw", "muon"])
+def test_a_resumed_run_is_the_uninterrupted_run_to_the_bit(
+    splits: tuple[Split, Split], tmp_path: Path, matrices: str
+) -> None:
+    options = {"steps": 6, "batch_size": 8, "learning_rate": 1e-3, "clip_learning_rate": 1e-3, "matrices": matrices}
+    recipe = tiny_recipe(optimiser=options)
+    whole = Trainer(recipe, *splits, tmp_path / "whole", cpu=True)
     whole.run()
 
     class StopHere(KeyboardInterrupt):
@@ -66,11 +71,11 @@ def test_a_resumed_run_is_the_uninterrupted_run_to_the_bit(splits: tuple[Split, 
 
         return advance
 
-    cut = Trainer(tiny_recipe(), *splits, tmp_path / "cut", cpu=True)
+    cut = Trainer(recipe, *splits, tmp_path / "cut", cpu=True)
     with pytest.raises(KeyboardInterrupt):
         cut.run(stop_after(4))
     said: list[str] = []
-    resumed = Trainer(tiny_recipe(), *splits, tmp_path / "cut", cpu=True, say=said.append)
+    resumed = Trainer(recipe, *splits, tmp_path / "cut", cpu=True, say=said.append)
     resumed.resume()
     assert said == ["resumed at step 4"]
     resumed.run()
@@ -96,6 +101,21 @@ def test_training_learns_and_its_checkpoint_computes_the_same(splits: tuple[Spli
     assert same_weights(checkpoint.model, trainer.model)
     assert checkpoint.provenance["steps"] == 60
     assert recipe_from_mapping(checkpoint.provenance["recipe"], "its recipe") == recipe
+
+
+def test_muon_takes_the_matrices_and_no_table(splits: tuple[Split, Split], tmp_path: Path) -> None:
+    options = {"steps": 1, "batch_size": 8, "learning_rate": 1e-3, "clip_learning_rate": 1e-4, "matrices": "muon"}
+    trainer = Trainer(tiny_recipe(optimiser=options), *splits, tmp_path, cpu=True)
+    names = {id(parameter): name for name, parameter in trainer.step_module.named_parameters()}
+    adamw, muon = (
+        {names[id(parameter)] for group in optimiser.param_groups for parameter in group["params"]}
+        for optimiser in trainer.optimisers
+    )
+    assert adamw.isdisjoint(muon)
+    assert adamw | muon == set(names.values())
+    assert not any("embedding" in name or name.endswith("bias") for name in muon)
+    assert "model.text_hierarchy.merges.action.attention.query.weight" in muon
+    assert {group["initial_lr"] for group in trainer.optimisers[1].param_groups} == {1e-3, 1e-4}
 
 
 def test_another_recipe_does_not_resume_a_run(splits: tuple[Split, Split], tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ class LevelAnswers(nn.Module):
     def pool(self, tokens: Tokens, score: Tensor) -> Tensor:
         """Tokens (B, N, D), summed by the softmax of their scores (B, N, 1): (B, D); padding counts nothing.
 
-        In the released code padding takes its share of the softmax, so that the shares of real tokens sum to less than 1.
+        In the released code padding takes its share of the softmax, and those of real tokens sum to less than 1.
         """
         score = score.squeeze(-1).float()
         if not self.released:

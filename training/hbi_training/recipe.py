@@ -34,13 +34,16 @@ class DataOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimiserOptions:
-    """AdamW with linear warm-up, a plateau and a cosine to zero.
+    """AdamW, or Muon beside it, with linear warm-up, a plateau and a cosine to zero.
 
     Attributes:
         steps: Optimiser steps in all.
         batch_size: Pairs of a step, over all devices together.
         learning_rate: Of everything but CLIP.
         clip_learning_rate: Of CLIP's encoders; the published setting with learnt weights is 1e-7.
+        matrices: "adamw", or "muon" (Jordan et al. 2024, with the step size of Liu et al. 2025): it orthogonalises the
+            updates of weight matrices and learns from fewer steps where a model starts from random weights. Embeddings,
+            convolutions and vectors stay with AdamW, and the learning rates mean the same.
         weight_decay: For matrices; vectors (norms, biases) have none.
         warmup_steps: Steps of linear warm-up.
         decay_steps: The last steps, in which the rate falls to zero; None for all after the warm-up. With a plateau, a
@@ -53,6 +56,7 @@ class OptimiserOptions:
     batch_size: int
     learning_rate: float
     clip_learning_rate: float
+    matrices: Literal["adamw", "muon"] = "adamw"
     weight_decay: float = 0.2
     warmup_steps: int = 0
     decay_steps: int | None = None

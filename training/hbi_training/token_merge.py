@@ -67,7 +67,7 @@ def dpc_knn(
     """
     distance = token_distances(tokens.detach().float())
     if merging == "released":
-        largest = distance.amax() + 1.0  # over the whole batch: neighbours in a batch can change a result
+        largest = distance.amax((0, 1, 2)) + 1.0  # over the whole batch: neighbours in a batch can change a result
         has_padding = (~mask).any()
         distance = torch.where(mask[:, None, :], distance, largest)
         furthest = torch.where(has_padding, largest, distance.amax((1, 2)))

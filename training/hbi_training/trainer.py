@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -36,23 +37,34 @@ def learning_rate_factor(step: int, options: OptimiserOptions) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
 
 
-def build_optimiser(step: RetrievalStep, options: OptimiserOptions) -> torch.optim.AdamW:
-    """AdamW with CLIP's encoders at their own rate, and no decay of norms, biases and the temperature."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+def build_optimisers(step: RetrievalStep, options: OptimiserOptions) -> list[torch.optim.Optimizer]:
+    """CLIP's encoders at their own rate, and no decay of norms, biases and the temperature.
+
+    Returns:
+        AdamW, and behind it Muon if the options ask for it.
+    """
+    tables = {id(module.weight) for module in step.modules() if isinstance(module, nn.Embedding)}
+    groups: dict[tuple[bool, float, float], list[nn.Parameter]] = {}
     for name, parameter in step.named_parameters():
         if not parameter.requires_grad:
             continue
         of_clip = name.startswith(("model.frame_encoder.", "model.word_encoder."))
         rate = options.clip_learning_rate if of_clip else options.learning_rate
         decay = options.weight_decay if parameter.ndim > 1 else 0.0
-        groups.setdefault((rate, decay), []).append(parameter)
-    return torch.optim.AdamW(
-        [
+        by_muon = options.matrices == "muon" and parameter.ndim == 2 and id(parameter) not in tables
+        groups.setdefault((by_muon, rate, decay), []).append(parameter)
+
+    def of(muon: bool) -> list[dict[str, Any]]:
+        return [
             {"params": group, "lr": rate, "initial_lr": rate, "weight_decay": decay}
-            for (rate, decay), group in groups.items()
-        ],
-        betas=(0.9, 0.98),
-    )
+            for (by_muon, rate, decay), group in groups.items()
+            if by_muon == muon
+        ]
+
+    optimisers: list[torch.optim.Optimizer] = [torch.optim.AdamW(of(muon=False), betas=(0.9, 0.98))]
+    if options.matrices == "muon":
+        optimisers.append(torch.optim.Muon(of(muon=True), adjust_lr_fn="match_rms_adamw"))
+    return optimisers
 
 
 class Trainer:
@@ -104,7 +116,7 @@ class Trainer:
             num_ranks=self.accelerator.num_processes,
         )
         step = RetrievalStep(model, recipe.objective)
-        self.step_module, self.optimiser = self.accelerator.prepare(step, build_optimiser(step, options))
+        self.step_module, *self.optimisers = self.accelerator.prepare(step, *build_optimisers(step, options))
         self.model: Model = self.accelerator.unwrap_model(self.step_module).model
         self.step = 0
         self.seconds = 0.0
@@ -169,14 +181,16 @@ class Trainer:
     def _train_step(self) -> dict[str, Tensor]:
         begin = time.perf_counter()
         factor = learning_rate_factor(self.step, self.recipe.optimiser)
-        for group in self.optimiser.param_groups:
-            group["lr"] = factor * group["initial_lr"]
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = factor * group["initial_lr"]
         self.step_module.train()
         loss, terms = self.step_module(self.batches[self.step].to(self.accelerator.device))
         self.accelerator.backward(loss)
         self.accelerator.clip_grad_norm_(self.step_module.parameters(), self.recipe.optimiser.max_gradient_norm)
-        self.optimiser.step()
-        self.optimiser.zero_grad()
+        for optimiser in self.optimisers:
+            optimiser.step()
+            optimiser.zero_grad()
         with torch.no_grad():
             self.model.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
         if not torch.isfinite(loss):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -168,7 +168,7 @@ def check_layout(released: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> 
 
 
 def load_released(module: nn.Module, released: Mapping[str, Tensor], prefix: str = "") -> None:
-    """Loads a model, or with the prefix `ANSWER_HEAD` its head, from a state dict that `check_layout` found complete."""
+    """Loads a model, or with the prefix `ANSWER_HEAD` a head, from a state dict that `check_layout` found complete."""
     keys = [prefix + key for key in module.state_dict()]
     converted = convert_state_dict(released, keys)
     module.load_state_dict({key.removeprefix(prefix): tensor for key, tensor in converted.items()}, strict=True)
@@ -189,8 +189,8 @@ def released_config(
 ) -> HBIConfig:
     """The configuration under which our model computes what the released code computes with these weights.
 
-    Sizes come from the tensors' shapes. A head is 64 channels wide in CLIP and in the temporal transformer. The ratios of
-    the merging are those of the task: the tensors do not tell.
+    Sizes come from the tensors' shapes, the pictures' too. A head is 64 channels wide in CLIP and in the temporal
+    transformer. The ratios of the merging are those of the task: the tensors do not tell.
 
     Raises:
         TrainingError: Tensors that tell the sizes are missing, or the texts or clips are longer or shorter than the
@@ -201,7 +201,7 @@ def released_config(
     grid = round((len(released["clip.visual.positional_embedding"]) - 1) ** 0.5)
     vocabulary, text_width = released["clip.token_embedding.weight"].shape
     width = released["clip.text_projection"].shape[1]
-    sampling = sampling or FrameSampling(image_size=patch_size * grid)
+    sampling = replace(sampling or FrameSampling(), image_size=patch_size * grid)
     clip = {
         "projection_dim": width,
         "text_config": {
