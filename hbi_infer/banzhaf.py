@@ -24,7 +24,7 @@ means of first differences, which have closed forms:
 
 from __future__ import annotations
 
-from math import atan2, ceil, log, pi
+from math import ceil
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -39,22 +39,16 @@ SMALLEST_WEIGHT = 1e-9
 
 
 class LogNodes(NamedTuple):
-    """Equally spaced nodes in log s: where they begin and end, and how far apart they are for Banzhaf's probability."""
+    """Equally spaced nodes in log s: where they begin and end, and how far apart they are."""
 
     start: float
     stop: float
     step: float
 
-    def quadrature(self, chance: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """(Q,) s at the nodes, and (Q,) the measure ds of each.
-
-        The rule's error is exp(-2 pi d / step) for a function that is analytic up to d from the real axis. Here that
-        is to the zeros of F, at s a = log(p / q) + i pi: nearer than for p = 1/2 if p is larger.
-        """
-        angle = atan2(pi, log(chance / (1 - chance))) if chance > 0.5 else pi / 2
-        step = self.step * angle / (pi / 2)
-        nodes = np.exp(np.arange(self.start, self.stop + step / 2, step))
-        return nodes, nodes * step
+    def quadrature(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """(Q,) s at the nodes, and (Q,) the measure ds of each."""
+        nodes = np.exp(np.arange(self.start, self.stop + self.step / 2, self.step))
+        return nodes, nodes * self.step
 
 
 FLOAT32_NODES = LogNodes(-20.0, 24.0, 0.5)
@@ -183,7 +177,7 @@ def _best_gain(gains: npt.NDArray[Any], chance: float) -> npt.NDArray[Any]:
 def _weight_gain(weights: npt.NDArray[Any], chance: float) -> npt.NDArray[Any]:
     """(B, N, N) dP: by how much token i raises the normalised weight of token k; of weights (B, N) of mean 1."""
     grid = FLOAT64_NODES if weights.dtype == np.float64 else FLOAT32_NODES
-    nodes, measure = (part.astype(weights.dtype) for part in grid.quadrature(chance))
+    nodes, measure = (part.astype(weights.dtype) for part in grid.quadrature())
     decay = np.exp(-weights[..., None] * nodes)  # (B, N, Q)
     factor = (1 - chance) + chance * decay
     measure = np.exp(np.log(factor).sum(-2)) * measure  # (B, Q)

@@ -92,7 +92,7 @@ def _best_gain(gains: Tensor, chance: float) -> Tensor:
 def _weight_gain(weights: Tensor, chance: float) -> Tensor:
     """(B, N, N) dP: by how much token i raises the normalised weight of token k; of weights (B, N) of mean 1."""
     grid = FLOAT64_NODES if weights.dtype == torch.float64 else FLOAT32_NODES
-    nodes, measure = (torch.from_numpy(part).to(weights) for part in grid.quadrature(chance))
+    nodes, measure = (torch.from_numpy(part).to(weights) for part in grid.quadrature())
     decay = torch.exp(-weights[..., None] * nodes)  # (B, N, Q)
     factor = (1 - chance) + chance * decay
     measure = factor.log().sum(-2).exp() * measure  # (B, Q)
