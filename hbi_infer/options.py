@@ -28,3 +28,38 @@ class FrameSampling:
             value = getattr(self, name)
             if not value > 0:
                 raise InputError(f"{name} is {value}; it must be greater than 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """How a caption is written, token by token.
+
+    Attributes:
+        max_tokens: The most tokens, the end included.
+        beam_size: Candidates that are kept; 1 takes the likeliest token each time.
+        length_penalty: Candidates are compared by log-probability / length ^ penalty: 0 favours short ones.
+        no_repeat_ngram: No run of so many tokens occurs twice; 0 allows all.
+        nucleus: Tokens are drawn from the fewest that together have this probability; None draws nothing.
+        temperature: Of the probabilities that are drawn from.
+        seed: Of the drawing.
+    """
+
+    max_tokens: int = 40
+    beam_size: int = 4
+    length_penalty: float = 1.0
+    no_repeat_ngram: int = 0
+    nucleus: float | None = None
+    temperature: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_tokens", 1), ("beam_size", 1), ("no_repeat_ngram", 0), ("length_penalty", 0)):
+            value = getattr(self, name)
+            if value < least:
+                raise InputError(f"{name} is {value}; it must be at least {least}")
+        if self.nucleus is not None and not 0 < self.nucleus <= 1:
+            raise InputError(f"nucleus is {self.nucleus}; it must be more than 0 and at most 1")
+        if self.nucleus is not None and self.beam_size > 1:
+            raise InputError(f"beam_size is {self.beam_size}; drawing from a nucleus needs a beam_size of 1")
+        if not self.temperature > 0:
+            raise InputError(f"temperature is {self.temperature}; it must be greater than 0")

@@ -1,0 +1,220 @@
+"""Writing texts token by token: greedy, beam and nucleus decoding for any decoder that keeps a cache.
+
+A decoder gives the logits of the next token for N rows at once and carries a state (its key-value cache) from token to
+token. What is written here knows nothing else of it, so the PyTorch module in training and the ONNX graphs in serving
+are decoded by the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from hbi_infer.options import Decoding
+
+State = TypeVar("State")
+Floats = npt.NDArray[np.floating]
+Ids = npt.NDArray[np.int64]
+
+
+class Decoder(Protocol[State]):
+    """What writes the next token. Rows are texts being written."""
+
+    def step(self, token_ids: Ids, state: State) -> tuple[Floats, State]:
+        """(N,) the last token of each row -> (N, A) logits of the next one, and the state behind it."""
+
+    def select(self, state: State, rows: Ids) -> State:
+        """The state of some rows, in any order and number."""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One text.
+
+    Attributes:
+        token_ids: Without start and end.
+        log_probability: Of all its tokens together, the end included if it was reached.
+        is_complete: Whether the end was reached before the limit.
+    """
+
+    token_ids: tuple[int, ...]
+    log_probability: float
+    is_complete: bool
+
+
+def generate(
+    decoder: Decoder[State],
+    logits: Floats,
+    state: State,
+    options: Decoding,
+    *,
+    end_id: int,
+    forbidden: Sequence[int] = (),
+) -> list[Generated]:
+    """Writes a text for each of N rows.
+
+    Args:
+        decoder: What gives the next logits.
+        logits: (N, A) of the first token.
+        state: Behind the start token.
+        options: How to choose tokens.
+        end_id: The token that ends a text.
+        forbidden: Tokens that are never written, such as the start.
+    """
+    if options.beam_size > 1:
+        return _Beams[State](options, end_id, forbidden).run(decoder, logits, state)
+    return _Singles[State](options, end_id, forbidden).run(decoder, logits, state)
+
+
+@dataclass
+class _Writer(Generic[State]):
+    options: Decoding
+    end_id: int
+    forbidden: Sequence[int]
+
+    def log_probabilities(self, logits: Floats, written: Sequence[Sequence[int]]) -> npt.NDArray[np.float64]:
+        """(N, A), -inf at tokens that may not follow."""
+        scores = logits.astype(np.float64)
+        scores[:, list(self.forbidden)] = -np.inf
+        size = self.options.no_repeat_ngram
+        for row, tokens in enumerate(written if size else ()):
+            scores[row, sorted(_would_repeat(tokens, size))] = -np.inf
+        return scores - _log_sum_exp(scores)
+
+
+def _log_sum_exp(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """(N, A) -> (N, 1)."""
+    largest = scores.max(axis=1, keepdims=True)
+    total: npt.NDArray[np.float64] = largest + np.log(np.exp(scores - largest).sum(axis=1, keepdims=True))
+    return total
+
+
+def _would_repeat(tokens: Sequence[int], size: int) -> set[int]:
+    """The tokens that would make a run of `size` tokens occur a second time."""
+    if len(tokens) < size:
+        return set()
+    tail = tuple(tokens[len(tokens) - size + 1 :])
+    return {tokens[i + size - 1] for i in range(len(tokens) - size + 1) if tuple(tokens[i : i + size - 1]) == tail}
+
+
+class _Singles(_Writer[State]):
+    """One text a row: the likeliest token each time, or one drawn from the nucleus."""
+
+    def run(self, decoder: Decoder[State], logits: Floats, state: State) -> list[Generated]:
+        rng = np.random.default_rng(self.options.seed)
+        written: list[list[int]] = [[] for _ in range(len(logits))]
+        sums, complete = np.zeros(len(logits)), np.zeros(len(logits), np.bool_)
+        rows = np.arange(len(logits))  # those that are not complete
+        for _ in range(self.options.max_tokens):
+            scores = self.log_probabilities(logits, [written[row] for row in rows])
+            chosen = self._choose(scores, rng)
+            sums[rows] += scores[np.arange(len(rows)), chosen]
+            ended = chosen == self.end_id
+            complete[rows[ended]] = True
+            for row, token in zip(rows[~ended], chosen[~ended], strict=True):
+                written[row].append(int(token))
+            if ended.all():
+                break
+            if ended.any():
+                state = decoder.select(state, np.flatnonzero(~ended))
+            rows = rows[~ended]
+            logits, state = decoder.step(chosen[~ended], state)
+        return [
+            Generated(tuple(tokens), float(total), bool(done))
+            for tokens, total, done in zip(written, sums, complete, strict=True)
+        ]
+
+    def _choose(self, scores: npt.NDArray[np.float64], rng: np.random.Generator) -> Ids:
+        if self.options.nucleus is None:
+            return scores.argmax(axis=1)
+        tempered = scores / self.options.temperature
+        probabilities = np.exp(tempered - _log_sum_exp(tempered))
+        order = np.argsort(-probabilities, axis=1, kind="stable")
+        ranked = np.take_along_axis(probabilities, order, axis=1)
+        # The fewest tokens that together reach the nucleus; always at least the first.
+        before = np.cumsum(ranked, axis=1) - ranked
+        ranked = np.where(before < self.options.nucleus, ranked, 0)
+        drawn = rng.random((len(ranked), 1)) * ranked.sum(axis=1, keepdims=True)
+        place = (np.cumsum(ranked, axis=1) < drawn).sum(axis=1, keepdims=True)
+        chosen: Ids = np.take_along_axis(order, place, axis=1)[:, 0]
+        return chosen
+
+
+@dataclass
+class _Candidates:
+    """The texts of one row: those being written, best first, and those that are complete."""
+
+    sums: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(1))
+    written: list[list[int]] = field(default_factory=lambda: [[]])
+    complete: list[tuple[float, Generated]] = field(default_factory=list)
+
+
+class _Beams(_Writer[State]):
+    """The likeliest text of a row that a search with a few candidates finds."""
+
+    def run(self, decoder: Decoder[State], logits: Floats, state: State) -> list[Generated]:
+        rows = [_Candidates() for _ in range(len(logits))]
+        active = list(range(len(rows)))
+        for _ in range(self.options.max_tokens):
+            parents: list[int] = []
+            tokens: list[int] = []
+            still: list[int] = []
+            offset = 0
+            for number in active:
+                row = rows[number]
+                size = len(row.written)
+                kept = self._advance(row, logits[offset : offset + size])
+                if row.written and not self._is_settled(row):
+                    still.append(number)
+                    parents += [offset + parent for parent in kept]
+                    tokens += [text[-1] for text in row.written]
+                offset += size
+            active = still
+            if not active:
+                break
+            logits, state = decoder.step(np.array(tokens), decoder.select(state, np.array(parents)))
+        return [self._best(row) for row in rows]
+
+    def _advance(self, row: _Candidates, logits: Floats) -> list[int]:
+        """One token more for each candidate of a row; gives the candidate that each of the new ones continues."""
+        scores = row.sums[:, None] + self.log_probabilities(logits, row.written)
+        size = self.options.beam_size
+        flat = np.argsort(-scores, axis=None, kind="stable")[: 2 * size]
+        parents: list[int] = []
+        written: list[list[int]] = []
+        sums: list[float] = []
+        for place in flat:
+            parent, token = divmod(int(place), scores.shape[1])
+            score = float(scores[parent, token])
+            if score == -np.inf:
+                continue
+            if token == self.end_id:
+                done = Generated(tuple(row.written[parent]), score, is_complete=True)
+                row.complete.append((self._rated(done), done))
+            elif len(written) < size:
+                parents.append(parent)
+                written.append([*row.written[parent], token])
+                sums.append(score)
+        row.written, row.sums = written, np.array(sums)
+        row.complete = sorted(row.complete, key=lambda pair: -pair[0])[:size]
+        return parents
+
+    def _rated(self, text: Generated) -> float:
+        """The log-probability divided by (length + 1) ^ penalty: a larger penalty favours longer texts."""
+        return text.log_probability / float((len(text.token_ids) + 1) ** self.options.length_penalty)
+
+    def _is_settled(self, row: _Candidates) -> bool:
+        """Whether as many texts are complete as there are candidates, and no candidate can become better."""
+        if len(row.complete) < self.options.beam_size:
+            return False
+        longest = self.options.max_tokens if self.options.length_penalty > 0 else len(row.written[0]) + 1
+        return float(row.sums.max()) / float(longest**self.options.length_penalty) <= row.complete[-1][0]
+
+    def _best(self, row: _Candidates) -> Generated:
+        if row.complete:
+            return row.complete[0][1]
+        return Generated(tuple(row.written[0]), float(row.sums[0]), is_complete=False)
