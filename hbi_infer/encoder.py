@@ -12,7 +12,7 @@ from hbi_infer.packed import TokenLayout
 
 if TYPE_CHECKING:
     from hbi_infer.bundle import Bundle
-    from hbi_infer.tokenizer import TokenBatch
+    from hbi_infer.tokenizer import TokenBatch, Tokenizer
     from hbi_infer.tokens import Levels
     from hbi_infer.video import Clip
 
@@ -30,6 +30,10 @@ class Encoder(Protocol):
     @property
     def rates(self) -> Mapping[str, float]:
         """Level name -> what its similarity is multiplied with in the score."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Cuts the texts."""
 
     def tokenize(self, texts: Sequence[str]) -> TokenBatch:
         """Token ids of B texts, and where each was cut."""

@@ -31,6 +31,7 @@ from hbi_infer.video_packets import READ_ERRORS, VideoPackets, filled_packets, i
 
 _MAX_BYTES = 4 * 2**30
 _NO_FRAME = "has no frame that can be decoded"
+_SAME_SECONDS = 1e-6
 
 
 def probe(path: Path) -> VideoInfo:
@@ -77,6 +78,36 @@ def decode(path: Path, sampling: FrameSampling, *, progress: Callable[[], None] 
     if not clips:
         return DecodedVideo(path, "failed", reason or _NO_FRAME, None, ())
     return DecodedVideo(path, "partial" if reason else "ok", reason, info, tuple(clips))
+
+
+def read_frames(path: Path, seconds: NDArray[np.float64], *, image_size: int) -> NDArray[np.uint8]:
+    """Decode again some frames that `decode` gave, at another size; no other frame is decoded but what they need.
+
+    Args:
+        path: The file.
+        seconds: (K,) their times, ascending.
+        image_size: H = W, in pixels.
+
+    Returns:
+        (K, H, W, 3) uint8, RGB.
+
+    Raises:
+        VideoError: The file cannot be read, or has no frames at these times any more.
+    """
+    try:
+        packets = scan(path, _nothing)
+        positions = np.searchsorted(packets.frame_times_seconds, seconds - _SAME_SECONDS)
+        positions = np.minimum(positions, len(packets.frame_times_seconds) - 1)
+        if not np.allclose(packets.frame_times_seconds[positions], seconds, rtol=0, atol=_SAME_SECONDS):
+            raise VideoError("is not the video that it was: its frames have other times")
+        reading = _Reading(path, packets, packets.frame_keys[positions])
+        scaler = FrameScaler(image_size)
+        pictures = {read.number: scaler.square(read.frame, pixel_aspect=read.pixel_aspect) for read in reading.frames()}
+        if len(pictures) < len(seconds):
+            raise VideoError(reading.damage or _NO_FRAME)
+        return np.stack([pictures[number] for number in range(len(seconds))])
+    except (VideoError, *READ_ERRORS) as error:
+        raise VideoError(f"{str(path)!r} {in_words(error)}") from error
 
 
 class _ReadFrame(NamedTuple):

@@ -18,7 +18,7 @@ from typing import Any
 
 import platformdirs
 
-from hbi_infer import retrieve
+from hbi_infer import explain, retrieve
 from hbi_infer.encoder import Encoder, token_layout
 from hbi_infer.errors import InputError
 from hbi_infer.similarity import CHUNK_CLIPS, ClipMatrix
@@ -68,6 +68,44 @@ class Index:
         path = Path(location) if location is not None else default_location(folder, sha256)
         identity = Identity(bundle_sha256=sha256, layout=token_layout(encoder), folder=folder)
         return cls(folder, encoder, SqliteStore(path, identity, rebuild=rebuild))
+
+    @classmethod
+    def open_for(
+        cls,
+        video: Path,
+        encoder: Encoder,
+        *,
+        folder: Path | str | None = None,
+        location: Path | str | None = None,
+    ) -> Index | None:
+        """Open the index that a video is looked up in; none is made.
+
+        Args:
+            video: The video.
+            encoder: The model.
+            folder: The index's folder; by default the nearest one above the video that has an index in the user's
+                cache folder.
+            location: Of the index's file, if `folder` is given and its index is not in the user's cache folder.
+
+        Returns:
+            None if no folder is given and none has an index.
+
+        Raises:
+            InputError: The folder has no index, or there is a location without a folder.
+            IndexStoreError: The index is of another model or folder, or damaged.
+        """
+        sha256 = encoder.bundle.sha256
+        if folder is not None:
+            path = Path(location) if location is not None else default_location(Path(folder).resolve(), sha256)
+            if not path.is_file():
+                raise InputError(f"{folder} has no index at {path}: make it with hbi-infer index, or name no folder")
+            return cls.open(folder, encoder, location=path)
+        if location is not None:
+            raise InputError(f"the index {location} is given without the folder that it is of: give both")
+        for parent in (video.parent.resolve() / video.name).parents:
+            if default_location(parent, sha256).is_file() and parent.is_dir():
+                return cls.open(parent, encoder)
+        return None
 
     def close(self) -> None:
         """Close the file; the index cannot be used afterwards."""
@@ -123,6 +161,10 @@ class Index:
     def like(self, video: Path | str, **options: Any) -> list[retrieve.Match]:
         """The clips most like a video; see `retrieve.like` for the options."""
         return retrieve.like(self, Path(video), **options)
+
+    def explain(self, video: Path | str, query: str, **options: Any) -> explain.Explanation:
+        """Why a video matches a query; see `explain.explain` for the options."""
+        return explain.explain(self.encoder, Path(video), query, index=self, **options)
 
     def failures(self) -> list[tuple[str, str]]:
         """Path and reason of every video that could not be indexed, in this update or an earlier one."""

@@ -22,8 +22,14 @@ from hbi_infer.errors import BundleError, InputError
 from hbi_infer.options import FrameSampling
 
 FORMAT_VERSION = 1
-TASK_GRAPHS = {"retrieve": ("video_encoder", "text_encoder")}
+TASK_GRAPHS = {
+    "retrieve": ("video_encoder", "text_encoder"),
+    "qa": ("video_encoder", "text_encoder", "answerer"),
+}
 """What each task that this version can do needs; a bundle may be able to do more."""
+ADDED_LATER = {"added_later": True}
+"""Marks a field that first bundles did not have: it is read as its default where it is missing, and is only written
+where it says something else, so that versions that do not know it can read the rest."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,7 @@ class BundleManifest:
         padded_partner: "ignore" leaves padded tokens out of the maxima of the similarity; "zero" counts each as a 0.
         logit_scale: What a score is multiplied with where a softmax over scores is taken.
         tasks: What the bundle can do, of `TASK_GRAPHS`.
+        answers: What the logits of the graph `answerer` stand for, in their order; none without the task "qa".
         tokenizer: Its file.
         graphs: Name -> graph.
         provenance: Where the model comes from.
@@ -104,6 +111,7 @@ class BundleManifest:
     padded_partner: Literal["ignore", "zero"]
     logit_scale: float
     tasks: tuple[str, ...]
+    answers: tuple[str, ...] = field(default=(), metadata=ADDED_LATER)
     tokenizer: TokenizerSpec
     graphs: Mapping[str, GraphSpec]
     provenance: Provenance
@@ -125,6 +133,19 @@ class BundleManifest:
             for graph in TASK_GRAPHS.get(task, ()):
                 if graph not in self.graphs:
                     raise BundleError(f"the task {task} needs the graph {graph}; there are only {sorted(self.graphs)}")
+        self._check_answers()
+
+    def _check_answers(self) -> None:
+        if not self.answers and "qa" not in self.tasks:
+            return
+        outputs = self.graphs["answerer"].outputs if "answerer" in self.graphs else ()
+        widths = [output.shape[-1] for output in outputs if output.name == "logits" and output.shape]
+        if widths != [len(self.answers)] or len(set(self.answers)) < len(self.answers):
+            found = f"gives {widths[0]} logits" if widths else "gives no logits"
+            raise BundleError(
+                f"there are {len(set(self.answers))} different answers of {len(self.answers)}, and the graph answerer "
+                f"{found}; each logit needs an answer of its own"
+            )
 
     def to_json(self) -> bytes:
         """The bytes of bundle.json; equal manifests give equal bytes."""
@@ -132,7 +153,11 @@ class BundleManifest:
 
     def to_document(self) -> dict[str, Any]:
         """What bundle.json holds."""
-        return {"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}
+        document = dataclasses.asdict(self)
+        for item in dataclasses.fields(self):
+            if "added_later" in item.metadata and document[item.name] == item.default:
+                del document[item.name]
+        return {"format_version": FORMAT_VERSION, **document}
 
     @classmethod
     def from_json(cls, content: bytes) -> BundleManifest:
@@ -193,7 +218,7 @@ def _parse_dataclass(kind: type[Any], value: Any, where: str) -> Any:
             near = difflib.get_close_matches(key, names, n=1)
             hint = f"the nearest known key is {near[0]}" if near else f"known are {', '.join(names)}"
             raise BundleError(f"unknown key {prefix}{key}; {hint}. A newer hbi-infer may know it")
-    if missing := [name for name in names if name not in value]:
+    if missing := [item.name for item in fields if item.name not in value and "added_later" not in item.metadata]:
         raise BundleError(f"{', '.join(prefix + name for name in missing)} is missing; export the bundle again")
     hints = typing.get_type_hints(kind)
-    return kind(**{name: _parse(hints[name], value[name], prefix + name) for name in names})
+    return kind(**{name: _parse(hints[name], value[name], prefix + name) for name in names if name in value})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +14,13 @@ import numpy.typing as npt
 from hbi_engines.engine import Arrays, Engine
 from hbi_engines.registry import check_device, open_engine
 from hbi_infer.bundle import Bundle, default_bundle_path
-from hbi_infer.errors import BundleError
+from hbi_infer.errors import BundleError, InputError
 from hbi_infer.similarity import similarity
 from hbi_infer.tokenizer import TokenBatch, Tokenizer
-from hbi_infer.tokens import Levels, LevelTokens
+from hbi_infer.tokens import Levels, LevelTokens, unit
 
 if TYPE_CHECKING:
+    from hbi_infer.explain import Explanation
     from hbi_infer.index import Index
     from hbi_infer.retrieve import Match
     from hbi_infer.update import IndexProgress
@@ -84,6 +86,33 @@ class HBI:
         """(Bt, Bv) float32: the score of every text (or clip) with every clip."""
         return similarity(text, video, self.rates, padded_partner=self.bundle.manifest.padded_partner)
 
+    def answer(self, text: Levels, video: Levels) -> npt.NDArray[np.float32]:
+        """(B, A) float32: a logit for each of `bundle.manifest.answers`, for B questions about B clips.
+
+        One question goes with any number of clips, and one clip with any number of questions.
+
+        Raises:
+            BundleError: The bundle cannot answer questions.
+            InputError: There are other numbers of questions and clips.
+        """
+        logits: npt.NDArray[np.float32] = self._answerer.run(_side_by_side(text, video))["logits"]
+        return logits
+
+    def interaction(self, text: Levels, video: Levels) -> dict[str, npt.NDArray[np.float32]]:
+        """Level name -> (B, T, V) float32: the exact Banzhaf interaction of the tokens of B texts and B clips.
+
+        One text goes with any number of clips, and one clip with any number of texts. Without a graph for it in the
+        bundle, NumPy computes it on the processor.
+
+        Raises:
+            InputError: There are other numbers of texts and clips.
+        """
+        pairs = _side_by_side(text, video)
+        if "interaction" in self.bundle.manifest.graphs:
+            made = self._interaction.run(pairs)
+            return {level: made[f"{level}_interaction"] for level in self.rates}
+        return {level: _numpy_interaction(pairs, level) for level in self.rates}
+
     def index(
         self,
         folder: Path | str,
@@ -126,6 +155,31 @@ class HBI:
         with self.index(videos, location=location) as index:
             return index.search(query, **options)
 
+    def explain(
+        self,
+        video: Path | str,
+        query: str,
+        *,
+        videos: Path | str | None = None,
+        location: Path | str | None = None,
+        **options: Any,
+    ) -> Explanation:
+        """Why a video matches a query: which words and frames are worth how much together.
+
+        Args:
+            video: Any video. One that is indexed is not decoded.
+            query: A sentence.
+            videos: The folder whose index to look in; by default the nearest one above the video that has one.
+            location: Of that index's file; by default in the user's cache folder.
+            options: See `hbi_infer.explain.explain`.
+        """
+        from hbi_infer.explain import explain
+        from hbi_infer.index import Index
+
+        index = Index.open_for(Path(video), self, folder=videos, location=location)
+        with index or nullcontext():
+            return explain(self, Path(video), query, index=index, **options)
+
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """Cuts the texts."""
@@ -133,15 +187,24 @@ class HBI:
 
     @cached_property
     def _text_encoder(self) -> Engine:
-        return self._open("text_encoder")
+        return self._open("text_encoder", {f"{level}_{part}" for level in self.rates for part in ("tokens", "weights")})
 
     @cached_property
     def _video_encoder(self) -> Engine:
-        return self._open("video_encoder")
+        return self._open(
+            "video_encoder", {f"{level}_{part}" for level in self.rates for part in ("tokens", "weights")}
+        )
 
-    def _open(self, name: str) -> Engine:
+    @cached_property
+    def _answerer(self) -> Engine:
+        return self._open("answerer", {"logits"})
+
+    @cached_property
+    def _interaction(self) -> Engine:
+        return self._open("interaction", {f"{level}_interaction" for level in self.rates})
+
+    def _open(self, name: str, wanted: set[str]) -> Engine:
         engine = open_engine(self.bundle.graph_bytes(name), self._device, self._threads)
-        wanted = {f"{level}_{part}" for level in self.rates for part in ("tokens", "weights")}
         if missing := sorted(wanted - {spec.name for spec in engine.outputs}):
             raise BundleError(f"the graph {name} of {self.bundle.path} has no {', '.join(missing)}: export it again")
         return engine
@@ -152,3 +215,27 @@ class HBI:
             level: LevelTokens(made[f"{level}_tokens"], made[f"{level}_weights"], made.get(f"{level}_slots"))
             for level in self.rates
         }
+
+
+def _side_by_side(text: Levels, video: Levels) -> dict[str, npt.NDArray[np.float32]]:
+    """What graphs on the tokens of pairs take; a single text or clip goes with each one of the other side."""
+    sizes = [len(next(iter(side.values()))) for side in (text, video)]
+    if len({*sizes} - {1}) > 1:
+        raise InputError(f"there are {sizes[0]} texts and {sizes[1]} clips; give as many of both, or one of either")
+    inputs = {}
+    for side, levels in (("text", text), ("video", video)):
+        for name, level in levels.items():
+            for part, array in (("tokens", level.tokens), ("weights", level.weights)):
+                single = array.astype(np.float32, copy=False)
+                inputs[f"{side}_{name}_{part}"] = single if len(single) == max(sizes) else single.repeat(max(sizes), 0)
+    return inputs
+
+
+def _numpy_interaction(pairs: Arrays, level: str) -> npt.NDArray[np.float32]:
+    from hbi_infer.banzhaf import banzhaf_interaction
+
+    text, video = (unit(pairs[f"{side}_{level}_tokens"]) for side in ("text", "video"))
+    weights = [pairs[f"{side}_{level}_weights"] for side in ("text", "video")]
+    masks = [part > 0 for part in weights]
+    exact: npt.NDArray[np.float32] = banzhaf_interaction(text @ video.transpose(0, 2, 1), *weights, *masks)
+    return exact

@@ -20,7 +20,7 @@ from hbi_infer.encoder import Encoder, encode_clips
 from hbi_infer.errors import InputError, VideoError
 from hbi_infer.similarity import ClipMatrix, best_cosines, similarity, top
 from hbi_infer.store import EVERYTHING, ClipIds, Filter, StoredClip
-from hbi_infer.tokens import Levels, pooled
+from hbi_infer.tokens import Levels, item, pooled
 
 if TYPE_CHECKING:
     from hbi_infer.index import Index
@@ -118,9 +118,9 @@ def search(
     Warns:
         QueryTruncatedWarning: A query is too long.
     """
-    text = _encode_texts(index.encoder, queries, "query")
+    text = encode_texts(index.encoder, queries, "query")
     finder = _Finder(index, where, top_k, all_clips, shortlist, exact_up_to)
-    return [finder.find([_item(text, row)]) for row in range(len(queries))]
+    return [finder.find([item(text, row)]) for row in range(len(queries))]
 
 
 def like(
@@ -154,8 +154,8 @@ def like(
     if len(own_ids):
         batches: Sequence[Levels] = [index.store.layout.unpack(records)]
     else:
-        batches = list(encode_clips(index.encoder, _decode(index.encoder, video)))
-    parts = [_item(levels, row) for levels in batches for row in range(_size(levels))]
+        batches = list(encode_clips(index.encoder, decode_clips(index.encoder, video)))
+    parts = [item(levels, row) for levels in batches for row in range(_size(levels))]
     return finder.find(parts, without=own_ids)
 
 
@@ -181,8 +181,8 @@ def rank_captions(
         raise InputError("there are no captions to rank: give at least one")
     if top_k is not None and top_k < 1:
         raise InputError(f"top_k is {top_k}; it must be at least 1")
-    text = _encode_texts(encoder, captions, "caption")
-    clips = _decode(encoder, video)
+    text = encode_texts(encoder, captions, "caption")
+    clips = decode_clips(encoder, video)
     partner = encoder.bundle.manifest.padded_partner
     # (captions, clips)
     scores = np.concatenate(
@@ -297,7 +297,7 @@ class _Finder:
         ids, records = store.fetch_tokens(np.array([clip.clip_id for clip, _, _ in chosen], np.int64))
         tokens = store.layout.unpack(records)
         frames = {
-            clip.clip_id: _best_frames(query[part], _item(tokens, int(row)), clip)
+            clip.clip_id: _best_frames(query[part], item(tokens, int(row)), clip)
             for clip, _, part in chosen
             for row in np.flatnonzero(ids == clip.clip_id)
         }
@@ -332,7 +332,7 @@ def _best_frames(query: Levels, tokens: Levels, clip: StoredClip) -> tuple[float
     return tuple(float(seconds) for seconds in clip.frame_seconds[best])
 
 
-def _encode_texts(encoder: Encoder, texts: Sequence[str], what: str) -> Levels:
+def encode_texts(encoder: Encoder, texts: Sequence[str], what: str) -> Levels:
     """Tokens of the texts; an empty one is refused, a truncated one warned of."""
     for text in texts:
         if not text.strip():
@@ -349,18 +349,18 @@ def _encode_texts(encoder: Encoder, texts: Sequence[str], what: str) -> Levels:
     return encoder.encode_text(texts)
 
 
-def _decode(encoder: Encoder, video: Path) -> tuple[Clip, ...]:
+def decode_clips(encoder: Encoder, video: Path) -> tuple[Clip, ...]:
+    """The clips of a video.
+
+    Raises:
+        VideoError: It cannot be decoded.
+    """
     from hbi_infer.video import decode
 
     decoded = decode(video, encoder.bundle.manifest.sampling)
     if decoded.status == "failed":
         raise VideoError(f"{video} {decoded.reason}: give a video that can be played")
     return decoded.clips
-
-
-def _item(levels: Levels, row: int) -> Levels:
-    """One item of a batch, as a batch of one."""
-    return {name: level[row : row + 1] for name, level in levels.items()}
 
 
 def _size(levels: Levels) -> int:

@@ -7,20 +7,27 @@ import io
 import json
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from hbi_infer.bundle import Bundle
+    from hbi_infer.explain import Explanation, LevelExplanation
     from hbi_infer.retrieve import CaptionMatch, Match
     from hbi_infer.update import IndexProgress, IndexReport
 
 Style = Literal["table", "tabs", "csv", "json"]
 """A table for people, tab-separated lines for cut and awk, comma-separated values under a header, or a document."""
+
+LABEL_WIDTH = 28
+STRONGEST_SHOWN = 3
+"""Of a map: letters in a line of a label; pairs of each level in the list."""
 
 CLOSED_PIPE = 141
 """Exit code when nobody reads stdout any more: what a shell reports for a command that a closed pipe ended."""
@@ -109,6 +116,102 @@ def show_captions(video: str, matches: Sequence[CaptionMatch], style: Style) -> 
         (str(m.rank), f"{m.score:.6f}", m.caption, f"{m.start_seconds:.3f}", f"{m.end_seconds:.3f}") for m in matches
     ]
     _emit_lines(("rank", "score", "caption", "start_seconds", "end_seconds"), lines, style)
+
+
+def show_explanation(explanation: Explanation, style: Style) -> None:
+    """Which words and frames are worth how much together."""
+    if style != "table":
+        lines = [
+            (level.name, word, " ".join(f"{each:.3f}" for each in seconds), f"{value:.6f}")
+            for level in explanation.levels
+            for word, values in zip(level.words, level.interaction.tolist(), strict=True)
+            for seconds, value in zip(level.frames, values, strict=True)
+        ]
+        _emit_lines(("level", "word", "frame_seconds", "interaction"), lines, style)
+        return
+    for level in explanation.levels:
+        _show_map(level, explanation.frame_seconds)
+    rows = [
+        (
+            level.name,
+            level.words[row],
+            _spans(level.frame_groups[column], explanation.frame_seconds),
+            f"{level.interaction[row, column]:.4f}",
+            f"{level.cosines[row, column]:.3f}",
+        )
+        for level in explanation.levels
+        for row, column in level.strongest(STRONGEST_SHOWN)
+    ]
+    _show_table("strongest pairs", ("level", "words", "seconds", "interaction", "cosine"), rows)
+    fidelities = [
+        (
+            name,
+            f"{fidelity.num_removed} of {fidelity.num_pairs}",
+            *(f"{order.drop:.0%}" for order in (fidelity.by_interaction, fidelity.by_magnitude, fidelity.by_cosine)),
+            f"{fidelity.at_random.drop:.1%} ± {fidelity.at_random.drop_error:.1%}",
+        )
+        for name, fidelity in explanation.fidelities()
+    ]
+    header = ("level", "pairs", "top interaction", "top magnitude", "top cosine", "at random")
+    _show_table("fidelity: share of the similarity lost without some pairs", header, fidelities)
+    span = f"{clock(explanation.start_seconds)}-{clock(explanation.end_seconds)}"
+    emit(
+        f"score {explanation.score:.3f}, clip {explanation.clip} of {explanation.num_clips} ({span}), "
+        f"tokens from the {explanation.source}\n"
+    )
+
+
+def _show_map(level: LevelExplanation, frame_seconds: Sequence[float]) -> None:
+    """A coloured cell for each pair, with its interaction in units that leave it two digits."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from hbi_infer.heat_scale import HeatScale
+
+    scale = HeatScale.of(level.interaction)
+    unit = f"{10**-scale.decimals:.{scale.decimals}f}"
+    labels = [textwrap.wrap(printable(word), LABEL_WIDTH) or [""] for word in level.words]
+    width = max(len(line) for lines in [["seconds"], *labels] for line in lines)
+    headers = [f" {_spans(group, frame_seconds)} " for group in level.frame_groups]
+    console = Console()
+    title = f"{level.name}: similarity {level.similarity:.3f}, rate {level.rate:g}; interaction in units of {unit}"
+    console.print(Text(title, "bold"))
+    for columns in _side_by_side(list(map(len, headers)), console.width - width - 1):
+        table = Table(box=None, pad_edge=False, padding=0)
+        table.add_column(f"{'seconds':>{width}} ", no_wrap=True)
+        for column in columns:
+            table.add_column(headers[column], justify="center", overflow="fold")
+        for row, lines in enumerate(labels):
+            values = [float(level.interaction[row, column]) for column in columns]
+            cells = [
+                Text(
+                    f"{round(value * 10**scale.decimals)}" + "\n" * (len(lines) - 1),
+                    f"{scale.ink(value)} on {scale.colour(value)}",
+                )
+                for value in values
+            ]
+            table.add_row(Text("\n".join(f"{line:>{width}} " for line in lines)), *cells)
+        console.print(table)
+        console.print()
+
+
+def _side_by_side(widths: Sequence[int], room: int) -> list[list[int]]:
+    """Columns in as many batches as it takes for each to have room, at least one column in each."""
+    batches: list[list[int]] = [[]]
+    for column, width in enumerate(widths):
+        if batches[-1] and sum(widths[other] for other in batches[-1]) + width > room:
+            batches.append([])
+        batches[-1].append(column)
+    return batches
+
+
+def _spans(places: Sequence[int], frame_seconds: Sequence[float]) -> str:
+    """Times of some frames, runs of neighbours as a span: 0.0-1.3, 3.0."""
+    runs = [[place for _, place in run] for _, run in groupby(enumerate(places), lambda pair: pair[1] - pair[0])]
+    return ", ".join(
+        f"{frame_seconds[run[0]]:.1f}" + (f"-{frame_seconds[run[-1]]:.1f}" if len(run) > 1 else "") for run in runs
+    )
 
 
 def show_update(report: IndexReport, num_clips: int, path: Path) -> None:

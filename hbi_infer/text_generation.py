@@ -130,7 +130,8 @@ class _Singles(_Writer[State]):
 
     def _choose(self, scores: npt.NDArray[np.float64], rng: np.random.Generator) -> Ids:
         if self.options.nucleus is None:
-            return scores.argmax(axis=1)
+            likeliest: Ids = scores.argmax(axis=1)
+            return likeliest
         tempered = scores / self.options.temperature
         probabilities = np.exp(tempered - _log_sum_exp(tempered))
         order = np.argsort(-probabilities, axis=1, kind="stable")

@@ -31,6 +31,7 @@ PAD_ID = 0
 """What fills the unused positions. CLIP pads with a real token ("!"), so only the mask tells padding."""
 
 END_OF_WORD = "</w>"
+PIECE_NAMES = {SOT: "[start]", EOT: "[end]"}
 
 # Runs of letters, single digits and runs of anything else but blanks; the ends of "it's" and "we'll" are words of their
 # own. Without regard to case, as published: the text is in lower case, but a long s (U+017F) counts as an s.
@@ -154,6 +155,17 @@ class Tokenizer:
             mask[row, : len(tokens)] = True
         return TokenBatch(ids, mask, tuple(truncation for _, truncation in encoded))
 
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        r"""What each token stands for, to be read by people.
+
+        A piece that does not end its word ends in "·"; bytes that are no letter by themselves are shown as \xf0.
+
+        >>> tokenizer = Tokenizer.from_json(clip_tokenizer_json())
+        >>> tokenizer.pieces(tokenizer.encode(["two wobblers"], max_words=32).ids[0].tolist())
+        ['[start]', 'two', 'wob·', 'blers', '[end]']
+        """
+        return [_piece(self._backend.id_to_token(token_id) or "") for token_id in ids]
+
     def _encode(self, text: str, num_kept: int) -> tuple[list[int], Truncation | None]:
         """Ids of one cleaned text with SOT and EOT around its first `num_kept` tokens, and where it was cut."""
         # One at a time: a batch starts threads, which a process that forks later (workers of a loader) must not have.
@@ -275,11 +287,27 @@ def _used_merges(merges: Sequence[Merge], corpus: Iterable[str]) -> list[Merge]:
     return [merge for merge in merges if merge in used]
 
 
-def _vocabulary(merges: Iterable[Merge]) -> dict[str, int]:
-    """Token -> id, in CLIP's order: byte symbols, the same at the end of a word, merged tokens, SOT, EOT."""
+def _byte_symbols() -> dict[str, int]:
+    """The character that stands for each byte in a token -> the byte, in CLIP's order."""
     # Bytes that print as themselves in Latin-1 come first; the others are moved past 255, in order.
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    symbols = [chr(byte) for byte in printable] + [chr(256 + i) for i in range(256 - len(printable))]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+def _piece(token: str) -> str:
+    """A token of the vocabulary as people read it."""
+    if token in PIECE_NAMES:
+        return PIECE_NAMES[token]
+    is_end = token.endswith(END_OF_WORD)
+    symbols = _byte_symbols()
+    text = bytes(symbols[symbol] for symbol in token.removesuffix(END_OF_WORD)).decode(errors="backslashreplace")
+    return text if is_end else f"{text}·"
+
+
+def _vocabulary(merges: Iterable[Merge]) -> dict[str, int]:
+    """Token -> id, in CLIP's order: byte symbols, the same at the end of a word, merged tokens, SOT, EOT."""
+    symbols = list(_byte_symbols())
     merged = [left + right for left, right in merges]
     tokens = [*symbols, *(symbol + END_OF_WORD for symbol in symbols), *merged, SOT, EOT]
     return {token: token_id for token_id, token in enumerate(tokens)}

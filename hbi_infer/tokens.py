@@ -47,6 +47,11 @@ Levels = Mapping[str, LevelTokens]
 """Level name -> its tokens, in the bundle's order of levels, all with the same B and D."""
 
 
+def item(levels: Levels, row: int) -> Levels:
+    """One item of a batch, as a batch of one."""
+    return {name: level[row : row + 1] for name, level in levels.items()}
+
+
 def unit(vectors: FloatArray) -> npt.NDArray[np.float32]:
     """Vectors scaled to length 1 along the last axis, as float32; a zero vector stays zero."""
     vectors = vectors.astype(np.float32, copy=False)

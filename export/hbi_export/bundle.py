@@ -7,19 +7,29 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 import hbi_infer
 from hbi_engines.engine import TensorSpec
 from hbi_engines.registry import open_engine
 from hbi_export.check import OutputCheck, check_graph
-from hbi_export.graphs import HALVED_FROM, OPSET, TracedGraph, trace_text_encoder, trace_video_encoder
+from hbi_export.graphs import (
+    HALVED_FROM,
+    OPSET,
+    TracedGraph,
+    trace_answerer,
+    trace_interaction,
+    trace_text_encoder,
+    trace_video_encoder,
+)
 from hbi_export.inputs import (
     caption_inputs,
     drawn_video_inputs,
     random_text_inputs,
+    random_token_inputs,
     random_video_inputs,
     video_inputs,
 )
@@ -28,19 +38,31 @@ from hbi_infer.errors import ExportError
 from hbi_infer.manifest import BundleManifest, GraphSpec, LevelSpec, Provenance, TokenizerSpec
 from hbi_infer.options import FrameSampling
 from hbi_infer.tokenizer import Tokenizer, clip_tokenizer_json, clip_tokenizer_json_from_folder
+from hbi_training.answer_head import AnswerHead
 from hbi_training.checkpoint import Checkpoint, Model
 from hbi_training.clip_encoders import load_clip
 from hbi_training.mean_pooled_clip import MeanPooledCLIP, MeanPooledConfig
+from hbi_training.model import HBI
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def export_bundle(
-    checkpoint: Checkpoint, folder: Path, *, half_weights: bool = False, samples: Path | None = None
+    checkpoint: Checkpoint,
+    folder: Path,
+    *,
+    answer_head: AnswerHead | None = None,
+    answers: tuple[str, ...] = (),
+    half_weights: bool = False,
+    samples: Path | None = None,
 ) -> list[OutputCheck]:
-    """Traces a checkpoint's encoders, checks them and writes a bundle.
+    """Traces a checkpoint's parts, checks them and writes a bundle.
 
     Args:
         checkpoint: What to export.
         folder: The bundle.
+        answer_head: Trained on the model's tokens: the bundle can then answer questions.
+        answers: In the order of the head's logits.
         half_weights: Store weights as float16; the checks are against a model with the same rounded weights.
         samples: A folder of videos to check the video encoder on besides.
 
@@ -50,8 +72,6 @@ def export_bundle(
     model = rounded(checkpoint.model) if half_weights else checkpoint.model
     config, tokenizer = model.config, checkpoint.tokenizer
     first_level = next(iter(model.level_rates))
-    video = trace_video_encoder(model, half_weights=half_weights)
-    text = trace_text_encoder(model, half_weights=half_weights)
     video_sets = {"random": random_video_inputs(config.sampling), "drawn": drawn_video_inputs(config.sampling)}
     if samples is not None:
         video_sets["sample"] = video_inputs(samples, config.sampling)
@@ -59,16 +79,27 @@ def export_bundle(
         "random": random_text_inputs(tokenizer.vocabulary_size, config.max_words),
         "caption": caption_inputs(tokenizer, config.max_words),
     }
-    checks = check_graph("video_encoder", video, video_sets, first_level)
-    checks += check_graph("text_encoder", text, text_sets, first_level)
-    graphs = {"video_encoder": video, "text_encoder": text}
-    manifest = build_manifest(checkpoint, model, graphs, "float16 weights" if half_weights else "float32")
+    graphs = {
+        "video_encoder": trace_video_encoder(model, half_weights=half_weights),
+        "text_encoder": trace_text_encoder(model, half_weights=half_weights),
+    }
+    checks = check_graph("video_encoder", graphs["video_encoder"], video_sets, first_level)
+    checks += check_graph("text_encoder", graphs["text_encoder"], text_sets, first_level)
+    if isinstance(model, HBI):
+        graphs["interaction"] = trace_interaction(model.config)
+        token_sets = {"random": random_token_inputs(model.config)}
+        checks += check_graph("interaction", graphs["interaction"], token_sets)
+        if answer_head is not None:
+            head = rounded(answer_head) if half_weights else answer_head
+            graphs["answerer"] = trace_answerer(head, model.config, half_weights=half_weights)
+            checks += check_graph("answerer", graphs["answerer"], token_sets)
+    manifest = build_manifest(checkpoint, model, graphs, "float16 weights" if half_weights else "float32", answers)
     contents = {name: graph.content for name, graph in graphs.items()}
     write_bundle(folder, manifest, contents, checkpoint.tokenizer_json)
     return checks
 
 
-def rounded(model: Model) -> Model:
+def rounded(model: Module) -> Module:
     """A copy whose large weights have been through float16."""
     model = copy.deepcopy(model)
     with torch.no_grad():
@@ -79,7 +110,11 @@ def rounded(model: Model) -> Model:
 
 
 def build_manifest(
-    checkpoint: Checkpoint, model: Model, graphs: dict[str, TracedGraph], precision: str
+    checkpoint: Checkpoint,
+    model: Model,
+    graphs: dict[str, TracedGraph],
+    precision: str,
+    answers: tuple[str, ...] = (),
 ) -> BundleManifest:
     """Everything that bundle.json says; `write_bundle` fills the hashes in."""
     specs = {}
@@ -108,7 +143,8 @@ def build_manifest(
         ),
         padded_partner=getattr(model.config, "padded_partner", "ignore"),
         logit_scale=math.exp(model.logit_scale.item()),
-        tasks=("retrieve",),
+        tasks=("retrieve", "qa") if answers else ("retrieve",),
+        answers=answers,
         tokenizer=TokenizerSpec(),
         graphs=specs,
         provenance=Provenance(

@@ -28,7 +28,7 @@ class OutputCheck:
         inputs: Which inputs.
         output: Its name.
         largest_difference: Divided by the largest value of the eager output.
-        cosine: The smallest of any item.
+        cosine: The smallest of any item; 1 where nothing differs.
         items: B.
         items_beyond: Items with a difference beyond `TOLERANCE`.
     """
@@ -42,14 +42,16 @@ class OutputCheck:
     items_beyond: int
 
 
-def check_graph(name: str, graph: TracedGraph, input_sets: Mapping[str, Arrays], first_level: str) -> list[OutputCheck]:
+def check_graph(
+    name: str, graph: TracedGraph, input_sets: Mapping[str, Arrays], first_level: str = ""
+) -> list[OutputCheck]:
     """Runs a graph in ONNX Runtime and its module in PyTorch.
 
     Args:
         name: Of the graph.
         graph: What was traced.
         input_sets: What to run it on.
-        first_level: The level that no merging stands before: there, no item may differ.
+        first_level: The level that no merging stands before: there, no item may differ. "" if nothing is merged at all.
 
     Raises:
         ExportError: A graph differs from its module beyond the tolerance.
@@ -81,5 +83,5 @@ def compare(
     # An item that is not a number is beyond every tolerance.
     beyond = int(np.sum(~(difference <= TOLERANCE)))
     lengths = np.linalg.norm(got, axis=1) * np.linalg.norm(want, axis=1)
-    cosine = (got * want).sum(axis=1) / np.maximum(lengths, 1e-12)
+    cosine = np.where((got == want).all(axis=1), 1.0, (got * want).sum(axis=1) / np.maximum(lengths, 1e-12))
     return OutputCheck(graph, inputs, output, float(difference.max()), float(cosine.min()), len(got), beyond)

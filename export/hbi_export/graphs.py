@@ -1,19 +1,24 @@
-"""The encoders of a model as ONNX graphs."""
+"""A model's parts as ONNX graphs: its encoders, and what works on the tokens that they give."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
+import torch.nn.functional as F
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.export import Dim
 
+from hbi_export.interaction_op import TRANSLATIONS, add_function, banzhaf_interaction
+from hbi_training.answer_head import AnswerHead
 from hbi_training.checkpoint import Model
+from hbi_training.config import LEVELS, HBIConfig
 from hbi_training.token_interaction import Tokens
 
 OPSET = 20
@@ -28,13 +33,9 @@ class VideoEncoderGraph(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, frames: Tensor, frame_mask: Tensor) -> tuple[Tensor, ...]:
-        """Level by level: (B, V, D) and (B, V), float32, and the slots of the level below, int64."""
-        return flat(self.encode(frames, frame_mask))
-
-    def encode(self, frames: Tensor, frame_mask: Tensor) -> dict[str, Tokens]:
-        """The same, by name."""
-        return self.model.encode_video(frames, frame_mask)
+    def forward(self, frames: Tensor, frame_mask: Tensor) -> dict[str, Tensor]:
+        """What `named` gives of the clips' tokens."""
+        return named(self.model.encode_video(frames, frame_mask))
 
 
 class TextEncoderGraph(nn.Module):
@@ -43,30 +44,81 @@ class TextEncoderGraph(nn.Module):
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model
+        # The released merging makes tokens of padding too, as many as the longest text asks for.
+        self.pads = getattr(model.config, "merging", "masked") == "released"
 
-    def forward(self, token_ids: Tensor, token_mask: Tensor) -> tuple[Tensor, ...]:
-        """Level by level: (B, T', D) and (B, T'), float32, and the slots of the level below, int64."""
-        return flat(self.encode(token_ids, token_mask))
-
-    def encode(self, token_ids: Tensor, token_mask: Tensor) -> dict[str, Tokens]:
-        """The same, by name."""
-        return self.model.encode_text(token_ids, token_mask)
-
-
-def flat(levels: dict[str, Tokens]) -> tuple[Tensor, ...]:
-    """Tokens, weights and slots of the levels in a row; masks go without saying, for padding has weight 0."""
-    parts: list[Tensor] = []
-    for tokens, weights, _, slots in levels.values():
-        parts += [tokens.float(), weights.float()] + ([] if slots is None else [slots])
-    return tuple(parts)
+    def forward(self, token_ids: Tensor, token_mask: Tensor) -> dict[str, Tensor]:
+        """What `named` gives of the texts' tokens."""
+        if self.pads:
+            length = self.model.config.max_words
+            token_ids, token_mask = (F.pad(part, (0, length))[:, :length] for part in (token_ids, token_mask))
+        return named(self.model.encode_text(token_ids, token_mask))
 
 
-def output_names(levels: dict[str, Tokens]) -> tuple[str, ...]:
-    """The names of what `flat` gives."""
-    names: list[str] = []
-    for level, tokens in levels.items():
-        names += [f"{level}_tokens", f"{level}_weights"] + ([] if tokens.slots is None else [f"{level}_slots"])
-    return tuple(names)
+def named(levels: Mapping[str, Tokens]) -> dict[str, Tensor]:
+    """Tokens (B, N, D) and weights (B, N), float32, and the slots of the level below, int64, of each level.
+
+    Masks go without saying: a weight is 0 at padding and nowhere else, even where the softmax underflowed.
+    """
+    parts: dict[str, Tensor] = {}
+    for level, (tokens, weights, mask, slots) in levels.items():
+        weights = weights.float()
+        parts[f"{level}_tokens"] = tokens.float()
+        parts[f"{level}_weights"] = torch.where(mask, weights.clamp_min(torch.finfo(weights.dtype).tiny), 0.0)
+        if slots is not None:
+            parts[f"{level}_slots"] = slots
+    return parts
+
+
+class TokenGraph(nn.Module):
+    """What a graph on the tokens of B texts and B videos has in common: their names, and the order they come in.
+
+    Args:
+        levels: Names of the levels.
+    """
+
+    def __init__(self, levels: tuple[str, ...]) -> None:
+        super().__init__()
+        self.input_names = tuple(
+            f"{side}_{level}_{part}" for side in ("text", "video") for level in levels for part in ("tokens", "weights")
+        )
+        self.levels = levels
+
+    def sides(self, inputs: tuple[Tensor, ...]) -> tuple[dict[str, Tokens], dict[str, Tokens]]:
+        """The levels of the texts and of the videos."""
+        pairs = [
+            Tokens(tokens, weights, weights > 0) for tokens, weights in zip(inputs[::2], inputs[1::2], strict=True)
+        ]
+        size = len(self.levels)
+        return dict(zip(self.levels, pairs[:size], strict=True)), dict(zip(self.levels, pairs[size:], strict=True))
+
+
+class AnswererGraph(TokenGraph):
+    """Tokens and weights of B questions and B videos -> logits (B, A) of the answers."""
+
+    def __init__(self, head: AnswerHead) -> None:
+        super().__init__(tuple(head.levels))
+        self.head = head
+
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """In the order of `input_names`."""
+        return {"logits": self.head.combine(self.head(*self.sides(inputs)))}
+
+
+class InteractionGraph(TokenGraph):
+    """Tokens and weights of B texts and B videos -> the exact Banzhaf interaction (B, T, V) at each level."""
+
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """In the order of `input_names`."""
+        texts, videos = self.sides(inputs)
+        found = {}
+        for level, text in texts.items():
+            video = videos[level]
+            cosines = F.normalize(text.tokens, dim=-1) @ F.normalize(video.tokens, dim=-1).mT
+            found[f"{level}_interaction"] = banzhaf_interaction(
+                cosines, text.weights, video.weights, text.mask, video.mask
+            )
+        return found
 
 
 @dataclass(frozen=True)
@@ -89,7 +141,7 @@ class TracedGraph:
         """What the module itself computes for the graph's inputs."""
         with torch.inference_mode():
             results = self.module(*(torch.from_numpy(inputs[name]) for name in self.input_names))
-        return {name: result.numpy() for name, result in zip(self.output_names, results, strict=True)}
+        return {name: result.numpy() for name, result in results.items()}
 
 
 def trace_video_encoder(model: Model, *, half_weights: bool = False) -> TracedGraph:
@@ -103,30 +155,55 @@ def trace_video_encoder(model: Model, *, half_weights: bool = False) -> TracedGr
     size = sampling.image_size
     frames = torch.zeros(2, sampling.max_frames, size, size, 3, dtype=torch.uint8)
     mask = torch.ones(2, sampling.max_frames, dtype=torch.bool)
-    batch = Dim("batch", min=1, max=4096)
-    shapes = {"frames": {0: batch}, "frame_mask": {0: batch}}
-    return _trace(VideoEncoderGraph(model), {"frames": frames, "frame_mask": mask}, shapes, half_weights)
+    inputs = {"frames": frames, "frame_mask": mask}
+    return trace(VideoEncoderGraph(model), inputs, {}, half_weights)
 
 
 def trace_text_encoder(model: Model, *, half_weights: bool = False) -> TracedGraph:
     """Traces `encode_text` with a dynamic batch and a dynamic length of text, at most the model's `max_words`."""
     ids = torch.ones(2, 8, dtype=torch.int64)
     mask = torch.ones(2, 8, dtype=torch.bool)
-    batch = Dim("batch", min=1, max=4096)
     length = Dim("text_length", min=2, max=model.config.max_words)
-    shapes = {"token_ids": {0: batch, 1: length}, "token_mask": {0: batch, 1: length}}
-    return _trace(TextEncoderGraph(model), {"token_ids": ids, "token_mask": mask}, shapes, half_weights)
+    return trace(
+        TextEncoderGraph(model),
+        {"token_ids": ids, "token_mask": mask},
+        {"token_ids": length, "token_mask": length},
+        half_weights,
+    )
 
 
-def _trace(
-    module: VideoEncoderGraph | TextEncoderGraph,
-    inputs: dict[str, Tensor],
-    dynamic_shapes: dict[str, dict[int, Dim]],
-    half_weights: bool,
+def trace_answerer(head: AnswerHead, config: HBIConfig, *, half_weights: bool = False) -> TracedGraph:
+    """Traces an answer head for the tokens of a model, with a dynamic batch and a dynamic length of question."""
+    return _trace_on_tokens(AnswererGraph(head), config, half_weights)
+
+
+def trace_interaction(config: HBIConfig) -> TracedGraph:
+    """Traces the interaction for the tokens of a model, with a dynamic batch and a dynamic length of text."""
+    return _trace_on_tokens(InteractionGraph(LEVELS), config, half_weights=False)
+
+
+def _trace_on_tokens(graph: TokenGraph, config: HBIConfig, half_weights: bool) -> TracedGraph:
+    """Only the first level of a text has a dynamic length, and not where the released merging needs all of it."""
+    sizes = {"text": config.text_token_counts, "video": config.video_token_counts}
+    inputs = {}
+    for name in graph.input_names:
+        side, level, part = name.split("_")
+        size = (2, sizes[side][LEVELS.index(level)])
+        inputs[name] = torch.ones(*size, config.width) if part == "tokens" else torch.ones(size)
+    length = Dim("text_length", min=2, max=config.max_words)
+    dynamic = [] if config.merging == "released" else graph.input_names[:2]
+    return trace(graph, inputs, dict.fromkeys(dynamic, length), half_weights)
+
+
+def trace(
+    module: nn.Module, inputs: dict[str, Tensor], lengths: Mapping[str, Dim], half_weights: bool = False
 ) -> TracedGraph:
+    """Traces a module of named outputs; the batch of every input is dynamic, and the length of those in `lengths`."""
     module.eval()
+    batch = Dim("batch", min=1, max=4096)
+    shapes = tuple({0: batch, 1: lengths[name]} if name in lengths else {0: batch} for name in inputs)
     with torch.no_grad():
-        outputs = output_names(module.encode(*inputs.values()))
+        outputs = tuple(module(*inputs.values()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own deprecations
         program = torch.onnx.export(
@@ -136,16 +213,21 @@ def _trace(
             opset_version=OPSET,
             input_names=list(inputs),
             output_names=list(outputs),
-            dynamic_shapes=dynamic_shapes,
+            dynamic_shapes=(shapes,) if isinstance(module, TokenGraph) else shapes,  # *inputs are one argument
+            custom_translation_table=TRANSLATIONS,
             verbose=False,
         )
     assert program is not None
     proto = program.model_proto
+    del program  # weights are large: no copy is kept longer than it must be
     strip_notes(proto)
+    add_function(proto)
     if half_weights:
         store_weights_as_half(proto)
-    onnx.checker.check_model(proto, full_check=True)
-    return TracedGraph(module, proto.SerializeToString(deterministic=True), tuple(inputs), outputs)
+    content = proto.SerializeToString(deterministic=True)
+    del proto
+    onnx.checker.check_model(content, full_check=True)
+    return TracedGraph(module, content, tuple(inputs), outputs)
 
 
 def strip_notes(proto: onnx.ModelProto) -> None:

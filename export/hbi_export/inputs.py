@@ -13,6 +13,7 @@ from hbi_infer.frame_sampling import spread
 from hbi_infer.options import FrameSampling
 from hbi_infer.tokenizer import Tokenizer
 from hbi_infer.video import decode_many, find_videos
+from hbi_training.config import LEVELS, HBIConfig
 from hbi_training.data.shapes import captions, render, scenes
 from hbi_training.data.shapes.scene import CLIP_SECONDS
 
@@ -34,6 +35,21 @@ def random_text_inputs(vocabulary_size: int, max_words: int) -> Arrays:
     lengths = np.linspace(2, max_words, NUM_RANDOM).astype(int)
     ids = rng.integers(0, vocabulary_size, (NUM_RANDOM, max_words))
     return {"token_ids": ids, "token_mask": np.arange(max_words) < lengths[:, None]}
+
+
+def random_token_inputs(config: HBIConfig) -> Arrays:
+    """Tokens and weights of texts and videos at every level, with one token to all of them real."""
+    rng = np.random.default_rng(0)
+    inputs: Arrays = {}
+    for side, counts in (("text", config.text_token_counts), ("video", config.video_token_counts)):
+        for level, count in zip(LEVELS, counts, strict=True):
+            # A direction in common, so that cosines are of both signs and all sizes.
+            tokens = rng.normal(size=(NUM_RANDOM, count, config.width)) + rng.normal(size=config.width)
+            real = np.arange(count) < np.linspace(1, count, NUM_RANDOM).astype(int)[:, None]
+            weights = np.exp(2.0 * rng.normal(size=real.shape)) * real
+            inputs[f"{side}_{level}_tokens"] = tokens.astype(np.float32)
+            inputs[f"{side}_{level}_weights"] = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+    return inputs
 
 
 def drawn_video_inputs(sampling: FrameSampling) -> Arrays:

@@ -30,7 +30,7 @@ class Prefix:
         return 2 * np.random.default_rng([self.seed, *prefix]).standard_normal(NUM_TOKENS)
 
     def start(self, rows: int) -> tuple[npt.NDArray[np.float64], Prefixes]:
-        prefixes = [(row,) for row in range(rows)]  # each row is another text
+        prefixes: Prefixes = [(row,) for row in range(rows)]  # each row is another text
         return np.stack([self.logits(prefix) for prefix in prefixes]), prefixes
 
     def step(self, token_ids: npt.NDArray[np.int64], state: Prefixes) -> tuple[npt.NDArray[np.float64], Prefixes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,36 +14,15 @@ from hbi_training.model import HBI
 from hbi_training.temporal_transformer import TemporalTransformer
 from hbi_training.token_interaction import Tokens, TokenWeights, cross_similarity, token_similarities
 from hbi_training.token_merge import MergeAttention, TokenMerge, dpc_knn
-from hbi_training.upstream import convert_state_dict, released_config
-
-GOLDEN = Path(__file__).parent.parent / "golden"
-OF_THE_LARGEST = 1e-4  # float32 against float32, another order of sums
-Arrays = dict[str, np.ndarray]
-
-
-def golden(name: str, prefix: str = "") -> Arrays:
-    with np.load(GOLDEN / name, allow_pickle=False) as arrays:
-        return {k.removeprefix(prefix): arrays[k] for k in arrays.files if k.startswith(prefix)}
-
-
-def tensors(arrays: Arrays, prefix: str = "w.") -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): torch.from_numpy(v) for k, v in arrays.items() if k.startswith(prefix)}
-
-
-def assert_close(actual: Tensor, expected: np.ndarray, where: Tensor | np.ndarray | None = None) -> None:
-    got, want = actual.detach().numpy(), np.asarray(expected, np.float32)
-    if where is not None:
-        keep = np.asarray(where, bool)
-        got, want = got[keep], want[keep]
-    assert got.shape == want.shape
-    assert np.isfinite(got).all()
-    np.testing.assert_allclose(got, want, rtol=0, atol=OF_THE_LARGEST * max(np.abs(want).max(), 1e-6))
+from hbi_training.upstream import check_layout, convert_state_dict, load_released, released_config, released_key
+from tests.golden import Arrays, assert_close, golden, tensors
 
 
 def load_part(module: nn.Module, prefix: str, weights: dict[str, Tensor]) -> nn.Module:
     """Loads the tensors below `prefix` of converted weights, all of them and no others."""
-    part = {k.removeprefix(prefix): v for k, v in convert_state_dict(weights).items() if k.startswith(prefix)}
-    module.load_state_dict(part, strict=True)
+    keys = [prefix + key for key in module.state_dict()]
+    assert {released_key(key) for key in keys} == set(weights)
+    module.load_state_dict({k.removeprefix(prefix): v for k, v in convert_state_dict(weights, keys).items()})
     return module.eval()
 
 
@@ -66,12 +45,8 @@ def test_token_merge(case: str) -> None:
     x = torch.from_numpy(g["x"])
     mask = torch.from_numpy(g["mask"]).bool() if "mask" in g else torch.ones(x.shape[:2], dtype=torch.bool)
     merge = TokenMerge(width=x.shape[-1], max_tokens=x.shape[1], ratio=float(g["ratio"]), heads=8, merging="released")
-    weights = convert_state_dict({f"t_ctm0.{k}": v for k, v in tensors(g).items()})
-    missing = merge.load_state_dict(
-        {k.removeprefix("text_hierarchy.merges.action."): v for k, v in weights.items()}, strict=False
-    )
-    assert all(key.startswith("attention.") for key in missing.missing_keys)
-    assert not missing.unexpected_keys
+    parts = nn.ModuleDict({name: getattr(merge, name) for name in ("convolution", "norm", "score")})
+    load_part(parts, "text_hierarchy.merges.action.", {f"t_ctm0.{k}": v for k, v in tensors(g).items()})
     normed, score = merge.score_tokens(x, mask)
     assert_close(normed, g["normed"])
     assert_close(score[:, :, None], g["token_score"], where=mask[:, :, None])
@@ -128,7 +103,7 @@ def test_weighted_token_wise_interaction(level: str, number: str) -> None:
     assert_close(sim.T, g[f"wti.{level}.sim_T"])
 
 
-def clip_config(g: Arrays) -> dict[str, object]:
+def clip_config(g: Arrays) -> dict[str, Any]:
     heads, projection = int(g["heads"]), g["cls"].shape[1]
     text: dict[str, int] = {"hidden_size": 64, "vocab_size": 90, "intermediate_size": 256}
     text |= {"num_hidden_layers": 1, "num_attention_heads": 1}
@@ -164,9 +139,10 @@ def test_clip_visual() -> None:
 def released_model(max_words: int) -> HBI:
     weights = tensors(golden("retrieval_tiny_weights.npz"), "")
     model = HBI(released_config(weights, max_words=max_words)).eval()
-    result = model.load_state_dict(convert_state_dict(weights), strict=False)
-    assert not result.missing_keys
-    assert all(key.startswith("banzhaf") for key in result.unexpected_keys), result.unexpected_keys
+    layout = check_layout(weights, model.state_dict())
+    assert (layout.missing, layout.misshapen, layout.unknown) == ((), (), ())
+    assert all(name.startswith("banzhaf") for name in layout.unused), layout.unused
+    load_released(model, weights)
     return model
 
 

@@ -141,6 +141,8 @@ class _Reader:
 
 def _since_mark(stack: list[Any]) -> list[Any]:
     """Takes what lies above the last mark, and the mark, off the stack."""
+    if _MARK not in stack:
+        raise ValueError("its pickle ends a list that it did not begin")
     place = len(stack) - 1 - stack[::-1].index(_MARK)
     items = stack[place + 1 :]
     del stack[place:]

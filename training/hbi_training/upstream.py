@@ -211,6 +211,8 @@ def released_config(
             "num_hidden_layers": _num_layers(released, "clip.transformer"),
             "num_attention_heads": max(text_width // 64, 1),
             "max_position_embeddings": len(released["clip.positional_embedding"]),
+            "bos_token_id": vocabulary - 2,
+            "eos_token_id": vocabulary - 1,
         },
         "vision_config": {
             "hidden_size": vision_width,
