@@ -82,6 +82,7 @@ ACTIVITYNET: Files = {
     "videos/ehGHCYKzyZ8.mkv": None,
     "videos/v_uqiMw7tQ1Cc.mp4": None,
 }
+A_CLIP = {"video": "a.mp4", "captions": ["a"]}
 DIDEMO_NAMES = ("54322086@N00_2408598493_274c77d26a.avi", "12090392@N02_13482799053_87ef417396.mov")
 
 
@@ -256,6 +257,17 @@ def test_videos_elsewhere(tmp_path: Path) -> None:
     ]
 
 
+def test_questions_of_a_manifest(tmp_path: Path) -> None:
+    asked = [
+        {"question": "what colour is it?", "answer": "red", "type": "colour"},
+        {"question": " How many? ", "answer": "2"},
+    ]
+    line = {"video": "a.mp4", "captions": ["a"], "questions": asked}
+    write(tmp_path, {"val.jsonl": lines(line), "a.mp4": None})
+    (record,) = load_records("manifest", tmp_path, "val")
+    assert record.questions == (("what colour is it?", "red", "colour"), ("How many?", "2", "how"))
+
+
 @pytest.mark.parametrize(
     ("name", "files", "gone", "message"),
     [
@@ -339,6 +351,13 @@ HOSTILE = [
     ("didemo", {"test_data.json": [{"video": 3, "description": "a"}]}, "'video' is 3; it must be a text"),
     ("lsmdc", {"LSMDC16_challenge_1000_publictect.csv": "a\tb\n"}, "line 1: 2 fields between tabs; there must be 6"),
     ("manifest", {"test.jsonl": lines({"captions": ["a"]})}, "line 1: no 'video'"),
+    ("manifest", {"test.jsonl": lines({**A_CLIP, "questions": "what?"})}, "'questions' is 'what.'; it must be"),
+    ("manifest", {"test.jsonl": lines({**A_CLIP, "questions": [{"question": "a?"}]})}, "line 1: no 'answer'"),
+    (
+        "manifest",
+        {"test.jsonl": lines({**A_CLIP, "questions": [{"question": " ", "answer": "b"}]})},
+        "line 1: a question or its answer is blank",
+    ),
     ("manifest", {"test.jsonl": lines({"video": "a.mp4"})}, "line 1: no 'captions'"),
     ("manifest", {"test.jsonl": lines({"video": "a", "captions": ["a"], "end_second": 1})}, "mean end_seconds?"),
     ("manifest", {"test.jsonl": lines({"video": "a", "captions": ["a"], "end_seconds": True})}, "number of seconds"),

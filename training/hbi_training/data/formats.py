@@ -16,7 +16,8 @@
 Videos may lie anywhere below the folder. A manifest has one JSON object a line, its video relative to the folder:
 
     {"video": "videos/a.mp4", "captions": ["a red circle moves left"], "end_seconds": 4.5,
-     "hard_negatives": ["a red circle moves right"], "questions": [...]}
+     "hard_negatives": ["a red circle moves right"],
+     "questions": [{"question": "what colour is the circle?", "answer": "red", "type": "colour"}]}
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ import difflib
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from hbi_infer.errors import DataError
 from hbi_training.data.annotation_files import field, parse_json, read_csv, read_json, read_lines, seconds
 from hbi_training.data.records import (
     Annotation,
+    Question,
     VideoRecord,
     checked_name,
     checked_texts,
@@ -207,9 +210,28 @@ def manifest_records(folder: Path, split: str, videos: Path) -> list[VideoRecord
             raise DataError(f"{where}: end_seconds is 0; it must be greater, or left out for the whole video")
         captions = checked_texts(field(entry, "captions", list, where), where)
         negatives = field(entry, "hard_negatives", list, where) if entry.get("hard_negatives") else []
-        record = VideoRecord(videos / relative, captions, end, checked_texts(negatives, where) if negatives else ())
+        record = VideoRecord(
+            videos / relative,
+            captions,
+            end,
+            checked_texts(negatives, where) if negatives else (),
+            _questions(entry, where),
+        )
         found.append((video, record if is_file(record.video) else None))
     return without_missing(found, videos, f"manifest {path}")
+
+
+def _questions(entry: Any, where: str) -> tuple[Question, ...]:
+    """The questions of a manifest's line; their type may be left out, and is then the question's first word."""
+    asked = field(entry, "questions", list, where) if entry.get("questions") else []
+    questions = []
+    for item in asked:
+        question, answer = (field(item, key, str, where).strip() for key in ("question", "answer"))
+        if not question or not answer:
+            raise DataError(f"{where}: a question or its answer is blank")
+        kind = field(item, "type", str, where) if "type" in item else question.split()[0].lower()
+        questions.append(Question(question, answer, kind))
+    return tuple(questions)
 
 
 def _annotation(video_id: str, captions: Iterable[str], where: str) -> Annotation:

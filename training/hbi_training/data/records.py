@@ -6,12 +6,26 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hbi_infer.errors import DataError
 from hbi_infer.video_files import find_videos
 
 logger = logging.getLogger(__name__)
+
+
+class Question(NamedTuple):
+    """A question about a video.
+
+    Attributes:
+        question: As published.
+        answer: One of the data set's closed list of answers.
+        type: What is asked for: colour, count, what, who...
+    """
+
+    question: str
+    answer: str
+    type: str
 
 
 @dataclass(frozen=True)
@@ -23,12 +37,14 @@ class VideoRecord:
         captions: At least one, none of them blank; as published, before any cleaning.
         end_seconds: Only the video up to here is meant; None is all of it.
         hard_negatives: Texts that are nearly but not quite true of the clip.
+        questions: With their answers.
     """
 
     video: Path
     captions: tuple[str, ...]
     end_seconds: float | None = None
     hard_negatives: tuple[str, ...] = ()
+    questions: tuple[Question, ...] = ()
 
 
 @dataclass(frozen=True)
