@@ -1,4 +1,4 @@
-"""Remakes the pictures of the README: the training's curve, the ablation, and the result of a search.
+"""Remakes the pictures of the README: the training's curve, the ablation, a search, and why it found that.
 
     python scripts/make_pictures.py [--run runs/shapes]
 
@@ -19,6 +19,8 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 from hbi_infer import HBI
+from hbi_infer.explain import explain
+from hbi_infer.explain_picture import picture
 from hbi_infer.index import Index
 from hbi_infer.video import decode
 
@@ -27,6 +29,7 @@ CURVE = ROOT / "benchmarks" / "results" / "training_shapes.jsonl"
 ABLATION = ROOT / "benchmarks" / "results" / "ablation.json"
 DOCS = ROOT / "docs"
 QUERY = "a small red circle moves left and then a blue square blinks"
+EXPLAINED = ROOT / "samples" / "small-red-circle-moves-left-then-blue-square-blinks.mp4"
 NUM_RESULTS = 3
 BEST_FRAME = "tab:orange"
 
@@ -122,6 +125,11 @@ def draw_search() -> None:
     figure.savefig(DOCS / "retrieve.png", dpi=110)
 
 
+def draw_explanation() -> None:
+    """Why the first clip matches: what `hbi-infer explain` draws."""
+    (DOCS / "explain.png").write_bytes(picture(explain(HBI.load(device="cpu"), EXPLAINED, QUERY)))
+
+
 def main() -> None:
     """Draws all of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -134,6 +142,7 @@ def main() -> None:
     if ABLATION.exists():
         draw_ablation()
     draw_search()
+    draw_explanation()
 
 
 if __name__ == "__main__":

@@ -24,9 +24,12 @@ from hbi_export.check import TOLERANCE, check_graph, compare
 from hbi_export.graphs import TracedGraph, trace_text_encoder, trace_video_encoder
 from hbi_export.inputs import random_text_inputs, random_video_inputs
 from hbi_infer import HBI
+from hbi_infer.banzhaf import banzhaf_interaction
 from hbi_infer.bundle import Bundle
-from hbi_infer.errors import ExportError
+from hbi_infer.errors import ExportError, InputError
 from hbi_infer.tokenizer import Tokenizer, clip_tokenizer_json
+from hbi_infer.tokens import unit
+from hbi_training.answer_head import AnswerHead
 from hbi_training.checkpoint import Checkpoint, build_model
 from hbi_training.clip_encoders import IMAGE_MEAN, IMAGE_STD
 from hbi_training.data.shapes import captions, scenes
@@ -144,6 +147,45 @@ def test_a_bundle_answers_as_the_model_does(checkpoint: Checkpoint, tmp_path: Pa
         expected = checkpoint.model.score(checkpoint.model.similarity(text, video)).numpy()
     actual = hbi.similarity(hbi.encode_text(texts), hbi.encode_video(frames, mask))
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-3)
+
+
+ANSWERS = ("red", "blue", "yes", "no", "two")
+
+
+def test_a_bundle_that_answers_and_explains(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    head = AnswerHead(width=32, projection_width=16, hidden_width=24, num_answers=len(ANSWERS)).eval()
+    checks = export_bundle(checkpoint, tmp_path / "bundle", answer_head=head, answers=ANSWERS)
+    assert {check.graph for check in checks} == {"video_encoder", "text_encoder", "interaction", "answerer"}
+    assert all(not check.items_beyond for check in checks if check.graph in ("interaction", "answerer"))
+    hbi = HBI.load(tmp_path / "bundle", device="cpu")
+    assert (hbi.bundle.manifest.tasks, hbi.bundle.manifest.answers) == (("retrieve", "qa"), ANSWERS)
+
+    questions = ["what is red", "what colour is the ring that moves left and then blinks?"]
+    frames = np.random.default_rng(1).integers(0, 256, (2, 6, 32, 32, 3), dtype=np.uint8)
+    mask = np.arange(6) < np.array([[6], [2]])
+    batch = checkpoint.tokenizer.encode(questions, 40)
+    model = checkpoint.model
+    with torch.no_grad():
+        text = model.encode_text(torch.from_numpy(batch.ids), torch.from_numpy(batch.mask))
+        video = model.encode_video(torch.from_numpy(frames), torch.from_numpy(mask))
+        expected = head.combine(head(text, video)).numpy()
+    texts, clips = hbi.encode_text(questions), hbi.encode_video(frames, mask)
+    np.testing.assert_allclose(hbi.answer(texts, clips), expected, rtol=0, atol=ROUNDING)
+    # A question by itself is shorter, and what it is padded with beside the other one counts nothing.
+    alone = hbi.encode_text(questions[:1])
+    assert alone["entity"].tokens.shape[1] < texts["entity"].tokens.shape[1]
+    np.testing.assert_allclose(hbi.answer(alone, clips)[0], expected[0], rtol=0, atol=ROUNDING)
+
+    found = hbi.interaction(alone, clips)
+    for level, (tokens, weights) in {name: (part.tokens, part.weights) for name, part in clips.items()}.items():
+        cosines = np.einsum("btd,bvd->btv", unit(alone[level].tokens).repeat(2, 0), unit(tokens))
+        words = alone[level].weights.repeat(2, 0)
+        exact = banzhaf_interaction(cosines, words, weights, words > 0, weights > 0)
+        np.testing.assert_allclose(found[level], exact, rtol=0, atol=1e-6)
+        assert found[level].any()
+    with pytest.raises(InputError, match="there are 2 texts and 3 clips; give as many of both, or one of either"):
+        hbi.interaction(texts, hbi.encode_video(np.repeat(frames, [2, 1], 0), np.repeat(mask, [2, 1], 0)))
 
 
 def test_half_weights_halve_the_size_and_keep_the_answers(checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from hbi_engines.engine import TensorSpec
 from hbi_infer.bundle import FILE_LIMIT_BYTES, Bundle, default_bundle_path, write_bundle
 from hbi_infer.errors import BundleError
 from hbi_infer.manifest import FORMAT_VERSION, BundleManifest, LevelSpec
@@ -119,6 +120,7 @@ def test_a_graph_that_the_bundle_does_not_have(folder: Path) -> None:
         (lambda d: d.update(width=True), "width is True; it must be int"),
         (lambda d: d.update(width=0), "width is 0; it must be at least 1"),
         (lambda d: d.update(logit_scale=float("nan")), "logit_scale is nan; it must be float"),
+        (lambda d: d.update(answers="yes"), "answers is 'yes'; it must be tuple"),
         (lambda d: d.update(padded_partner="none"), "padded_partner is 'none'; it must be 'ignore' or 'zero'"),
         (lambda d: d.update(levels={}), "levels is {}"),
         (lambda d: d.update(levels=[]), "levels are []; there must be at least one"),
@@ -136,6 +138,37 @@ def test_a_manifest_that_does_not_fit_is_refused(folder: Path, edit: Callable[..
         Bundle.load(edited(folder, edit))
     assert message in str(caught.value)
     assert str(folder / "bundle.json") in str(caught.value)
+
+
+def answering() -> BundleManifest:
+    manifest = tiny_manifest()
+    spec = manifest.graphs["text_encoder"]
+    logits = (TensorSpec("logits", "float32", ("B", 2)),)
+    graphs = {**manifest.graphs, "answerer": dataclasses.replace(spec, file="answerer.onnx", outputs=logits)}
+    return dataclasses.replace(manifest, tasks=("retrieve", "qa"), answers=("yes", "no"), graphs=graphs)
+
+
+def test_answers_are_kept_and_left_out_where_there_are_none() -> None:
+    with_answers = answering()
+    assert BundleManifest.from_json(with_answers.to_json()) == with_answers
+    # So bundles of before are still what they were, to the byte of their manifest.
+    assert "answers" not in tiny_manifest().to_document()
+    assert BundleManifest.from_json(tiny_manifest().to_json()).answers == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"answers": ("yes", "no", "two")}, "3 different answers of 3, and the graph answerer gives 2 logits"),
+        ({"answers": ("yes", "yes")}, "1 different answers of 2"),
+        ({"answers": ()}, "0 different answers of 0, and the graph answerer gives 2 logits"),
+        ({"graphs": tiny_manifest().graphs}, "the task qa needs the graph answerer"),
+        ({"graphs": tiny_manifest().graphs, "tasks": ("retrieve",)}, "the graph answerer gives no logits"),
+    ],
+)
+def test_each_logit_needs_an_answer(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(BundleError, match=message):
+        dataclasses.replace(answering(), **change)
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,23 @@ def test_a_graph_without_the_levels_of_the_manifest_is_refused(tmp_path: Path) -
         HBI.load(tmp_path / "b").encode_text(["red"])
 
 
+def test_interactions_without_a_graph_for_them(hbi: HBI) -> None:
+    """A bundle of before has none: NumPy computes them."""
+    video = hbi.encode_video(*clips("green", "red", num_frames=3))
+    found = hbi.interaction(hbi.encode_text(["a red video"]), video)
+    assert {name: part.shape for name, part in found.items()} == {"entity": (2, 5, 4), "event": (2, 1, 1)}
+    assert found["entity"].dtype == np.float32
+    assert found["entity"][1, 2].argmax() == 0  # of equal frames the first
+    assert found["entity"][1, 2, 0] > 0.05
+    assert not found["entity"][:, :, 3].any(), "padding"
+    np.testing.assert_allclose(found["event"][:, 0, 0], [0, 1], atol=1e-3)
+
+
+def test_a_bundle_without_answers_says_so(hbi: HBI) -> None:
+    with pytest.raises(BundleError, match="has no graph answerer; .* use a bundle that was exported for the task"):
+        hbi.answer(hbi.encode_text(["red"]), hbi.encode_video(*clips("red")))
+
+
 def test_devices(bundle_path: Path) -> None:
     with pytest.raises(DeviceError, match="there is no device 'tpu'; choose one of: auto, cpu, cuda"):
         HBI.load(bundle_path, device="tpu")

@@ -118,6 +118,13 @@ def test_muon_takes_the_matrices_and_no_table(splits: tuple[Split, Split], tmp_p
     assert {group["initial_lr"] for group in trainer.optimisers[1].param_groups} == {1e-3, 1e-4}
 
 
+def test_a_number_that_yaml_reads_as_a_text_is_a_number() -> None:
+    overrides = {"optimiser.learning_rate": "2e-3", "optimiser.decay_steps": "null"}
+    options = load_recipe(RECIPES / "shapes.yaml", overrides).optimiser
+    assert options.learning_rate == 0.002
+    assert options.decay_steps is None
+
+
 def test_another_recipe_does_not_resume_a_run(splits: tuple[Split, Split], tmp_path: Path) -> None:
     Trainer(tiny_recipe(), *splits, tmp_path, cpu=True).save()
     other = Trainer(tiny_recipe(seed=1), *splits, tmp_path, cpu=True)
@@ -230,6 +237,11 @@ def test_every_recipe_is_readable(path: Path) -> None:
     [
         ("name: [", "is not YAML"),
         ("- a", "is not a mapping"),
+        (
+            "{name: a, model: {}, data: {format: m, folder: f}, optimiser: {steps: many}}",
+            "steps is 'many'; it must be a",
+        ),
+        ("{name: a, model: {}, data: {format: m, folder: f}, optimiser: {steps: 2.5}}", "must be a whole number"),
         ("{name: a, modle: {}}", "unknown key 'modle'; did you mean 'model'?"),
         ("{name: a, model: {}, data: {format: m, folder: f}, optimiser: {stepz: 3}}", "did you mean 'steps'?"),
         ("{name: a, model: {}, data: {format: m, folder: f}, optimiser: {steps: 3}}", "missing 3 required"),

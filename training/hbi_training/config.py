@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from math import ceil
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from hbi_infer.errors import TrainingError
 from hbi_infer.options import FrameSampling
@@ -17,14 +18,33 @@ T = TypeVar("T")
 
 
 def from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> T:
-    """Builds a dataclass from a mapping of its fields; an unknown key is an error that names the nearest known one."""
+    """Builds a dataclass from a mapping of its fields.
+
+    Raises:
+        TrainingError: A key is unknown (the message names the nearest known one), or a number is none.
+    """
+    kinds = get_type_hints(cls)
     known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
     for key in values:
         if key not in known:
             near = get_close_matches(key, known, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
             raise TrainingError(f"{where} has the unknown key '{key}'; {hint}")
-    return cls(**values)
+    return cls(**{key: _number(value, kinds[key], f"{where}: {key}") for key, value in values.items()})
+
+
+def _number(value: Any, kind: Any, where: str) -> Any:
+    """The value, checked if it must be a number; what is no number by its type is left alone."""
+    wanted = set(get_args(kind) or [kind])
+    if not wanted <= {int, float, type(None)} or (value is None and type(None) in wanted):
+        return value
+    if float in wanted and isinstance(value, str):  # YAML reads 2e-3 as a text, and 2.0e-3 as a number
+        with suppress(ValueError):
+            return float(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float) if float in wanted else int):
+        what = "a number" if float in wanted else "a whole number"
+        raise TrainingError(f"{where} is {value!r}; it must be {what}")
+    return value
 
 
 @dataclass(frozen=True, kw_only=True)
