@@ -19,7 +19,7 @@ from hbi_training.losses import (
     released_alignment_loss,
     released_kl,
 )
-from hbi_training.objective import RetrievalObjective
+from hbi_training.objective import Objective
 from hbi_training.token_interaction import Tokens
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "loss_functions.npz"
@@ -69,12 +69,12 @@ def test_hard_negatives_make_the_videos_side_harder() -> None:
 def test_the_terms_follow_the_weights() -> None:
     similarity = {level: torch.randn(4, 4) for level in LEVELS}
     scale = torch.tensor(3.0)
-    every = RetrievalObjective(deep_supervision=0.5, self_distillation=0.2).similarity_terms(similarity, scale)
+    every = Objective(deep_supervision=0.5, self_distillation=0.2).similarity_terms(similarity, scale)
     assert set(every) == {f"contrastive_{level}" for level in LEVELS} | {"distillation_action", "distillation_event"}
     torch.testing.assert_close(every["contrastive_event"], 0.5 * contrastive_loss(similarity["event"], scale))
-    alone = RetrievalObjective(deep_supervision=0.0, self_distillation=0.0).similarity_terms(similarity, scale)
+    alone = Objective(deep_supervision=0.0, self_distillation=0.0).similarity_terms(similarity, scale)
     assert list(alone) == ["contrastive_entity"]
-    released = RetrievalObjective(self_distillation=2.0, variant="released").similarity_terms(similarity, scale)
+    released = Objective(self_distillation=2.0, variant="released").similarity_terms(similarity, scale)
     entity, action = similarity["entity"], similarity["action"]
     expected = 2.0 * (released_kl(action, entity) + released_kl(action.T, entity.T))
     torch.testing.assert_close(released["distillation_action"], expected)
@@ -149,6 +149,6 @@ def test_alignment_teaches_the_similarities_only_and_is_zero_when_they_follow() 
 
 def test_an_objective_that_cannot_be() -> None:
     with pytest.raises(TrainingError, match="variant is 'relased'; known are hbi and released"):
-        RetrievalObjective(variant="relased")  # type: ignore[arg-type]
+        Objective(variant="relased")  # type: ignore[arg-type]
     with pytest.raises(TrainingError, match="needs a trained estimator: give objective"):
-        RetrievalObjective(variant="released", banzhaf=1.0)
+        Objective(variant="released", banzhaf=1.0)

@@ -1,26 +1,23 @@
-"""Reconstructed tokens: the identity at first, blind to padding, of a pair or of a video alone; and the objectives."""
+"""Reconstructed tokens: the identity at first, blind to padding, of a pair or of a video alone; reranking."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from hbi_infer.errors import TrainingError
-from hbi_training.banzhaf_estimator import BanzhafEstimator, save_estimator
-from hbi_training.checkpoint import load_checkpoint
 from hbi_training.data.frame_cache import Split
 from hbi_training.evaluation import evaluate_retrieval
 from hbi_training.model import HBI, LevelTokens
 from hbi_training.reconstruction import Reconstruction
 from hbi_training.token_interaction import Tokens
 from hbi_training.trainer import Trainer
-from tests.training.tiny import HBI_SECTION, MEAN_POOLED_SECTION, same_weights, shapes_splits, tiny_recipe
+from tests.training.tiny import HBI_SECTION, shapes_splits, tiny_recipe
 
 LEVELS = ("entity", "event")
+WITH_RECONSTRUCTION = {**HBI_SECTION, "reconstruction_layers": 1}
 ROUNDING = 1e-5
 
 
@@ -82,72 +79,6 @@ def test_a_video_alone_is_a_video_whose_text_is_all_padding() -> None:
     beside_nothing, alone = module(text, video)[1], module({}, video)[1]
     for level in LEVELS:
         torch.testing.assert_close(beside_nothing[level].tokens, alone[level].tokens, rtol=0, atol=ROUNDING)
-
-
-@pytest.fixture(scope="module")
-def estimator(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("estimator") / "estimator.safetensors"
-    save_estimator(BanzhafEstimator(4), path)
-    return path
-
-
-WITH_RECONSTRUCTION = {**HBI_SECTION, "reconstruction_layers": 1}
-BANZHAF = [f"banzhaf_{level}" for level in ("entity", "action", "event")]
-RECONSTRUCTION = [f"reconstruction_{level}" for level in ("entity", "action", "event")]
-
-
-@pytest.mark.parametrize(
-    ("model", "objective", "terms"),
-    [
-        (HBI_SECTION, {"banzhaf": 1.0}, BANZHAF),
-        (HBI_SECTION, {"banzhaf": 1.0, "banzhaf_samples": 2, "hard_negatives": 1}, BANZHAF),
-        (WITH_RECONSTRUCTION, {"reconstruction": 1.0, "hard_negatives": 2}, RECONSTRUCTION),
-        (WITH_RECONSTRUCTION, {"reconstruction": 1.0, "banzhaf": 0.5}, RECONSTRUCTION + BANZHAF),
-        (HBI_SECTION, {"variant": "released", "banzhaf": 1.0, "estimator": "to be filled in"}, BANZHAF),
-    ],
-)
-def test_objectives_train(
-    splits: tuple[Split, Split],
-    tmp_path: Path,
-    estimator: Path,
-    model: dict[str, Any],
-    objective: dict[str, Any],
-    terms: list[str],
-) -> None:
-    if "estimator" in objective:
-        objective = {**objective, "estimator": str(estimator)}
-    trainer = Trainer(tiny_recipe(model=model, objective=objective), *splits, tmp_path, cpu=True)
-    before = {name: tensor.clone() for name, tensor in trainer.step_module.state_dict().items()}
-    trainer.run()
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    losses = [line for line in lines if "loss/total" in line]
-    assert all(abs(line[f"loss/{term}"]) > 0 for line in losses for term in terms)
-    after = trainer.step_module.state_dict()
-    moved = {part(name) for name in before if not torch.equal(before[name], after[name])}
-    assert moved == {part(name) for name in before if not name.startswith("teacher.")}
-    assert same_weights(load_checkpoint(tmp_path / "model").model, trainer.model)
-
-
-def part(name: str) -> str:
-    return ".".join(name.split(".")[:2])
-
-
-def test_what_the_model_lacks_is_said(splits: tuple[Split, Split], tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="needs a model of kind hbi"):
-        Trainer(tiny_recipe(model=MEAN_POOLED_SECTION, objective={"banzhaf": 1.0}), *splits, tmp_path, cpu=True)
-    with pytest.raises(TrainingError, match="needs a model with reconstruction_layers"):
-        Trainer(tiny_recipe(objective={"reconstruction": 1.0}), *splits, tmp_path, cpu=True)
-
-
-def test_a_run_begun_before_an_option_was_known_is_resumed(splits: tuple[Split, Split], tmp_path: Path) -> None:
-    Trainer(tiny_recipe(), *splits, tmp_path, cpu=True).save()
-    progress = tmp_path / "checkpoints" / "step_00000000" / "progress.json"
-    content = json.loads(progress.read_text())
-    del content["recipe"]["objective"]["banzhaf"]
-    progress.write_text(json.dumps(content))
-    again = Trainer(tiny_recipe(), *splits, tmp_path, cpu=True)
-    again.resume()
-    assert again.step == 0
 
 
 def test_reranking_orders_the_best_by_reconstructed_tokens(splits: tuple[Split, Split], tmp_path: Path) -> None:

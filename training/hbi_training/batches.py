@@ -27,6 +27,9 @@ class Batch:
         token_mask: (B, T) bool.
         negative_ids: (B * K, T') int64, or None; those of one clip stand together.
         negative_mask: (B * K, T') bool, or None.
+        question_ids: (B, T") int64, a question about each clip, or None.
+        question_mask: (B, T") bool, or None.
+        answers: (B,) int64, its answer's place in the closed list, or None; -1 where there is no question.
     """
 
     frames: Tensor
@@ -35,6 +38,9 @@ class Batch:
     token_mask: Tensor
     negative_ids: Tensor | None = None
     negative_mask: Tensor | None = None
+    question_ids: Tensor | None = None
+    question_mask: Tensor | None = None
+    answers: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
@@ -55,6 +61,8 @@ class TrainingBatches:
         seed: Of the order, the captions and the shifts.
         num_negatives: K hard negatives of each clip.
         shift_pixels: Clips are moved by up to this many pixels.
+        answers: The closed list of answers; without it no questions are asked. Questions with another answer are left
+            out.
         rank: Of this device.
         num_ranks: Devices in all.
     """
@@ -71,6 +79,7 @@ class TrainingBatches:
         seed: int,
         num_negatives: int = 0,
         shift_pixels: int = 0,
+        answers: Sequence[str] = (),
         rank: int = 0,
         num_ranks: int = 1,
     ) -> None:
@@ -83,6 +92,7 @@ class TrainingBatches:
         self.max_words, self.seed = max_words, seed
         self.num_negatives, self.shift_pixels = num_negatives, shift_pixels
         self.rank, self.num_ranks = rank, num_ranks
+        self.place_of_answer = {answer: place for place, answer in enumerate(answers)}
 
     @property
     def steps_per_pass(self) -> int:
@@ -102,9 +112,36 @@ class TrainingBatches:
         mine = slice(self.rank, None, self.num_ranks)
         frames, mask = self.cache[self.rows[chosen[mine]]]
         frames = np.stack([shift(clip, *by) for clip, by in zip(frames, shifts[mine], strict=True)])
-        text = self._tokens(captions[mine])
-        wrong = self._tokens([n for group in negatives[mine] for n in group]) if self.num_negatives else (None, None)
-        return Batch(torch.from_numpy(frames), torch.from_numpy(mask), *text, *wrong)
+        token_ids, token_mask = self._tokens(captions[mine])
+        negative_ids, negative_mask = None, None
+        if self.num_negatives:
+            negative_ids, negative_mask = self._tokens([text for group in negatives[mine] for text in group])
+        question_ids, question_mask, answers = self._questions(chosen, rng)
+        return Batch(
+            frames=torch.from_numpy(frames),
+            frame_mask=torch.from_numpy(mask),
+            token_ids=token_ids,
+            token_mask=token_mask,
+            negative_ids=negative_ids,
+            negative_mask=negative_mask,
+            question_ids=question_ids,
+            question_mask=question_mask,
+            answers=answers,
+        )
+
+    def _questions(
+        self, chosen: npt.NDArray[np.intp], rng: np.random.Generator
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """A question for each clip of this rank: ids, mask and answers."""
+        if not self.place_of_answer:
+            return None, None, None
+        asked = []
+        for i in chosen:
+            known = [q for q in self.records[i].questions if q.answer in self.place_of_answer]
+            asked.append(known[rng.integers(len(known))] if known else None)
+        mine = asked[self.rank :: self.num_ranks]
+        answers = [self.place_of_answer[q.answer] if q else -1 for q in mine]
+        return *self._tokens([q.question if q else "" for q in mine]), torch.tensor(answers)
 
     def _pick(self, captions: Sequence[str], num: int, rng: np.random.Generator) -> list[str]:
         return [captions[i] for i in rng.permutation(len(captions))[:num]] if num else []

@@ -7,7 +7,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from math import ceil
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
+from types import UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from hbi_infer.errors import TrainingError
 from hbi_infer.options import FrameSampling
@@ -35,7 +36,7 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> T:
 
 def _number(value: Any, kind: Any, where: str) -> Any:
     """The value, checked if it must be a number; what is no number by its type is left alone."""
-    wanted = set(get_args(kind) or [kind])
+    wanted = set(get_args(kind)) if isinstance(kind, UnionType) else {kind}
     if not wanted <= {int, float, type(None)} or (value is None and type(None) in wanted):
         return value
     if float in wanted and isinstance(value, str):  # YAML reads 2e-3 as a text, and 2.0e-3 as a number
@@ -74,6 +75,10 @@ class HBIConfig:
         padded_partner: "ignore" takes each maximum over real tokens only. "zero" is the released entity level: a
             padded partner counts as a similarity of 0.
         level_rates: What the similarity of each level counts in the score.
+        answers: The closed list of answers to questions; none leaves the answer head out.
+        answer_widths: Of the answer head's projections, and of its classifier's hidden layer.
+        answer_rates: What the logits of each level count.
+        caption_layers: Layers of the decoder that writes captions; 0 leaves it out.
         sampling: How a video becomes frames.
     """
 
@@ -92,14 +97,19 @@ class HBIConfig:
     merging: Literal["masked", "released"] = "masked"
     padded_partner: Literal["ignore", "zero"] = "ignore"
     level_rates: tuple[float, ...] = (1.0, 1.0, 1.0)
+    answers: tuple[str, ...] = ()
+    answer_widths: tuple[int, int] = (256, 512)
+    answer_rates: tuple[float, ...] = (0.4, 0.4, 0.2)
+    caption_layers: int = 0
     sampling: FrameSampling = field(default_factory=FrameSampling)
 
     def __post_init__(self) -> None:
         levels = len(LEVELS)
         if len(self.text_merge_ratios) != levels - 1 or len(self.video_merge_ratios) != levels - 1:
             raise TrainingError(f"text_merge_ratios and video_merge_ratios take {levels - 1} numbers each")
-        if len(self.level_rates) != levels:
-            raise TrainingError(f"level_rates takes {levels} numbers, for {', '.join(LEVELS)}")
+        for rates in ("level_rates", "answer_rates"):
+            if len(getattr(self, rates)) != levels:
+                raise TrainingError(f"{rates} takes {levels} numbers, for {', '.join(LEVELS)}")
         for name in ("temporal_heads", "merge_heads"):
             if self.width % getattr(self, name):
                 raise TrainingError(f"projection_dim {self.width} is not a multiple of {name} {getattr(self, name)}")
@@ -131,8 +141,8 @@ class HBIConfig:
             TrainingError: A key is unknown or a size impossible.
         """
         given = dict(values)
-        for name in ("text_merge_ratios", "video_merge_ratios", "level_rates"):
-            if name in given:
+        for name, kind in get_type_hints(cls).items():
+            if name in given and get_origin(kind) is tuple:
                 given[name] = tuple(given[name])
         if "sampling" in given:
             given["sampling"] = from_mapping(FrameSampling, given["sampling"], "sampling")

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPModel
 
+from hbi_training.answer_head import AnswerHead
+from hbi_training.caption_decoder import CaptionDecoder, Memory
 from hbi_training.clip_encoders import FrameEncoder, WordEncoder, build_clip
 from hbi_training.config import LEVELS, HBIConfig
 from hbi_training.reconstruction import Reconstruction
@@ -76,9 +78,28 @@ class HBI(nn.Module):
         self.text_hierarchy = TokenHierarchy(config, config.text_token_counts, config.text_merge_ratios)
         self.video_hierarchy = TokenHierarchy(config, config.video_token_counts, config.video_merge_ratios)
         self.reconstruction: Reconstruction | None = None
+        self.answer_head: AnswerHead | None = None
+        self.caption_decoder: CaptionDecoder | None = None
         if config.reconstruction_layers:
             self.reconstruction = Reconstruction(
                 width=config.width, levels=LEVELS, layers=config.reconstruction_layers, heads=config.temporal_heads
+            )
+        if config.answers:
+            projection_width, hidden_width = config.answer_widths
+            self.answer_head = AnswerHead(
+                width=config.width,
+                projection_width=projection_width,
+                hidden_width=hidden_width,
+                num_answers=len(config.answers),
+                level_rates=config.answer_rates,
+            )
+        if config.caption_layers:
+            self.caption_decoder = CaptionDecoder(
+                width=config.width,
+                vocabulary_size=clip.text_model.embeddings.token_embedding.num_embeddings,
+                layers=config.caption_layers,
+                heads=config.temporal_heads,
+                max_tokens=config.max_words,
             )
 
     def encode_text(self, token_ids: Tensor, token_mask: Tensor) -> LevelTokens:
@@ -111,6 +132,21 @@ class HBI(nn.Module):
         """Similarities (B, K) of each of B videos with K texts of its own, out of B * K texts, at each level."""
         partner = self.config.padded_partner
         return {level: matched_similarity(text[level], video[level], padded_partner=partner) for level in LEVELS}
+
+    def reconstruct(self, text: LevelTokens, video: LevelTokens) -> tuple[LevelTokens, LevelTokens]:
+        """Tokens of B matched pairs that know of each other; as they are without a reconstruction."""
+        return (text, video) if self.reconstruction is None else self.reconstruction(text, video)
+
+    def answer(self, question: LevelTokens, video: LevelTokens) -> dict[str, Tensor]:
+        """Logits (B, A) of the answers to B questions about B videos, at each level."""
+        assert self.answer_head is not None
+        logits: dict[str, Tensor] = self.answer_head(*self.reconstruct(question, video))
+        return logits
+
+    def read(self, video: LevelTokens) -> Memory:
+        """What the caption decoder needs of B videos."""
+        assert self.caption_decoder is not None
+        return self.caption_decoder.read(self.reconstruct({}, video)[1])
 
     @property
     def level_rates(self) -> dict[str, float]:

@@ -13,7 +13,7 @@ from hbi_training.losses import contrastive_loss, distillation_loss, released_di
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetrievalObjective:
+class Objective:
     """Weights of the terms; a weight of 0 leaves a term out.
 
     Attributes:
@@ -26,6 +26,9 @@ class RetrievalObjective:
         reconstruction: Of the contrastive loss on reconstructed pairs; the alignment's target then comes from
             reconstructed tokens. The model must have `reconstruction_layers`.
         reconstruction_negatives: Captions of other clips that each reconstructed pair is contrasted with.
+        answering: Of the cross-entropy of answers to questions; the model then has an answer head.
+        captioning: Of the cross-entropy of captions, word by word; the model must have `caption_layers`.
+        label_smoothing: Of that cross-entropy.
         variant: "released" is the loss of the authors' code: estimator networks (`BanzhafEstimator`) read the
             similarities, and their outputs are aligned with that of a fixed one; other temperatures and means.
         estimator: For the released variant with `banzhaf`: the file of the fixed estimator.
@@ -39,6 +42,9 @@ class RetrievalObjective:
     banzhaf_samples: int = 0
     reconstruction: float = 0.0
     reconstruction_negatives: int = 2
+    answering: float = 0.0
+    captioning: float = 0.0
+    label_smoothing: float = 0.1
     variant: Literal["hbi", "released"] = "hbi"
     estimator: str = ""
 

@@ -12,7 +12,7 @@ import yaml
 
 from hbi_infer.errors import TrainingError
 from hbi_training.config import from_mapping
-from hbi_training.objective import RetrievalObjective
+from hbi_training.objective import Objective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +24,14 @@ class DataOptions:
         folder: Its folder; a relative one is taken from where the command runs. `--data` overrides it.
         vocabulary: "clip" keeps CLIP's 49,408 tokens; "corpus" keeps the merges that the training captions need.
         shift_pixels: Training clips are moved by up to this many pixels, all frames of a clip alike.
+        max_answers: Of the training questions' answers, so many of the most frequent make the closed list.
     """
 
     format: str
     folder: str
     vocabulary: Literal["clip", "corpus"] = "clip"
     shift_pixels: int = 0
+    max_answers: int = 1500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,14 +101,14 @@ class Recipe:
     seed: int = 0
     model: Mapping[str, Any]
     data: DataOptions
-    objective: RetrievalObjective = field(default_factory=RetrievalObjective)
+    objective: Objective = field(default_factory=Objective)
     optimiser: OptimiserOptions
     report: ReportOptions = field(default_factory=ReportOptions)
 
 
 SECTIONS: dict[str, type] = {
     "data": DataOptions,
-    "objective": RetrievalObjective,
+    "objective": Objective,
     "optimiser": OptimiserOptions,
     "report": ReportOptions,
 }

@@ -6,7 +6,8 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from hbi_infer.tokenizer import Tokenizer, clip_tokenizer_json
 from hbi_training.batches import TrainingBatches
 from hbi_training.checkpoint import Checkpoint, Model, build_model, save_checkpoint
 from hbi_training.data.frame_cache import Split
+from hbi_training.data.records import VideoRecord
 from hbi_training.evaluation import evaluate_retrieval
 from hbi_training.recipe import OptimiserOptions, Recipe, recipe_from_mapping, recipe_to_mapping
-from hbi_training.retrieval_step import MAX_LOGIT_SCALE, RetrievalStep
+from hbi_training.training_step import MAX_LOGIT_SCALE, TrainingStep
 
 CHECKPOINTS_KEPT = 2
 
@@ -37,7 +39,7 @@ def learning_rate_factor(step: int, options: OptimiserOptions) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
 
 
-def build_optimisers(step: RetrievalStep, options: OptimiserOptions) -> list[torch.optim.Optimizer]:
+def build_optimisers(step: TrainingStep, options: OptimiserOptions) -> list[torch.optim.Optimizer]:
     """CLIP's encoders at their own rate, and no decay of norms, biases and the temperature.
 
     Returns:
@@ -65,6 +67,12 @@ def build_optimisers(step: RetrievalStep, options: OptimiserOptions) -> list[tor
     if options.matrices == "muon":
         optimisers.append(torch.optim.Muon(of(muon=True), adjust_lr_fn="match_rms_adamw"))
     return optimisers
+
+
+def common_answers(records: Sequence[VideoRecord], most: int) -> tuple[str, ...]:
+    """The answers of the records' questions, the most frequent first, equal ones in the order of the alphabet."""
+    counts = Counter(question.answer for record in records for question in record.questions)
+    return tuple(sorted(counts, key=lambda answer: (-counts[answer], answer))[:most])
 
 
 class Trainer:
@@ -95,11 +103,14 @@ class Trainer:
         self.recipe, self.validation, self.run_folder, self.say = recipe, validation, run_folder, say
         options = recipe.optimiser
         self.accelerator = Accelerator(mixed_precision=options.mixed_precision, cpu=cpu)
+        answering = recipe.objective.answering > 0
         corpus = [caption for record in train.records for caption in record.captions + record.hard_negatives]
+        corpus += [question.question for record in train.records for question in record.questions if answering]
         self.tokenizer_json = clip_tokenizer_json(corpus if recipe.data.vocabulary == "corpus" else None)
         self.tokenizer = Tokenizer.from_json(self.tokenizer_json)
         torch.manual_seed(recipe.seed)
-        model = build_model(recipe.model, self.tokenizer)
+        answers = common_answers(train.records, recipe.data.max_answers) if answering else ()
+        model = build_model({**recipe.model, **({"answers": answers} if answers else {})}, self.tokenizer)
         train.cache.preload()
         decoded = [train.records[row] for row in train.cache.decoded]
         self.batches = TrainingBatches(
@@ -112,10 +123,11 @@ class Trainer:
             seed=recipe.seed,
             num_negatives=recipe.objective.hard_negatives,
             shift_pixels=recipe.data.shift_pixels,
+            answers=answers,
             rank=self.accelerator.process_index,
             num_ranks=self.accelerator.num_processes,
         )
-        step = RetrievalStep(model, recipe.objective)
+        step = TrainingStep(model, recipe.objective)
         self.step_module, *self.optimisers = self.accelerator.prepare(step, *build_optimisers(step, options))
         self.model: Model = self.accelerator.unwrap_model(self.step_module).model
         self.step = 0

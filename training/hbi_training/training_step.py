@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hbi_infer.errors import TrainingError
@@ -17,7 +18,7 @@ from hbi_training.checkpoint import Model
 from hbi_training.distributed import gather, gather_levels
 from hbi_training.losses import alignment_loss, pair_contrastive_loss, released_alignment_loss
 from hbi_training.model import HBI, LevelTokens
-from hbi_training.objective import RetrievalObjective
+from hbi_training.objective import Objective
 from hbi_training.sampled_banzhaf import Game, sampled_banzhaf_interaction
 from hbi_training.token_interaction import Tokens, pair_similarities
 
@@ -25,8 +26,19 @@ MAX_LOGIT_SCALE = math.log(100.0)
 
 Pair = tuple[LevelTokens, LevelTokens]
 
+IGNORED = -1
+"""Stands where there is no word, or no answer, to learn."""
 
-class RetrievalStep(nn.Module):
+
+def _cross_entropy(logits: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Mean over what is not ignored; 0 where all is."""
+    total = F.cross_entropy(
+        logits.float(), target, ignore_index=IGNORED, label_smoothing=label_smoothing, reduction="sum"
+    )
+    return total / (target != IGNORED).sum().clamp_min(1)
+
+
+class TrainingStep(nn.Module):
     """The model with what its objective needs besides it.
 
     Args:
@@ -37,7 +49,7 @@ class RetrievalStep(nn.Module):
         TrainingError: The objective asks for what the model does not have.
     """
 
-    def __init__(self, model: Model, objective: RetrievalObjective) -> None:
+    def __init__(self, model: Model, objective: Objective) -> None:
         super().__init__()
         self.model = model
         self.objective = objective
@@ -45,6 +57,10 @@ class RetrievalStep(nn.Module):
             raise TrainingError("the objective's banzhaf aligns tokens of several levels: it needs a model of kind hbi")
         if objective.reconstruction and (not isinstance(model, HBI) or model.reconstruction is None):
             raise TrainingError("the objective's reconstruction needs a model with reconstruction_layers of at least 1")
+        if objective.answering and (not isinstance(model, HBI) or model.answer_head is None):
+            raise TrainingError("the objective's answering needs a model of kind hbi, and clips with questions")
+        if objective.captioning and (not isinstance(model, HBI) or model.caption_decoder is None):
+            raise TrainingError("the objective's captioning needs a model with caption_layers of at least 1")
         self.students = nn.ModuleDict()
         self.teacher: BanzhafEstimator | None = None
         if objective.variant == "released" and objective.banzhaf:
@@ -59,6 +75,7 @@ class RetrievalStep(nn.Module):
         if batch.negative_ids is not None and batch.negative_mask is not None:
             wrong = self.model.encode_text(batch.negative_ids, batch.negative_mask)
         pairs = list(self._reconstructed_pairs(text, video, wrong)) if self.objective.reconstruction else []
+        tasks = self._answer_terms(batch, video) | self._caption_terms(batch, video)
         # Similarities are multiplied by up to 100: half precision would blur them.
         with torch.autocast(batch.frames.device.type, enabled=False):
             scale = self.model.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
@@ -67,6 +84,7 @@ class RetrievalStep(nn.Module):
                 terms |= self._reconstruction_terms(pairs, scale)
             if self.objective.banzhaf:
                 terms |= self._alignment_terms(text, video, *(pairs[0] if pairs else (text, video)))
+        terms |= tasks
         return torch.stack(list(terms.values())).sum(), terms
 
     def _similarity_terms(
@@ -103,6 +121,30 @@ class RetrievalStep(nn.Module):
             loss = pair_contrastive_loss(matched, rest[:num_others], scale, wrong)
             terms[f"reconstruction_{level}"] = self.objective.reconstruction * loss
         return terms
+
+    def _answer_terms(self, batch: Batch, video: LevelTokens) -> dict[str, Tensor]:
+        """Of the answer that is chosen, and of each level's, by their mean: deep supervision."""
+        if not self.objective.answering or batch.question_ids is None or batch.question_mask is None:
+            return {}
+        assert isinstance(self.model, HBI)
+        assert self.model.answer_head is not None
+        assert batch.answers is not None
+        logits = self.model.answer(self.model.encode_text(batch.question_ids, batch.question_mask), video)
+        combined = self.model.answer_head.combine(logits)
+        losses = [_cross_entropy(part, batch.answers) for part in (combined, *logits.values())]
+        levels = self.objective.deep_supervision * torch.stack(losses[1:]).mean()
+        return {"answer": self.objective.answering * losses[0], "answer_levels": self.objective.answering * levels}
+
+    def _caption_terms(self, batch: Batch, video: LevelTokens) -> dict[str, Tensor]:
+        """Of each word behind those before it; the captions are those that the clips are contrasted with."""
+        if not self.objective.captioning:
+            return {}
+        assert isinstance(self.model, HBI)
+        assert self.model.caption_decoder is not None
+        logits = self.model.caption_decoder(batch.token_ids[:, :-1], self.model.read(video))
+        following = batch.token_ids[:, 1:].masked_fill(~batch.token_mask[:, 1:], IGNORED)
+        loss = _cross_entropy(logits.flatten(0, 1), following.flatten(), self.objective.label_smoothing)
+        return {"caption": self.objective.captioning * loss}
 
     def _alignment_terms(
         self, text: LevelTokens, video: LevelTokens, target_text: LevelTokens, target_video: LevelTokens
