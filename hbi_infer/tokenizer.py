@@ -11,6 +11,7 @@ import gzip
 import html
 import itertools
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -154,6 +155,20 @@ class Tokenizer:
             ids[row, : len(tokens)] = tokens
             mask[row, : len(tokens)] = True
         return TokenBatch(ids, mask, tuple(truncation for _, truncation in encoded))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of tokens, in lower case; start and end are left out, and bytes that are no text replaced.
+
+        >>> tokenizer = Tokenizer.from_json(clip_tokenizer_json())
+        >>> tokenizer.decode(tokenizer.encode(["Two wobblers, it's true"], max_words=32).ids[0].tolist())
+        "two wobblers, it's true"
+        """
+        tokens = (self._backend.id_to_token(token_id) or "" for token_id in ids)
+        symbols = _byte_symbols() | {" ": ord(" ")}
+        joined = "".join(token.replace(END_OF_WORD, " ") for token in tokens if token not in PIECE_NAMES)
+        text = bytes(symbols[symbol] for symbol in joined).decode(errors="replace").strip()
+        # Punctuation and the ends of "it's" are words of their own, and stand close to the word before.
+        return re.sub(r" (?=[,.;:!?%)]|'(?:s|t|re|ve|m|ll|d)\b)", "", text)
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
         r"""What each token stands for, to be read by people.

@@ -340,3 +340,26 @@ def test_folders_that_are_no_clip(tmp_path: Path, files: dict[str, str], message
         (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=message):
         clip_tokenizer_json_from_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a red circle moves left, and then it spins",
+        "it's 12 o'clock!",
+        "grünes quadrat",
+        "日本",
+        "first a; then b: c?",
+        "",
+    ],
+)
+def test_decoding_gives_the_text_back(text: str) -> None:
+    ids = clip().encode([text], max_words=40).ids[0].tolist()
+    spaced = {"it's 12 o'clock!": "it's 1 2 o ' clock!"}  # digits and a lone quote are words
+    assert clip().decode(ids) == spaced.get(text, text)
+
+
+def test_decoding_what_is_no_text() -> None:
+    half_a_letter = clip().encode(["日"], max_words=40).ids[0, 1:2].tolist()
+    assert isinstance(clip().decode(half_a_letter), str)
+    assert clip().decode([10**7]) == ""
