@@ -1,10 +1,12 @@
 """Searching an index of many clips: how much the shortlist finds, and how long a search takes, cold and warm.
 
-    python benchmarks/index_scale.py [--clips 1000 10000 100000] [--folder DIR]
+    python benchmarks/index_scale.py [--clips 1000 10000 100000] [--folder DIR] [--videos DIR --queries FILE]
 
-The tokens are made up, see benchmarks/synthetic_tokens.py. A cold search is a new Python process that imports the
-library, opens the index and searches once; its file is in the operating system's cache, and no model is loaded. A warm
-one is a further query in the same process. Writes benchmarks/results/index_scale.json.
+The tokens are made up, see benchmarks/synthetic_tokens.py; with --videos, how much the shortlist finds is also measured
+on real ones: those of the embedded model, of a folder of videos and a file with a query on each line. A cold search is
+a new Python process that imports the library, opens the index and searches once; its file is in the operating system's
+cache, and no model is loaded. A warm one is a further query in the same process. Writes
+benchmarks/results/index_scale.json.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +26,12 @@ import numpy as np
 from machine import write_result
 from synthetic_tokens import make_index, open_index
 
+from hbi_infer import HBI
 from hbi_infer.index import Index
 from hbi_infer.retrieve import EXACT_BYTES
 from hbi_infer.similarity import top
 from hbi_infer.store import EVERYTHING
-from hbi_infer.tokens import pooled
+from hbi_infer.tokens import Levels, pooled
 
 TOP_K = 10
 SHORTLISTS = (100, 500, 1000, 2000)
@@ -35,11 +39,11 @@ COLD_REPEATS = 5
 WAYS: dict[str, dict[str, int]] = {"default": {}, "exact": {"exact_up_to": 10**9}, "shortlist": {"exact_up_to": 0}}
 
 
-def recall(index: Index) -> dict[str, dict[str, float]]:
+def recall(index: Index, queries: Sequence[Levels]) -> dict[str, dict[str, float]]:
     """For the best clip and the best ten, and each length of the shortlist: the mean share of them that is in it."""
     matrix = index.resident_matrix()
     shares: dict[tuple[int, int], list[float]] = {(k, length): [] for k in (1, TOP_K) for length in SHORTLISTS}
-    for query in index.encoder.queries:  # type: ignore[attr-defined]
+    for query in queries:
         best = matrix.ids[top(matrix.score(query), TOP_K)]
         near, _ = index.store.candidates(pooled(query, index.encoder.rates)[0], EVERYTHING, max(SHORTLISTS))
         for (k, length), found in shares.items():
@@ -87,7 +91,7 @@ def measure(folder: Path, num_clips: int) -> dict[str, Any]:
     started = time.perf_counter()
     with make_index(folder, num_clips) as index:
         made_seconds = time.perf_counter() - started
-        found = recall(index)
+        found = recall(index, index.encoder.queries)  # type: ignore[attr-defined]
     return {
         "clips": num_clips,
         "index_mib": round((folder / "index.sqlite").stat().st_size / 2**20, 1),
@@ -98,11 +102,27 @@ def measure(folder: Path, num_clips: int) -> dict[str, Any]:
     }
 
 
+def measure_real(videos: Path, queries: Path, folder: Path | None) -> dict[str, Any]:
+    """How much the shortlist finds of real clips."""
+    model = HBI.load(device="cpu")
+    texts = [line.strip() for line in queries.read_text().splitlines() if line.strip()]
+    with (
+        tempfile.TemporaryDirectory(dir=folder) as temporary,
+        Index.open(videos, model, location=Path(temporary) / "index.sqlite") as index,
+    ):
+        index.update()
+        num_clips = index.store.num_clips()
+        found = recall(index, [model.encode_text([text]) for text in texts])
+    return {"model": model.bundle.manifest.name, "clips": num_clips, "queries": len(texts), "shortlist": found}
+
+
 def main() -> None:
     """Measure every size."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clips", type=int, nargs="+", default=[1000, 10_000, 100_000])
     parser.add_argument("--folder", type=Path, help="where to make the indexes: 1 GB for 100,000 clips")
+    parser.add_argument("--videos", type=Path, help="real videos to measure on besides")
+    parser.add_argument("--queries", type=Path, help="what to search them for, a sentence on each line")
     parser.add_argument("--search-once", nargs=2, metavar=("FOLDER", "OPTIONS"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.search_once:
@@ -113,7 +133,11 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
             rows.append(measure(Path(folder), num_clips))
             print(json.dumps(rows[-1]))
-    print(f"written to {write_result('index_scale', {'exact_up_to_mib': EXACT_BYTES // 2**20, 'rows': rows})}")
+    result: dict[str, Any] = {"exact_up_to_mib": EXACT_BYTES // 2**20, "rows": rows}
+    if arguments.videos and arguments.queries:
+        result["real"] = measure_real(arguments.videos, arguments.queries, arguments.folder)
+        print(json.dumps(result["real"]))
+    print(f"written to {write_result('index_scale', result)}")
 
 
 if __name__ == "__main__":

@@ -19,15 +19,16 @@ ROOT = Path(__file__).parent.parent
     ("name", "arguments"),
     [
         ("scoring", ["--clips", "300"]),
-        ("index_scale", ["--clips", "1000"]),
+        ("index_scale", ["--clips", "1000", "--videos", "samples", "--queries", "{tmp}/queries.txt"]),
         ("startup", ["--clips", "50", "--repeats", "1"]),
         ("indexing", ["--videos", "samples"]),
         ("banzhaf", ["--pairs", "4", "--sampled-pairs", "2", "--samples", "2"]),
     ],
 )
 def test_benchmark(name: str, arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "queries.txt").write_text("a red circle moves left\na blue square blinks\n")
     done = subprocess.run(
-        [sys.executable, f"benchmarks/{name}.py", *arguments],
+        [sys.executable, f"benchmarks/{name}.py", *(argument.format(tmp=tmp_path) for argument in arguments)],
         cwd=ROOT,
         env={**os.environ, "HBI_BENCHMARK_RESULTS": str(tmp_path)},
         capture_output=True,
