@@ -117,9 +117,46 @@ def speed() -> str:
         if real := scale["result"].get("real"):
             kept = real["shortlist"]["recall_at_10"]
             parts.append(
-                f"Of {real['clips']:,} real clips, searched with {real['queries']:,} captions by the embedded model, a "
-                f"shortlist of 500 keeps {kept['500']:.3f} of the exact ten best, one of 1,000 keeps {kept['1000']:.3f}.\n"
+                f"Of {real['clips']:,} real clips, searched with {real['queries']:,} captions by the embedded model, "
+                f"a shortlist of 500 keeps {kept['500']:.3f} of the exact ten best, one of 1,000 "
+                f"{kept['1000']:.3f}.\n"
             )
+    return "\n".join(parts)
+
+
+def interaction() -> str:
+    """The exact interaction against sampled ones, and what each part of the objective gave."""
+    parts = []
+    if exact := load("banzhaf"):
+        result = exact["result"]
+        rows = [
+            [row["method"], f"{row['seconds']:.3g} s", f"{row['error_largest']:.1e}", f"{row['times_exact']:,.0f}"]
+            for row in result["rows"]
+        ]
+        parts.append(
+            f"The Banzhaf interaction of {result['pairs']} pairs of {result['text_tokens']} words and "
+            f"{result['video_tokens']} frames; errors as parts of the largest value; sampling was timed on "
+            f"{result['sampled_pairs']} of the pairs (`python benchmarks/banzhaf.py`; {machine_of(exact)}):\n\n"
+            f"{table(['method', 'time', 'largest error', 'times the exact one'], rows)}\n"
+        )
+    if ablation := load("ablation"):
+        result = ablation["result"]
+        figures = {"text to video": "text_to_video/R@1", "video to text": "video_to_text/R@1"}
+        rows = [
+            [
+                name,
+                *(f"{row[key]['mean']:.1f} ± {row[key]['deviation']:.1f}" for key in figures.values()),
+                f"{row['seconds_per_step']:.2f} s",
+            ]
+            for name, row in result["rows"].items()
+        ]
+        seeds = len(next(iter(result["rows"].values()))["text_to_video/R@1"]["seeds"])
+        parts.append(
+            f"What each part of the objective gives: a small model, {result['steps']} steps of {result['batch_size']} "
+            f"pairs, R@1 of {result['test_clips']:,} unseen clips, mean and standard deviation of {seeds} seeds "
+            f"(`python benchmarks/ablation.py --data data/shapes`; {machine_of(ablation)}):\n\n"
+            f"{table(['objective', *figures, 'a step'], rows)}\n"
+        )
     return "\n".join(parts)
 
 
@@ -128,7 +165,7 @@ def main() -> None:
     text = README.read_text()
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
-    made = f"{before}{BEGIN}\n\n{accuracy()}\n{speed()}\n{END}{after}"
+    made = f"{before}{BEGIN}\n\n{accuracy()}\n{speed()}\n{interaction()}\n{END}{after}"
     if "--check" in sys.argv[1:]:
         if made != text:
             sys.exit("README.md is not what the JSON says: run python scripts/make_readme.py")
