@@ -21,6 +21,13 @@ from hbi_infer.manifest import BundleManifest
 
 MANIFEST = "bundle.json"
 MANIFEST_LIMIT_BYTES = 2**20
+HOW_TO_GET = {
+    "retrieve": "export one with 'hbi-export onnx' or 'hbi-export clip'",
+    "rerank": "train a model with reconstruction_layers and export it with 'hbi-export onnx'",
+    "qa": "train a model with 'hbi-train qa' and export it with 'hbi-export onnx'",
+}
+"""Of each task: where bundles that can do it come from."""
+
 FILE_LIMIT_BYTES = 2**31
 """The largest file of a bundle: ONNX cannot hold more in one file, and a zip can claim any size."""
 
@@ -59,6 +66,17 @@ class Bundle:
         if missing := [file for file in bundle._hashes() if file not in present]:
             raise BundleError(f"{path} lacks {', '.join(missing)}: copy the bundle again, or export it again")
         return bundle
+
+    def require(self, task: str) -> None:
+        """See that the bundle can do a task.
+
+        Raises:
+            BundleError: It cannot; says what it can do and how to get one that can.
+        """
+        if task not in self.manifest.tasks:
+            raise BundleError(
+                f"the bundle {self.path} cannot {task}; it can {', '.join(self.manifest.tasks)}: {HOW_TO_GET[task]}"
+            )
 
     def graph_bytes(self, name: str) -> bytes:
         """The ONNX graph `name`, checked against its hash.

@@ -106,6 +106,9 @@ def retrieve(
     video: Annotated[Path | None, typer.Option(metavar="VIDEO", help="Rank --captions for this video.")] = None,
     captions: Annotated[Path | None, typer.Option(metavar="FILE", help="A caption on each line.")] = None,
     top_k: Annotated[int, typer.Option("--top-k", "-k", metavar="N", min=1, help="The most results of a query.")] = 10,
+    rerank: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Score the N best anew by reconstructed tokens, if the bundle can.")
+    ] = 0,
     all_clips: Annotated[bool, typer.Option("--all-clips", help="A video may be found with several clips.")] = False,
     path: Annotated[str | None, typer.Option(metavar="GLOB", help="Only files such as '*/cats/*'.")] = None,
     folder: Annotated[str | None, typer.Option(metavar="DIR", help="Only this folder inside --videos.")] = None,
@@ -140,7 +143,11 @@ def retrieve(
     _check_usage(videos, bool(query or queries), like, video, captions)
     texts = [*(query or ()), *_read_lines(queries)]
     _check_inputs(texts, like or video)
+    if rerank and not texts:
+        raise typer.BadParameter("--rerank goes with --query (or --queries)")
     hbi = _load(bundle, device, verbose)
+    if rerank:
+        hbi.bundle.require("rerank")
     if video is not None:
         _rank_captions(hbi, video, _read_lines(captions), top_k, style)
         return
@@ -157,7 +164,8 @@ def retrieve(
         report = None if no_update else _update(opened, workers)
         if no_update and not opened.store.num_clips():
             raise InputError(f"nothing of {videos} is indexed: leave out --no-update")
-        answers = _search(opened, texts, like, {"top_k": top_k, "where": where, "all_clips": all_clips})
+        options: dict[str, Any] = {"top_k": top_k, "where": where, "all_clips": all_clips}
+        answers = _search(opened, texts, like, options | ({} if like else {"rerank": rerank}))
         if style == "json":
             document = _document(opened, report)
             terminal.emit_json(document | {"answers": _answers_document(hbi, answers, like)})

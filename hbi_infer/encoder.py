@@ -41,6 +41,9 @@ class Encoder(Protocol):
     def encode_text(self, texts: Sequence[str]) -> Levels:
         """Tokens of B texts."""
 
+    def rerank(self, text: Levels, video: Levels) -> npt.NDArray[np.float32]:
+        """(B,) scores of one text with B clips by reconstructed tokens, if the bundle can do that."""
+
     def encode_video(self, frames: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_]) -> Levels:
         """Tokens of B clips from frames (B, F, H, W, 3) uint8 and mask (B, F) bool, True where there is a frame."""
 

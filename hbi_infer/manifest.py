@@ -24,6 +24,7 @@ from hbi_infer.options import FrameSampling
 FORMAT_VERSION = 1
 TASK_GRAPHS = {
     "retrieve": ("video_encoder", "text_encoder"),
+    "rerank": ("video_encoder", "text_encoder", "reranker"),
     "qa": ("video_encoder", "text_encoder", "answerer"),
 }
 """What each task that this version can do needs; a bundle may be able to do more."""

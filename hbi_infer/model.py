@@ -86,6 +86,18 @@ class HBI:
         """(Bt, Bv) float32: the score of every text (or clip) with every clip."""
         return similarity(text, video, self.rates, padded_partner=self.bundle.manifest.padded_partner)
 
+    def rerank(self, text: Levels, video: Levels) -> npt.NDArray[np.float32]:
+        """(B,) float32: the score of B pairs by their reconstructed tokens, which know of each other.
+
+        One text goes with any number of clips, and one clip with any number of texts.
+
+        Raises:
+            BundleError: The bundle has no reconstruction.
+            InputError: There are other numbers of texts and clips.
+        """
+        scores: npt.NDArray[np.float32] = self._reranker.run(_side_by_side(text, video))["score"]
+        return scores
+
     def answer(self, text: Levels, video: Levels) -> npt.NDArray[np.float32]:
         """(B, A) float32: a logit for each of `bundle.manifest.answers`, for B questions about B clips.
 
@@ -194,6 +206,10 @@ class HBI:
         return self._open(
             "video_encoder", {f"{level}_{part}" for level in self.rates for part in ("tokens", "weights")}
         )
+
+    @cached_property
+    def _reranker(self) -> Engine:
+        return self._open("reranker", {"score"})
 
     @cached_property
     def _answerer(self) -> Engine:

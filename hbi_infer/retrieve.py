@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from hbi_infer.encoder import Encoder, encode_clips
+from hbi_infer.encoder import BATCH_CLIPS, Encoder, encode_clips
 from hbi_infer.errors import InputError, VideoError
 from hbi_infer.similarity import ClipMatrix, best_cosines, similarity, top
 from hbi_infer.store import EVERYTHING, ClipIds, Filter, StoredClip
@@ -97,6 +97,7 @@ def search(
     all_clips: bool = False,
     shortlist: int = SHORTLIST,
     exact_up_to: int | None = None,
+    rerank: int = 0,
 ) -> list[list[Match]]:
     """Text to video.
 
@@ -108,18 +109,23 @@ def search(
         all_clips: Whether a video may be found with several of its clips; by default with the best one.
         shortlist: Clips that are scored exactly when there are too many to score all.
         exact_up_to: Every clip is scored while there are not more than this; by default as many as fit in 512 MiB.
+        rerank: So many of the best results are scored anew, by reconstructed tokens, and ordered by that; 0 leaves it
+            out. Fewer than `top_k` count as `top_k`.
 
     Returns:
         For each query its matches, best first; equal scores in the order of indexing.
 
     Raises:
         InputError: A query is empty, or a number is less than 1.
+        BundleError: `rerank` is given, and the bundle has no reconstruction.
 
     Warns:
         QueryTruncatedWarning: A query is too long.
     """
+    if rerank:
+        index.encoder.bundle.require("rerank")
     text = encode_texts(index.encoder, queries, "query")
-    finder = _Finder(index, where, top_k, all_clips, shortlist, exact_up_to)
+    finder = _Finder(index, where, top_k, all_clips, shortlist, exact_up_to, rerank)
     return [finder.find([item(text, row)]) for row in range(len(queries))]
 
 
@@ -214,6 +220,10 @@ class _Scored:
         return _Scored(self.ids[chosen], self.scores[chosen], self.parts[chosen])
 
 
+_Chosen = tuple[StoredClip, float, int]
+"""A clip that was found, its score, and the part of the query that gave it."""
+
+
 class _Finder:
     """Searches one index, with one set of options, for one query after another.
 
@@ -228,6 +238,7 @@ class _Finder:
         all_clips: bool,
         shortlist: int,
         exact_up_to: int | None,
+        rerank: int = 0,
     ) -> None:
         for name, value in (("top_k", top_k), ("shortlist", shortlist)):
             if value < 1:
@@ -236,7 +247,9 @@ class _Finder:
         self._where = where
         self._top_k = top_k
         self._all_clips = all_clips
-        self._shortlist = max(shortlist, top_k)
+        self._rerank = rerank > 0
+        self._num_chosen = max(rerank, top_k)
+        self._shortlist = max(shortlist, self._num_chosen)
         if exact_up_to is None:
             layout = index.store.layout
             exact_up_to = EXACT_BYTES // (layout.num_tokens * layout.width * 4)
@@ -260,8 +273,8 @@ class _Finder:
                 scored = scored[np.isin(scored.ids, without, invert=True)]
             chosen = self._choose(scored)
             # A few long videos may fill a shortlist of clips: look further for other videos.
-            if self._matrix is not None or len(chosen) == self._top_k or size >= self._num_allowed:
-                return self._matches(query, chosen)
+            if self._matrix is not None or len(chosen) == self._num_chosen or size >= self._num_allowed:
+                return self._matches(query, self._reranked(query, chosen) if self._rerank else chosen)
             size *= 4
 
     def _score(self, query: Sequence[Levels], size: int) -> _Scored:
@@ -273,12 +286,12 @@ class _Finder:
         near = [self._index.store.candidates(pooled(part, rates)[0], self._where, size)[0] for part in query]
         return _score_all(self._index.matrix(np.unique(np.concatenate(near))), query)
 
-    def _choose(self, scored: _Scored) -> list[tuple[StoredClip, float, int]]:
+    def _choose(self, scored: _Scored) -> list[_Chosen]:
         """The best clips with their score and part of the query; one of each video unless all are wanted."""
-        chosen: list[tuple[StoredClip, float, int]] = []
+        chosen: list[_Chosen] = []
         seen: set[str] = set()
         order = top(scored.scores, len(scored.scores))
-        step = 4 * self._top_k  # mostly the first few are enough
+        step = 4 * self._num_chosen  # mostly the first few are enough
         for start in range(0, len(order), step):
             batch = scored[order[start : start + step]]
             clips = {clip.clip_id: clip for clip in self._index.store.clips(batch.ids.tolist())}
@@ -288,11 +301,24 @@ class _Finder:
                     continue
                 seen.add(clip.path)
                 chosen.append((clip, float(batch.scores[row]), int(batch.parts[row])))
-                if len(chosen) == self._top_k:
+                if len(chosen) == self._num_chosen:
                     return chosen
         return chosen
 
-    def _matches(self, query: Sequence[Levels], chosen: Sequence[tuple[StoredClip, float, int]]) -> list[Match]:
+    def _reranked(self, query: Sequence[Levels], chosen: list[_Chosen]) -> list[_Chosen]:
+        """The best of the chosen clips by the scores of their reconstructed tokens; the query is one text."""
+        store = self._index.store
+        ids, records = store.fetch_tokens(np.array([clip.clip_id for clip, _, _ in chosen], np.int64))
+        tokens = store.layout.unpack(records)
+        scores: dict[int, float] = {}
+        for start in range(0, len(ids), BATCH_CLIPS):
+            some = slice(start, start + BATCH_CLIPS)
+            found = self._index.encoder.rerank(query[0], {name: level[some] for name, level in tokens.items()})
+            scores |= dict(zip(ids[some].tolist(), found.tolist(), strict=True))
+        kept = [(clip, scores[clip.clip_id], part) for clip, _, part in chosen if clip.clip_id in scores]
+        return sorted(kept, key=lambda one: -one[1])[: self._top_k]
+
+    def _matches(self, query: Sequence[Levels], chosen: Sequence[_Chosen]) -> list[Match]:
         store = self._index.store
         ids, records = store.fetch_tokens(np.array([clip.clip_id for clip, _, _ in chosen], np.int64))
         tokens = store.layout.unpack(records)

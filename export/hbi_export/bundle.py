@@ -22,6 +22,7 @@ from hbi_export.graphs import (
     TracedGraph,
     trace_answerer,
     trace_interaction,
+    trace_reranker,
     trace_text_encoder,
     trace_video_encoder,
 )
@@ -35,7 +36,7 @@ from hbi_export.inputs import (
 )
 from hbi_infer.bundle import write_bundle
 from hbi_infer.errors import ExportError
-from hbi_infer.manifest import BundleManifest, GraphSpec, LevelSpec, Provenance, TokenizerSpec
+from hbi_infer.manifest import TASK_GRAPHS, BundleManifest, GraphSpec, LevelSpec, Provenance, TokenizerSpec
 from hbi_infer.options import FrameSampling
 from hbi_infer.tokenizer import Tokenizer, clip_tokenizer_json, clip_tokenizer_json_from_folder
 from hbi_training.answer_head import AnswerHead
@@ -89,6 +90,9 @@ def export_bundle(
         graphs["interaction"] = trace_interaction(model.config)
         token_sets = {"random": random_token_inputs(model.config)}
         checks += check_graph("interaction", graphs["interaction"], token_sets)
+        if model.reconstruction is not None:
+            graphs["reranker"] = trace_reranker(model, half_weights=half_weights)
+            checks += check_graph("reranker", graphs["reranker"], token_sets)
         if answer_head is not None:
             head = rounded(answer_head) if half_weights else answer_head
             graphs["answerer"] = trace_answerer(head, model.config, half_weights=half_weights)
@@ -143,7 +147,7 @@ def build_manifest(
         ),
         padded_partner=getattr(model.config, "padded_partner", "ignore"),
         logit_scale=math.exp(model.logit_scale.item()),
-        tasks=("retrieve", "qa") if answers else ("retrieve",),
+        tasks=tuple(task for task, needed in TASK_GRAPHS.items() if set(needed) <= graphs.keys()),
         answers=answers,
         tokenizer=TokenizerSpec(),
         graphs=specs,

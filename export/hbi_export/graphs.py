@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from hbi_export.interaction_op import TRANSLATIONS, add_function, banzhaf_intera
 from hbi_training.answer_head import AnswerHead
 from hbi_training.checkpoint import Model
 from hbi_training.config import LEVELS, HBIConfig
+from hbi_training.model import HBI
 from hbi_training.token_interaction import Tokens
 
 OPSET = 20
@@ -121,6 +123,19 @@ class InteractionGraph(TokenGraph):
         return found
 
 
+class RerankerGraph(TokenGraph):
+    """Tokens and weights of B texts and B videos -> the score (B,) of their reconstructed tokens."""
+
+    def __init__(self, model: HBI) -> None:
+        super().__init__(LEVELS)
+        self.model = model
+
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """In the order of `input_names`."""
+        pair = self.model.reconstruct(*self.sides(inputs))
+        return {"score": self.model.score(self.model.matched_similarity(*pair))[:, 0]}
+
+
 @dataclass(frozen=True)
 class TracedGraph:
     """A graph and what made it.
@@ -177,6 +192,11 @@ def trace_answerer(head: AnswerHead, config: HBIConfig, *, half_weights: bool = 
     return _trace_on_tokens(AnswererGraph(head), config, half_weights)
 
 
+def trace_reranker(model: HBI, *, half_weights: bool = False) -> TracedGraph:
+    """Traces the score of reconstructed pairs, with a dynamic batch and a dynamic length of text."""
+    return _trace_on_tokens(RerankerGraph(model), model.config, half_weights)
+
+
 def trace_interaction(config: HBIConfig) -> TracedGraph:
     """Traces the interaction for the tokens of a model, with a dynamic batch and a dynamic length of text."""
     return _trace_on_tokens(InteractionGraph(LEVELS), config, half_weights=False)
@@ -206,6 +226,7 @@ def trace(
         outputs = tuple(module(*inputs.values()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own deprecations
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # and of torchvision, which nothing here needs
         program = torch.onnx.export(
             module,
             tuple(inputs.values()),

@@ -21,6 +21,7 @@ from hbi_training.model import HBI
 from hbi_training.tensor_files import load_tensors
 from hbi_training.upstream import (
     ANSWER_HEAD,
+    LayoutCheck,
     check_layout,
     has_answer_head,
     load_released,
@@ -76,15 +77,35 @@ def load_upstream(
         ExportError: A file cannot be read, or does not belong to the others.
         TrainingError: Tensors are missing or do not fit together, or a size is impossible.
     """
-    found = load_tensors(checkpoint)
-    released, origins = _completed(found, checkpoint, clip)
+    released, origins = _completed(load_tensors(checkpoint), checkpoint, clip)
     where = str(checkpoint)
     if not any(name.startswith("clip.") for name in released):
         where += " (no clip. tensor in it; --clip takes CLIP's own weights)"
-    task = task or ("vqa" if has_answer_head(released) else "retrieval")
-    config = released_config(released, max_words=max_words or PUBLISHED_MAX_WORDS[task], sampling=sampling, where=where)
+    is_vqa = has_answer_head(released)
+    max_words = max_words or PUBLISHED_MAX_WORDS["vqa" if is_vqa else "retrieval"]
+    config = released_config(released, max_words=max_words, sampling=sampling, where=where)
+    tokenizer_json = tokenizer_json or clip_tokenizer_json()
+    made, known = Tokenizer.from_json(tokenizer_json).vocabulary_size, config.clip["text_config"]["vocab_size"]
+    if made > known:
+        raise ExportError(f"{where} knows {known} tokens and CLIP's tokenizer makes {made}: it is not a released model")
+    head = released_answer_head(released, where) if (task or ("vqa" if is_vqa else "retrieval")) == "vqa" else None
+    labels = _read_answers(answers, head, where)
     model = HBI(config)
-    head = released_answer_head(released, where) if task == "vqa" else None
+    layout = _load(model, head, released, where)
+    left_out = (("not needed for inference", layout.unused), ("not part of this model", layout.unknown))
+    origins += [f"left out, {why}: {_grouped(names)}" for why, names in left_out if names]
+    provenance = {"recipe": {"released_checkpoint": checkpoint.name, "sha256": _sha256(checkpoint)}}
+    notice = "learnt from questions: it ranks videos by questions about them" if is_vqa else ""
+    return Released(
+        Checkpoint(model.eval(), tokenizer_json, checkpoint.stem, notice, provenance),
+        head.eval() if head is not None else None,
+        labels,
+        tuple(origins),
+    )
+
+
+def _load(model: HBI, head: AnswerHead | None, released: Mapping[str, Tensor], where: str) -> LayoutCheck:
+    """Loads the model and its head, once nothing is missing that they need."""
     needed = model.state_dict()
     if head is not None:
         needed |= {ANSWER_HEAD + key: tensor for key, tensor in head.state_dict().items()}
@@ -93,22 +114,7 @@ def load_upstream(
     load_released(model, released)
     if head is not None:
         load_released(head, released, ANSWER_HEAD)
-    tokenizer_json = tokenizer_json or clip_tokenizer_json()
-    made, known = Tokenizer.from_json(tokenizer_json).vocabulary_size, config.clip["text_config"]["vocab_size"]
-    if made > known:
-        raise ExportError(f"{where} knows {known} tokens and CLIP's tokenizer makes {made}: it is not a released model")
-    left_out = (("not needed for inference", layout.unused), ("of no known part", layout.unknown))
-    origins += [f"left out, {why}: {_grouped(names)}" for why, names in left_out if names]
-    provenance = {
-        "recipe": {"released_checkpoint": checkpoint.name, "sha256": _sha256(checkpoint)},
-    }
-    notice = "learnt from questions: it ranks videos by questions about them" if has_answer_head(released) else ""
-    return Released(
-        Checkpoint(model.eval(), tokenizer_json, checkpoint.stem, notice, provenance),
-        head.eval() if head is not None else None,
-        _read_answers(answers, head, where),
-        tuple(origins),
-    )
+    return layout
 
 
 def _completed(found: dict[str, Tensor], checkpoint: Path, clip: Path | None) -> tuple[dict[str, Tensor], list[str]]:

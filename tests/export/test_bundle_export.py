@@ -21,7 +21,7 @@ from hbi_engines.engine import Engine
 from hbi_engines.registry import open_engine
 from hbi_export.bundle import clip_checkpoint, export_bundle
 from hbi_export.check import TOLERANCE, check_graph, compare
-from hbi_export.graphs import TracedGraph, trace_text_encoder, trace_video_encoder
+from hbi_export.graphs import TracedGraph, named, trace_text_encoder, trace_video_encoder
 from hbi_export.inputs import random_text_inputs, random_video_inputs
 from hbi_infer import HBI
 from hbi_infer.banzhaf import banzhaf_interaction
@@ -33,6 +33,7 @@ from hbi_training.answer_head import AnswerHead
 from hbi_training.checkpoint import Checkpoint, build_model
 from hbi_training.clip_encoders import IMAGE_MEAN, IMAGE_STD
 from hbi_training.data.shapes import captions, scenes
+from hbi_training.token_interaction import Tokens
 from tests.tiny_bundle import write_video
 from tests.training.tiny import HBI_SECTION, MEAN_POOLED_SECTION, TOWER
 
@@ -147,6 +148,14 @@ def test_a_bundle_answers_as_the_model_does(checkpoint: Checkpoint, tmp_path: Pa
         expected = checkpoint.model.score(checkpoint.model.similarity(text, video)).numpy()
     actual = hbi.similarity(hbi.encode_text(texts), hbi.encode_video(frames, mask))
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-3)
+
+
+def test_a_weight_is_zero_at_padding_and_nowhere_else() -> None:
+    mask = torch.tensor([[True, True, False]])
+    underflowed = Tokens(torch.ones(1, 3, 2), torch.tensor([[1.0, 0.0, 0.0]]), mask)
+    weights = named({"entity": underflowed})["entity_weights"]
+    assert ((weights > 0) == mask).all()
+    assert weights[0, 1] < 1e-37
 
 
 ANSWERS = ("red", "blue", "yes", "no", "two")

@@ -16,6 +16,7 @@ import tokenizers
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.export import Dim
 
 from hbi_engines.registry import open_engine
 from hbi_export import cli
@@ -30,12 +31,15 @@ from hbi_infer.options import FrameSampling
 from hbi_infer.similarity import ClipMatrix
 from hbi_infer.tokenizer import EOT, SOT
 from hbi_training import model as training_model
+from hbi_training.clip_encoders import FrameEncoder, WordEncoder, build_clip
 from tests.golden import (
     OF_THE_LARGEST,
     Arrays,
     assert_close,
+    clip_config,
     difference,
     golden,
+    load_part,
     recipe,
     released_shapes,
     released_weights,
@@ -192,6 +196,41 @@ def test_interactions_of_a_released_model(bundles: dict[int, HBI]) -> None:
 def manifest_without(hbi: HBI, graph: str) -> Any:
     manifest = hbi.bundle.manifest
     return replace(manifest, graphs={name: spec for name, spec in manifest.graphs.items() if name != graph})
+
+
+class TextTower(nn.Module):
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, token_ids: Tensor, token_mask: Tensor) -> dict[str, Tensor]:
+        return {"hidden": self.encoder(token_ids, token_mask)}
+
+
+class VisionTower(nn.Module):
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        return {"feature": self.encoder(pixels)}
+
+
+def test_clips_towers_as_graphs() -> None:
+    g = golden("clip_text.npz")
+    words = WordEncoder(build_clip(clip_config(g)))
+    load_part(words, "word_encoder.", {f"clip.{k}": v for k, v in tensors(g).items() if k != "logit_scale"})
+    given = {"token_ids": g["ids"], "token_mask": g["mask"].astype(bool)}
+    length = Dim("length", min=2, max=20)
+    example = {name: torch.from_numpy(array[:2, :7].copy()) for name, array in given.items()}
+    graph = trace(TextTower(words), example, dict.fromkeys(given, length))
+    assert_close(open_engine(graph.content, "cpu", 1).run(given)["hidden"], g["hidden"])
+
+    g = golden("clip_visual.npz")
+    frames = FrameEncoder(build_clip(clip_config(g)))
+    load_part(frames, "frame_encoder.", {f"clip.{k}": v for k, v in tensors(g).items()})
+    graph = trace(VisionTower(frames), {"pixels": torch.from_numpy(g["image"]).repeat(2, 1, 1, 1)}, {})
+    assert_close(open_engine(graph.content, "cpu", 1).run({"pixels": g["image"]})["feature"], g["cls"])
 
 
 FORMS: dict[str, Any] = {
@@ -353,7 +392,7 @@ def test_the_encoders_of_a_vqa_checkpoint_alone(tmp_path: Path) -> None:
     released = load_upstream(checkpoint, task="retrieval", tokenizer_json=word_tokenizer(200))
     assert (released.answer_head, released.answers) == (None, ())
     assert "classifier.* (4)" in released.origins[-1]
-    assert released.checkpoint.model.config.max_words == 24
+    assert released.checkpoint.model.config.max_words == 32
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from hbi_training.upstream import convert_state_dict, released_key
 from tests.golden import recipe
 
 FOLDER = Path(__file__).parent
@@ -49,3 +50,27 @@ def released_shapes(table: str) -> dict[str, tuple[int, ...]]:
     """Name -> shape, of every tensor of a released checkpoint."""
     rows = [line.split("\t") for line in (FOLDER / table).read_text().splitlines()[1:]]
     return {row[0]: () if row[1] == "scalar" else tuple(map(int, row[1].split("x"))) for row in rows}
+
+
+def load_part(module: nn.Module, prefix: str, weights: dict[str, Tensor]) -> nn.Module:
+    """Loads the tensors below `prefix` of converted weights, all of them and no others."""
+    keys = [prefix + key for key in module.state_dict()]
+    assert {released_key(key) for key in keys} == set(weights)
+    module.load_state_dict({k.removeprefix(prefix): v for k, v in convert_state_dict(weights, keys).items()})
+    return module.eval()
+
+
+def clip_config(g: Arrays) -> dict[str, Any]:
+    """Of clip_text.npz or clip_visual.npz; the tower that is not in it is a small one."""
+    heads, projection = int(g["heads"]), g["cls"].shape[1]
+    text: dict[str, int] = {"hidden_size": 64, "vocab_size": 90, "intermediate_size": 256}
+    text |= {"num_hidden_layers": 1, "num_attention_heads": 1}
+    text |= {"bos_token_id": 88, "eos_token_id": 89, "pad_token_id": 0}
+    vision: dict[str, int] = {"hidden_size": 64, "intermediate_size": 256}
+    vision |= {"num_hidden_layers": 1, "num_attention_heads": 1}
+    layers = 1 + max(int(k.split("resblocks.")[1].split(".")[0]) for k in g if "resblocks." in k)
+    if "ids" in g:
+        text |= {"num_hidden_layers": layers, "num_attention_heads": heads, "max_position_embeddings": 20}
+    else:
+        vision |= {"num_hidden_layers": layers, "num_attention_heads": heads, "image_size": 32, "patch_size": 8}
+    return {"projection_dim": projection, "text_config": text, "vision_config": vision}

@@ -3,19 +3,34 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from benchmarks.synthetic_tokens import make_index
-from hbi_infer.errors import InputError, VideoError
+from hbi_engines.engine import TensorSpec
+from hbi_infer.bundle import write_bundle
+from hbi_infer.errors import BundleError, InputError, VideoError
 from hbi_infer.index import Index
+from hbi_infer.manifest import GraphSpec
 from hbi_infer.model import HBI
 from hbi_infer.retrieve import Match, QueryTruncatedWarning, like, rank_captions, search
 from hbi_infer.similarity import similarity
 from hbi_infer.store import EVERYTHING, Filter
-from tests.tiny_bundle import write_tiny_bundle, write_video
+from tests.tiny_bundle import (
+    FRAMES,
+    OPSET,
+    make_graph,
+    outputs,
+    tiny_graphs,
+    tiny_manifest,
+    tokenizer_json,
+    write_tiny_bundle,
+    write_video,
+)
 
 VIDEOS = {
     "red.mp4": ["red"],
@@ -203,3 +218,56 @@ def test_a_match_as_json(index: Index) -> None:
         "best_frame_seconds",
         "video_seconds",
     }
+
+
+@pytest.fixture(scope="module")
+def contrary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
+    """An index of a bundle whose reranker scores a pair by how far its event tokens are from each other."""
+    root = tmp_path_factory.mktemp("contrary")
+    sides = {"text": outputs("T"), "video": outputs(FRAMES)}
+    given = tuple(
+        TensorSpec(f"{side}_{output.name}", output.dtype, output.shape)
+        for side, made in sides.items()
+        for output in made
+        if not output.name.endswith("_slots")
+    )
+    made = (TensorSpec("score", "float32", ("B",)),)
+    nodes = [
+        helper.make_node("Mul", ["text_event_tokens", "video_event_tokens"], ["products"]),
+        helper.make_node("ReduceSum", ["products", "both"], ["closeness"], keepdims=0),
+        helper.make_node("Neg", ["closeness"], ["score"]),
+    ]
+    spec = GraphSpec(file="reranker.onnx", opset=OPSET, precision="float32", inputs=given, outputs=made)
+    manifest = replace(
+        tiny_manifest(), tasks=("retrieve", "rerank"), graphs={**tiny_manifest().graphs, "reranker": spec}
+    )
+    graphs = {**tiny_graphs(), "reranker": make_graph(nodes, given, made, {"both": np.array([1, 2])})}
+    write_bundle(root / "bundle", manifest, graphs, tokenizer_json())
+    for name, colours in VIDEOS.items():
+        write_video(root / "videos" / name, *colours)
+    model = HBI.load(root / "bundle", device="cpu", threads=1)
+    with Index.open(root / "videos", model, location=root / "index.sqlite") as index:
+        index.update(workers=1)
+        yield index
+
+
+@pytest.mark.parametrize("exact_up_to", [None, 0])
+def test_the_best_are_scored_anew_by_their_reconstruction(contrary: Index, exact_up_to: int | None) -> None:
+    plain = search(contrary, ["red"], exact_up_to=exact_up_to)[0]
+    reranked = search(contrary, ["red"], rerank=4, exact_up_to=exact_up_to)[0]
+    assert {match.path for match in reranked} == {match.path for match in plain}
+    assert set(names(plain)[:2]) == set(names(reranked)[-2:]) == {"red.mp4", "red_too.mp4"}
+    scores = [match.score for match in reranked]
+    assert scores == sorted(scores, reverse=True)
+    assert [match.rank for match in reranked] == [1, 2, 3, 4]
+    # Only the best two are scored anew, and no others come among them.
+    few = search(contrary, ["red"], rerank=2, top_k=1, exact_up_to=exact_up_to)[0]
+    assert set(names(few)) < {"red.mp4", "red_too.mp4"}
+    assert search(contrary, ["red"], rerank=1, exact_up_to=exact_up_to)[0] == reranked
+    every = search(contrary, ["red"], rerank=100, all_clips=True, exact_up_to=exact_up_to)[0]
+    assert len(every) == 10
+
+
+def test_a_bundle_without_reconstruction_cannot_rerank(index: Index) -> None:
+    with pytest.raises(BundleError, match="cannot rerank; it can retrieve: train a model with reconstruction_layers"):
+        search(index, ["red"], rerank=3)

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from hbi_training.clip_encoders import FrameEncoder, WordEncoder, build_clip
 from hbi_training.model import HBI
 from hbi_training.temporal_transformer import TemporalTransformer
 from hbi_training.token_interaction import Tokens, TokenWeights, cross_similarity, token_similarities
 from hbi_training.token_merge import MergeAttention, TokenMerge, dpc_knn
-from hbi_training.upstream import check_layout, convert_state_dict, load_released, released_config, released_key
-from tests.golden import Arrays, assert_close, golden, tensors
-
-
-def load_part(module: nn.Module, prefix: str, weights: dict[str, Tensor]) -> nn.Module:
-    """Loads the tensors below `prefix` of converted weights, all of them and no others."""
-    keys = [prefix + key for key in module.state_dict()]
-    assert {released_key(key) for key in keys} == set(weights)
-    module.load_state_dict({k.removeprefix(prefix): v for k, v in convert_state_dict(weights, keys).items()})
-    return module.eval()
+from hbi_training.upstream import check_layout, load_released, released_config
+from tests.golden import assert_close, clip_config, golden, load_part, tensors
 
 
 @pytest.mark.parametrize("case", ["a", "b", "c", "d", "e", "f"])
@@ -101,21 +91,6 @@ def test_weighted_token_wise_interaction(level: str, number: str) -> None:
     sim = cross_similarity(sides["text"], sides["video"], padded_partner="zero")
     assert_close(sim, g[f"wti.{level}.sim"])
     assert_close(sim.T, g[f"wti.{level}.sim_T"])
-
-
-def clip_config(g: Arrays) -> dict[str, Any]:
-    heads, projection = int(g["heads"]), g["cls"].shape[1]
-    text: dict[str, int] = {"hidden_size": 64, "vocab_size": 90, "intermediate_size": 256}
-    text |= {"num_hidden_layers": 1, "num_attention_heads": 1}
-    text |= {"bos_token_id": 88, "eos_token_id": 89, "pad_token_id": 0}
-    vision: dict[str, int] = {"hidden_size": 64, "intermediate_size": 256}
-    vision |= {"num_hidden_layers": 1, "num_attention_heads": 1}
-    layers = 1 + max(int(k.split("resblocks.")[1].split(".")[0]) for k in g if "resblocks." in k)
-    if "ids" in g:
-        text |= {"num_hidden_layers": layers, "num_attention_heads": heads, "max_position_embeddings": 20}
-    else:
-        vision |= {"num_hidden_layers": layers, "num_attention_heads": heads, "image_size": 32, "patch_size": 8}
-    return {"projection_dim": projection, "text_config": text, "vision_config": vision}
 
 
 def test_clip_text() -> None:
