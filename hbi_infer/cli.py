@@ -141,10 +141,10 @@ def retrieve(
 
     style = _style(as_json, as_csv)
     _check_usage(videos, bool(query or queries), like, video, captions)
+    if rerank and (like or video):
+        raise typer.BadParameter("--rerank goes with --query (or --queries)")
     texts = [*(query or ()), *_read_lines(queries)]
     _check_inputs(texts, like or video)
-    if rerank and not texts:
-        raise typer.BadParameter("--rerank goes with --query (or --queries)")
     hbi = _load(bundle, device, verbose)
     if rerank:
         hbi.bundle.require("rerank")

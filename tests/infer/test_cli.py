@@ -308,6 +308,7 @@ def test_an_index_of_another_model(search: list[str], tmp_path: Path) -> None:
         (["retrieve", "--videos", "."], "give one of --query (or --queries), --like, and --video with --captions"),
         (["retrieve", "--videos", ".", "--query", "red", "--like", "a.mp4"], "give one of --query"),
         (["retrieve", "--video", "a.mp4"], "--video and --captions go together"),
+        (["retrieve", "--videos", ".", "--like", "a.mp4", "--rerank", "5"], "--rerank goes with --query"),
         (["retrieve", "--videos", ".", "--query", "red", "--json", "--csv"], "give --json or --csv, not both"),
         (["retrieve", "--videos", ".", "--query", "red", "--top-k", "0"], "Invalid value for '--top-k'"),
         (["retrieve", "--videos", ".", "--query", "red", "--newer", "soon"], "Invalid value for '--newer'"),
