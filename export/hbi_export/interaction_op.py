@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from math import pi
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -75,13 +74,10 @@ def best_gain(gains: Floats, chance: Floats) -> Floats:
 @onnx_function
 def weight_gain(weights: Floats, chance: Floats) -> Floats:
     """(B, N, N) dP: by how much token i raises the normalised weight of token k; of weights (B, N) of mean 1."""
-    # `LogNodes.quadrature`, which puts the nodes nearer to each other for a chance above 1/2.
-    log_odds = op.Max(op.Log(chance / (1.0 - chance)), 0.0)
-    step = NODE_STEP * (1.0 - op.Atan(log_odds / pi) * 2.0 / pi)
-    nodes = op.Exp(op.Range(FIRST_NODE, LAST_NODE + step / 2.0, step))
+    nodes = op.Exp(op.Range(FIRST_NODE, LAST_NODE + NODE_STEP / 2.0, NODE_STEP))
     decay = op.Exp(op.Neg(op.Unsqueeze(weights, [2])) * nodes)  # (B, N, Q)
     factor = 1.0 - chance + chance * decay
-    measure = op.Exp(op.ReduceSum(op.Log(factor), [1])) * nodes * step  # (B, 1, Q)
+    measure = op.Exp(op.ReduceSum(op.Log(factor), [1])) * nodes * NODE_STEP  # (B, 1, Q)
     own = op.Unsqueeze(weights, [2]) * decay / factor * measure
     others = op.MatMul(chance * (decay - 1.0) / factor, op.Transpose(own, perm=[0, 2, 1]))
     index = op.Range(0, op.Squeeze(op.Shape(weights, start=1, end=2)), 1)

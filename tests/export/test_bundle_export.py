@@ -29,6 +29,7 @@ from hbi_infer.bundle import Bundle
 from hbi_infer.errors import ExportError, InputError
 from hbi_infer.tokenizer import Tokenizer, clip_tokenizer_json
 from hbi_infer.tokens import unit
+from hbi_training import model as training_model
 from hbi_training.answer_head import AnswerHead
 from hbi_training.checkpoint import Checkpoint, build_model
 from hbi_training.clip_encoders import IMAGE_MEAN, IMAGE_STD
@@ -315,3 +316,27 @@ def test_the_baseline_is_exported_too(tmp_path: Path) -> None:
 def test_random_inputs_have_every_length(checkpoint: Checkpoint) -> None:
     video = random_video_inputs(checkpoint.model.config.sampling)
     assert video["frame_mask"].sum(1).tolist() == [1, 2, 4, 6]
+
+
+def test_a_bundle_that_reranks(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    model = build_model({**HBI_SECTION, "reconstruction_layers": 1}, checkpoint.tokenizer).eval()
+    assert isinstance(model, training_model.HBI)
+    assert model.reconstruction is not None
+    torch.nn.init.normal_(model.reconstruction.gate.weight, std=0.3)  # at first it would change nothing
+    checks = export_bundle(replace(checkpoint, model=model), tmp_path / "bundle")
+    assert "reranker" in {check.graph for check in checks}
+    hbi = HBI.load(tmp_path / "bundle", device="cpu", threads=1)
+    assert "rerank" in hbi.bundle.manifest.tasks
+    texts = ["a red circle moves left"]
+    frames = np.random.default_rng(1).integers(0, 256, (3, 6, 32, 32, 3), dtype=np.uint8)
+    mask = np.arange(6) < np.array([[6], [4], [1]])
+    batch = checkpoint.tokenizer.encode(texts * 3, 40)
+    with torch.no_grad():
+        text = model.encode_text(torch.from_numpy(batch.ids), torch.from_numpy(batch.mask))
+        video = model.encode_video(torch.from_numpy(frames), torch.from_numpy(mask))
+        expected = model.score(model.matched_similarity(*model.reconstruct(text, video)))[:, 0].numpy()
+        plain = model.score(model.matched_similarity(text, video))[:, 0].numpy()
+    actual = hbi.rerank(hbi.encode_text(texts), hbi.encode_video(frames, mask))
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-4)
+    assert np.abs(actual - plain).max() > 1e-3

@@ -102,7 +102,7 @@ def cross_similarity(text: Tokens, video: Tokens, *, padded_partner: PaddedPartn
 
 def matched_similarity(text: Tokens, video: Tokens, *, padded_partner: PaddedPartner = "ignore") -> Tensor:
     """Similarity of K texts of its own with each of B videos, texts in the order of videos: (B * K), (B) -> (B, K)."""
-    batch = len(video.tokens)
+    batch = video.tokens.shape[0]  # not len, which would fix it in an exported graph
     # (B * K, T, D) -> (B, K, T, D)
     tokens, weights, mask = (part.unflatten(0, (batch, -1)) for part in text[:3])
     words, frames = F.normalize(tokens.float(), dim=-1), F.normalize(video.tokens.float(), dim=-1)
