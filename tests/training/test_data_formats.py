@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from hbi_infer.errors import DataError
 from hbi_training.data.formats import READERS, load_records
-from hbi_training.data.records import VideoRecord
+from hbi_training.data.records import Question, VideoRecord
 
 LSMDC_LINE = "{0}\t00.00.10.000\t00.00.12.500\t00.00.10.000\t00.00.12.500\t{1}\n"
 
@@ -44,8 +45,13 @@ MSRVTT_SENTENCES = [
     sentence("video7", "not in the split", 3),
 ]
 MSRVTT_VIDEO = {"id": 0, "video_id": "video0", "category": 9, "url": "u", "start time": 1.5, "end time": 9.0}
+MSRVTT_VIDEOS = [
+    {**MSRVTT_VIDEO, "split": "train"},
+    {**MSRVTT_VIDEO, "video_id": "video1", "split": "validate"},
+    {**MSRVTT_VIDEO, "video_id": "video7", "split": "test"},
+]
 MSRVTT: Files = {
-    "MSRVTT_data.json": {"info": {}, "videos": [MSRVTT_VIDEO], "sentences": MSRVTT_SENTENCES},
+    "MSRVTT_data.json": {"info": {}, "videos": MSRVTT_VIDEOS, "sentences": MSRVTT_SENTENCES},
     "MSRVTT_train.9k.csv": "video_id\nvideo0\nvideo1\n",
     "MSRVTT_JSFUSION_test.csv": (
         "key,vid_key,video_id,sentence\n"
@@ -130,6 +136,33 @@ MANIFEST: Files = {
     "videos/deep/b.mkv": None,
 }
 
+
+def qa_entry(number: int, video: int, question: str, answer: str) -> dict[str, Any]:
+    return {"answer": answer, "category_id": 14, "id": number, "question": question, "video_id": video}
+
+
+MSRVTT_QA: Files = {
+    "train_qa.json": [
+        qa_entry(0, 1, "what is a man singing?", "song"),
+        qa_entry(1, 0, "who drives a car?", "man"),
+        qa_entry(2, 1, "how many people sing?", "one"),
+    ],
+    "test_qa.json": [qa_entry(0, 7010, "where does a woman sit?", "couch")],
+    "videos/all/video0.mp4": None,
+    "videos/all/video1.mp4": None,
+    "videos/video7010.webm": None,
+}
+MSVD_QA: Files = {
+    "test_qa.json": [
+        {"answer": "peanut", "id": 0, "question": "what is a squirrel eating?", "video_id": 1},
+        {"answer": "bird", "id": 1, "question": "who bathes in a sink?", "video_id": 1301},
+        {"answer": "someone", "id": 2, "question": "who eats?", "video_id": 1},
+    ],
+    "youtube_mapping.txt": "-4wsuPCjDBc_5_15 vid1\nmv89psg6zh4_33_46 vid1301\n0lh_UWF9ZP4_62_69 vid2\n",
+    "YouTubeClips/-4wsuPCjDBc_5_15.avi": None,
+    "video/vid1301.mp4": None,
+}
+
 PUBLISHED = [
     (
         "msrvtt",
@@ -189,12 +222,62 @@ PUBLISHED = [
         ],
     ),
     (
+        "msrvtt_caption",
+        "val",
+        MSRVTT,
+        [VideoRecord(Path("videos/all/video1.mp4"), ("a man sings", "someone is singing"))],
+    ),
+    (
+        "msrvtt_qa",
+        "train",
+        MSRVTT_QA,
+        [
+            VideoRecord(
+                Path("videos/all/video1.mp4"),
+                (),
+                questions=(
+                    Question("what is a man singing?", "song", "what"),
+                    Question("how many people sing?", "one", "how"),
+                ),
+            ),
+            VideoRecord(Path("videos/all/video0.mp4"), (), questions=(Question("who drives a car?", "man", "who"),)),
+        ],
+    ),
+    (
+        "msrvtt_qa",
+        "test",
+        MSRVTT_QA,
+        [
+            VideoRecord(
+                Path("videos/video7010.webm"), (), questions=(Question("where does a woman sit?", "couch", "where"),)
+            )
+        ],
+    ),
+    (
+        "msvd_qa",
+        "test",
+        MSVD_QA,
+        [
+            VideoRecord(
+                Path("YouTubeClips/-4wsuPCjDBc_5_15.avi"),
+                (),
+                questions=(
+                    Question("what is a squirrel eating?", "peanut", "what"),
+                    Question("who eats?", "someone", "who"),
+                ),
+            ),
+            VideoRecord(Path("video/vid1301.mp4"), (), questions=(Question("who bathes in a sink?", "bird", "who"),)),
+        ],
+    ),
+    (
         "manifest",
         "test",
         MANIFEST,
         [
             VideoRecord(Path("videos/a.mp4"), ("a red circle moves left",)),
-            VideoRecord(Path("videos/deep/b.mkv"), ("one", "two"), 4.5, ("three",)),
+            VideoRecord(
+                Path("videos/deep/b.mkv"), ("one", "two"), 4.5, ("three",), (Question("which colour?", "red", "which"),)
+            ),
         ],
     ),
 ]
@@ -205,15 +288,7 @@ def test_published_format(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, split: str, files: Files, expected: list[VideoRecord]
 ) -> None:
     records = load_records(name, write(tmp_path, files), split)
-    assert [
-        VideoRecord(
-            record.video.relative_to(tmp_path),
-            record.captions,
-            record.end_seconds,
-            record.hard_negatives,
-        )
-        for record in records
-    ] == expected
+    assert [replace(record, video=record.video.relative_to(tmp_path)) for record in records] == expected
     assert not caplog.records
 
 
@@ -222,11 +297,14 @@ def test_every_reader_is_tested() -> None:
 
 
 def test_msrvtt_of_the_2016_challenge(tmp_path: Path) -> None:
-    files = {**MSRVTT, "train_val_videodatainfo.json": {"sentences": MSRVTT_SENTENCES[:2]}}
-    files["test_videodatainfo.json"] = {"sentences": MSRVTT_SENTENCES[2:]}
+    files = {**MSRVTT, "videos/video7.avi": None}
+    files["train_val_videodatainfo.json"] = {"videos": MSRVTT_VIDEOS[:2], "sentences": MSRVTT_SENTENCES[:2]}
+    files["test_videodatainfo.json"] = {"videos": MSRVTT_VIDEOS[2:], "sentences": MSRVTT_SENTENCES[2:]}
     del files["MSRVTT_data.json"]
     write(tmp_path, files)
     assert load_records("msrvtt", tmp_path, "train")[1].captions == ("a man sings", "someone is singing")
+    for split, name in (("train", "video0.mp4"), ("val", "video1.mp4"), ("test", "video7.avi")):
+        assert [record.video.name for record in load_records("msrvtt_caption", tmp_path, split)] == [name]
 
 
 def test_msvd_captions_as_json(tmp_path: Path) -> None:
@@ -268,9 +346,26 @@ def test_questions_of_a_manifest(tmp_path: Path) -> None:
     assert record.questions == (("what colour is it?", "red", "colour"), ("How many?", "2", "how"))
 
 
+def test_a_manifest_line_with_questions_needs_no_captions(tmp_path: Path) -> None:
+    asked = [{"question": "what colour is it?", "answer": "red"}]
+    clips = [{"video": "a.mp4", "questions": asked}, {"video": "a.mp4", "captions": [], "questions": asked}]
+    write(tmp_path, {"val.jsonl": lines(*clips), "a.mp4": None})
+    for record in load_records("manifest", tmp_path, "val"):
+        assert record.captions == ()
+        assert record.questions == (("what colour is it?", "red", "what"),)
+
+
+def test_msvd_qa_finds_videos_by_either_name(tmp_path: Path) -> None:
+    files = {**MSVD_QA, "YouTubeClips/vid1.avi": None}
+    del files["YouTubeClips/-4wsuPCjDBc_5_15.avi"]
+    first, _ = load_records("msvd_qa", write(tmp_path, files), "test")
+    assert first.video.name == "vid1.avi"
+
+
 @pytest.mark.parametrize(
     ("name", "files", "gone", "message"),
     [
+        ("msrvtt_qa", MSRVTT_QA, "videos/all/video0.mp4", "msrvtt_qa train: 1 of 2 videos .*, for example video0"),
         ("msrvtt", MSRVTT, "videos/all/video0.mp4", "msrvtt train: 1 of 2 videos are not in .*, for example video0"),
         ("lsmdc", LSMDC, f"1012_Unbreakable/{CLIPS[1]}.avi", "lsmdc train: 1 of 2 videos"),
     ],
@@ -324,6 +419,7 @@ def test_empty_and_missing_folders(tmp_path: Path, name: str) -> None:
 
 
 TRAVERSAL = "../../etc/passwd"
+A_QUESTION = {"video_id": 7, "question": "what?", "answer": "that"}
 
 HOSTILE = [
     # Paths where a name belongs.
@@ -368,6 +464,26 @@ HOSTILE = [
         {"test.jsonl": lines({"video": "a", "captions": ["a"], "end_seconds": 0})},
         "end_seconds is 0; it must be greater",
     ),
+    ("msrvtt_caption", {"MSRVTT_data.json": {"sentences": []}}, "no 'videos'"),
+    ("msrvtt_caption", {"MSRVTT_data.json": {"sentences": [], "videos": [MSRVTT_VIDEO]}}, "video 0: no 'split'"),
+    (
+        "msrvtt_caption",
+        {"MSRVTT_data.json": {"sentences": [], "videos": [{"video_id": "video7", "split": "test"}]}},
+        "video 0: no caption that is not blank",
+    ),
+    # Questions.
+    ("msrvtt_qa", {"test_qa.json": {}}, "test_qa.json does not hold a list; is it the published file?"),
+    ("msrvtt_qa", {"test_qa.json": [[]]}, "entry 0: no 'video_id'"),
+    ("msrvtt_qa", {"test_qa.json": [{**A_QUESTION, "video_id": "video7"}]}, "'video7'; it must be a whole number"),
+    ("msrvtt_qa", {"test_qa.json": [{**A_QUESTION, "video_id": True}]}, "is True; it must be a whole number"),
+    ("msrvtt_qa", {"test_qa.json": [A_QUESTION, {"video_id": 7, "answer": "b"}]}, "entry 1: no 'question'"),
+    ("msrvtt_qa", {"test_qa.json": [{**A_QUESTION, "answer": 3}]}, "entry 0: 'answer' is 3; it must be a text"),
+    ("msrvtt_qa", {"test_qa.json": [{**A_QUESTION, "answer": " "}]}, "entry 0: a question or its answer is blank"),
+    ("msrvtt_qa", {"test_qa.json": []}, "the annotations name no videos"),
+    ("msvd_qa", {"test_qa.json": [A_QUESTION]}, "youtube_mapping.txt is missing; the data set needs it"),
+    ("msvd_qa", {"test_qa.json": [A_QUESTION], "youtube_mapping.txt": "a vid8"}, "entry 0: .*txt has no line for vid7"),
+    ("msvd_qa", {"test_qa.json": [A_QUESTION], "youtube_mapping.txt": "a\n"}, "line 1: 1 words; there must be 2"),
+    ("msvd_qa", {"test_qa.json": [A_QUESTION], "youtube_mapping.txt": "../a vid7"}, "line 1: .* is not the name of a"),
     # Captions that say nothing.
     ("msrvtt", {"MSRVTT_JSFUSION_test.csv": 'video_id,sentence\nvideo1," "\n'}, "line 2: no caption that is not blank"),
     ("msvd", {"AllVideoDescriptions.txt": "a_1_2\n", "test_list.txt": "a_1_2\n"}, "no caption that is not blank"),
@@ -402,11 +518,13 @@ def test_msrvtt_video_without_sentences(tmp_path: Path) -> None:
 
 
 JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.floats() | st.text(max_size=8),
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(["video", "captions", "sentences", "duration", "description", "end_seconds", "v_a"]),
+            st.sampled_from(
+                ["video", "captions", "sentences", "duration", "description", "video_id", "question", "v_a"]
+            ),
             inner,
             max_size=5,
         )
@@ -416,11 +534,12 @@ JSON_VALUES = st.recursive(
 
 
 @settings(deadline=None, max_examples=200)
-@given(JSON_VALUES, st.sampled_from(["activitynet", "didemo", "manifest"]))
+@given(JSON_VALUES, st.sampled_from(["activitynet", "didemo", "manifest", "msrvtt_caption", "msrvtt_qa"]))
 def test_any_json_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, content: Any, name: str) -> None:
     folder = tmp_path_factory.getbasetemp() / "any_json"
     folder.mkdir(exist_ok=True)
     text = json.dumps(content)
-    write(folder, {"val_1.json": text, "test_data.json": text, "test.jsonl": text})
+    names = ("val_1.json", "test_data.json", "test.jsonl", "test_qa.json", "MSRVTT_data.json")
+    write(folder, dict.fromkeys(names, text))
     with pytest.raises(DataError):  # there are no videos, so even a right one is refused
         load_records(name, folder, "test")

@@ -14,7 +14,7 @@ from hbi_infer.errors import DataError
 
 Kind = TypeVar("Kind")
 
-NAMES_OF_TYPES: dict[type, str] = {str: "a text", list: "a list", dict: "an object"}
+NAMES_OF_TYPES: dict[type, str] = {str: "a text", int: "a whole number", list: "a list", dict: "an object"}
 
 
 def read_text(path: Path) -> str:
@@ -90,7 +90,7 @@ def field(entry: Any, key: str, kind: type[Kind], where: str) -> Kind:
     if not isinstance(entry, dict) or key not in entry:
         raise DataError(f"{where}: no {key!r}")
     value = entry[key]
-    if not isinstance(value, kind):
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
         raise DataError(f"{where}: {key!r} is {value!r:.60}; it must be {NAMES_OF_TYPES[kind]}")
     return value
 

@@ -1,23 +1,29 @@
 """Readers of published video-text data sets and of a plain manifest, all to the same list of `VideoRecord`.
 
-| name        | annotation files in the folder                     | a record                                     |
-|-------------|----------------------------------------------------|----------------------------------------------|
-| msrvtt      | MSRVTT_train.9k.csv, MSRVTT_JSFUSION_test.csv,     | a video, 20 captions (train) or one (val and |
-|             | MSRVTT_data.json (or train_val_videodatainfo.json  | test, both the 1,000 pairs of JSFusion)      |
-|             | and test_videodatainfo.json)                       |                                              |
-| msvd        | train_list.txt, val_list.txt, test_list.txt,       | a video, some 40 captions                    |
-|             | AllVideoDescriptions.txt (or captions.json)        |                                              |
-| activitynet | train.json, val_1.json (val and test)              | a video, its sentences joined to one caption |
-| didemo      | train_data.json, val_data.json, test_data.json     | its first 31 s, its descriptions joined      |
-| lsmdc       | LSMDC16_annos_training.csv, LSMDC16_annos_val.csv, | a clip (a file of its own), its captions     |
-|             | LSMDC16_challenge_1000_publictect.csv              |                                              |
-| manifest    | train.jsonl, val.jsonl, test.jsonl                 | what the line says                           |
+| name           | annotation files in the folder                     | a record                                     |
+|----------------|----------------------------------------------------|----------------------------------------------|
+| msrvtt         | MSRVTT_train.9k.csv, MSRVTT_JSFUSION_test.csv,     | a video, 20 captions (train) or one (val and |
+|                | MSRVTT_data.json (or train_val_videodatainfo.json  | test, both the 1,000 pairs of JSFusion)      |
+|                | and test_videodatainfo.json)                       |                                              |
+| msrvtt_caption | MSRVTT_data.json (or the same two)                 | a video, 20 captions: the split of the       |
+|                |                                                    | challenge, in which captioning is measured   |
+| msvd           | train_list.txt, val_list.txt, test_list.txt,       | a video, some 40 captions                    |
+|                | AllVideoDescriptions.txt (or captions.json)        |                                              |
+| activitynet    | train.json, val_1.json (val and test)              | a video, its sentences joined to one caption |
+| didemo         | train_data.json, val_data.json, test_data.json     | its first 31 s, its descriptions joined      |
+| lsmdc          | LSMDC16_annos_training.csv, LSMDC16_annos_val.csv, | a clip (a file of its own), its captions     |
+|                | LSMDC16_challenge_1000_publictect.csv              |                                              |
+| msrvtt_qa      | train_qa.json, val_qa.json, test_qa.json           | a video, its questions and no captions       |
+| msvd_qa        | the same, youtube_mapping.txt                      | the same                                     |
+| manifest       | train.jsonl, val.jsonl, test.jsonl                 | what the line says                           |
 
 Videos may lie anywhere below the folder. A manifest has one JSON object a line, its video relative to the folder:
 
     {"video": "videos/a.mp4", "captions": ["a red circle moves left"], "end_seconds": 4.5,
      "hard_negatives": ["a red circle moves right"],
      "questions": [{"question": "what colour is the circle?", "answer": "red", "type": "colour"}]}
+
+A line needs captions or questions.
 """
 
 from __future__ import annotations
@@ -84,13 +90,34 @@ def msrvtt_records(folder: Path, split: str, videos: Path) -> list[VideoRecord]:
     return find_records([_annotation(i, captions[i], places[i]) for i in ids], videos, f"msrvtt {split}")
 
 
+def msrvtt_caption_records(folder: Path, split: str, videos: Path) -> list[VideoRecord]:
+    """MSR-VTT in the split of captioning results: 6,513 videos to train, 497 to validate, 2,990 to test.
+
+    It is that of the 2016 challenge; the annotations say for each video which part it is in.
+    """
+    captions = _msrvtt_sentences(folder)
+    name = "validate" if split == "val" else split
+    annotations = []
+    for path in _msrvtt_files(folder):
+        for number, entry in enumerate(field(read_json(path, dict), "videos", list, str(path))):
+            where = f"{path}, video {number}"
+            video_id = field(entry, "video_id", str, where)
+            if field(entry, "split", str, where) == name:
+                annotations.append(_annotation(video_id, captions.get(video_id, ()), where))
+    return find_records(annotations, videos, f"msrvtt_caption {split}")
+
+
+def _msrvtt_files(folder: Path) -> list[Path]:
+    """The one file in common use or the two of the 2016 challenge."""
+    if not (folder / "MSRVTT_data.json").exists() and (folder / "train_val_videodatainfo.json").exists():
+        return [folder / "train_val_videodatainfo.json", folder / "test_videodatainfo.json"]
+    return [folder / "MSRVTT_data.json"]
+
+
 def _msrvtt_sentences(folder: Path) -> dict[str, list[str]]:
-    """Video id -> captions, from the one file in common use or from the two of the 2016 challenge."""
-    paths = [folder / "MSRVTT_data.json"]
-    if not paths[0].exists() and (folder / "train_val_videodatainfo.json").exists():
-        paths = [folder / "train_val_videodatainfo.json", folder / "test_videodatainfo.json"]
+    """Video id -> captions."""
     captions: dict[str, list[str]] = {}
-    for path in paths:
+    for path in _msrvtt_files(folder):
         for number, entry in enumerate(field(read_json(path, dict), "sentences", list, str(path))):
             where = f"{path}, sentence {number}"
             captions.setdefault(field(entry, "video_id", str, where), []).append(field(entry, "caption", str, where))
@@ -188,6 +215,55 @@ def lsmdc_records(folder: Path, split: str, videos: Path) -> list[VideoRecord]:
     return find_records(annotations, videos, f"lsmdc {split}")
 
 
+def msrvtt_qa_records(folder: Path, split: str, videos: Path) -> list[VideoRecord]:
+    """MSRVTT-QA (Xu et al. 2017): 158,581 questions about 6,513 videos to train, 12,278 about 497, 72,821 about 2,990.
+
+    The files are those of the authors' release: one list a split, of `{"answer", "category_id", "id", "question",
+    "video_id"}`. The video_id is the number in MSR-VTT's names, video7010.mp4.
+    """
+    asked = _video_questions(folder / f"{split}_qa.json")
+    annotations = [
+        Annotation(where, (f"video{number}",), (), questions=questions) for number, (where, questions) in asked.items()
+    ]
+    return find_records(annotations, videos, f"msrvtt_qa {split}")
+
+
+def msvd_qa_records(folder: Path, split: str, videos: Path) -> list[VideoRecord]:
+    """MSVD-QA (Xu et al. 2017): 30,933 questions about 1,200 videos to train, 6,415 about 250, 13,157 about 520.
+
+    The same format, but the video_id 1 stands for the "vid1" of youtube_mapping.txt, whose lines say which clip of MSVD
+    that is ("-4wsuPCjDBc_5_15 vid1"). Videos may have either name.
+    """
+    path = folder / "youtube_mapping.txt"
+    asked = _video_questions(folder / f"{split}_qa.json")
+    clips: dict[str, str] = {}
+    for where, line in read_lines(path):
+        names = line.split()
+        if len(names) != 2:
+            raise DataError(
+                f"{where}: {len(names)} words; there must be 2, the name of a clip and its vid with a number"
+            )
+        clips[names[1]] = checked_name(names[0], where)
+    annotations = []
+    for number, (where, questions) in asked.items():
+        if (video := f"vid{number}") not in clips:
+            raise DataError(f"{where}: {path} has no line for {video}")
+        annotations.append(Annotation(where, (clips[video], video), (), questions=questions))
+    return find_records(annotations, videos, f"msvd_qa {split}")
+
+
+def _video_questions(path: Path) -> dict[int, tuple[str, tuple[Question, ...]]]:
+    """Video id -> its first entry's place, for messages, and its questions."""
+    places: dict[int, str] = {}
+    asked: dict[int, list[Question]] = {}
+    for number, entry in enumerate(read_json(path, list)):
+        where = f"{path}, entry {number}"
+        video = field(entry, "video_id", int, where)
+        places.setdefault(video, where)
+        asked.setdefault(video, []).append(_question(entry, where))
+    return {video: (where, tuple(asked[video])) for video, where in places.items()}
+
+
 MANIFEST_KEYS = ("video", "captions", "end_seconds", "hard_negatives", "questions")
 
 
@@ -208,30 +284,34 @@ def manifest_records(folder: Path, split: str, videos: Path) -> list[VideoRecord
         end = seconds(entry, "end_seconds", where)
         if end == 0:
             raise DataError(f"{where}: end_seconds is 0; it must be greater, or left out for the whole video")
-        captions = checked_texts(field(entry, "captions", list, where), where)
+        questions = _questions(entry, where)
+        told = bool(entry.get("captions")) or not questions
+        captions = checked_texts(field(entry, "captions", list, where), where) if told else ()
         negatives = field(entry, "hard_negatives", list, where) if entry.get("hard_negatives") else []
         record = VideoRecord(
             videos / relative,
             captions,
             end,
             checked_texts(negatives, where) if negatives else (),
-            _questions(entry, where),
+            questions,
         )
         found.append((video, record if is_file(record.video) else None))
     return without_missing(found, videos, f"manifest {path}")
 
 
 def _questions(entry: Any, where: str) -> tuple[Question, ...]:
-    """The questions of a manifest's line; their type may be left out, and is then the question's first word."""
+    """The questions of a manifest's line."""
     asked = field(entry, "questions", list, where) if entry.get("questions") else []
-    questions = []
-    for item in asked:
-        question, answer = (field(item, key, str, where).strip() for key in ("question", "answer"))
-        if not question or not answer:
-            raise DataError(f"{where}: a question or its answer is blank")
-        kind = field(item, "type", str, where) if "type" in item else question.split()[0].lower()
-        questions.append(Question(question, answer, kind))
-    return tuple(questions)
+    return tuple(_question(item, where) for item in asked)
+
+
+def _question(item: Any, where: str) -> Question:
+    """A question; its type may be left out, and is then its first word: what, who, how..."""
+    question, answer = (field(item, key, str, where).strip() for key in ("question", "answer"))
+    if not question or not answer:
+        raise DataError(f"{where}: a question or its answer is blank")
+    kind = field(item, "type", str, where) if "type" in item else question.split()[0].lower()
+    return Question(question, answer, kind)
 
 
 def _annotation(video_id: str, captions: Iterable[str], where: str) -> Annotation:
@@ -244,5 +324,8 @@ READERS: dict[str, Callable[[Path, str, Path], list[VideoRecord]]] = {
     "lsmdc": lsmdc_records,
     "manifest": manifest_records,
     "msrvtt": msrvtt_records,
+    "msrvtt_caption": msrvtt_caption_records,
+    "msrvtt_qa": msrvtt_qa_records,
     "msvd": msvd_records,
+    "msvd_qa": msvd_qa_records,
 }

@@ -1,4 +1,4 @@
-"""A video with its captions, whatever data set it comes from."""
+"""A video with its captions and questions, whatever data set it comes from."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class VideoRecord:
 
     Attributes:
         video: The file.
-        captions: At least one, none of them blank; as published, before any cleaning.
+        captions: None of them blank; as published, before any cleaning. At least one, unless there are questions.
         end_seconds: Only the video up to here is meant; None is all of it.
         hard_negatives: Texts that are nearly but not quite true of the clip.
         questions: With their answers.
@@ -56,12 +56,14 @@ class Annotation:
         names: File names that the video may have, with or without suffix, the likeliest first.
         captions: See `VideoRecord`.
         end_seconds: See `VideoRecord`.
+        questions: See `VideoRecord`.
     """
 
     where: str
     names: tuple[str, ...]
     captions: tuple[str, ...]
     end_seconds: float | None = None
+    questions: tuple[Question, ...] = ()
 
 
 def checked_name(name: str, where: str) -> str:
@@ -125,8 +127,11 @@ def find_records(annotations: Sequence[Annotation], videos: Path, source: str) -
                 f"{annotation.where}: both {paths[0]} and {paths[1]} could be meant; "
                 "keep one, or name the folder of videos to use"
             )
-        clip = (annotation.captions, annotation.end_seconds)
-        found.append((annotation.names[0], VideoRecord(paths[0], *clip) if paths else None))
+        record = None
+        if paths:
+            questions = annotation.questions
+            record = VideoRecord(paths[0], annotation.captions, annotation.end_seconds, questions=questions)
+        found.append((annotation.names[0], record))
     return without_missing(found, videos, source)
 
 

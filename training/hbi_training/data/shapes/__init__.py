@@ -3,6 +3,7 @@
 scene.py      what happens: things, events, splits that share no attribute combination
 render.py     a scene as pixels, at any times and any size
 captions.py   a scene in words, and words that are nearly but not quite true of it
+reading.py    a caption read back: what it says, and which of it is right
 questions.py  questions with one short answer
 dataset.py    a folder of mp4 files with JSONL manifests
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 from hbi_training.data.shapes.captions import captions, hard_negatives
 from hbi_training.data.shapes.dataset import scene_at, scenes, write_shapes
 from hbi_training.data.shapes.questions import ANSWERS, questions
+from hbi_training.data.shapes.reading import attributes_right
 from hbi_training.data.shapes.render import render
 from hbi_training.data.shapes.scene import Combination, Scene, compose, sample_scene, split_of
 
@@ -19,6 +21,7 @@ __all__ = [
     "ANSWERS",
     "Combination",
     "Scene",
+    "attributes_right",
     "captions",
     "compose",
     "hard_negatives",

@@ -171,11 +171,13 @@ def tell(story: Story, rng: np.random.Generator | None = None) -> str:
         ming=inflected(first, "ing"),
         ning=inflected(second, "ing"),
     )
-    if story.still:
-        still = noun_phrase(story.still, 0, rng)
-        told = pick(STILL_TEMPLATES, rng).format(told=told, still=still)
-        told = told.replace(" a orange", " an orange")
-    return told
+    return told_beside(told, story.still, rng) if story.still else told
+
+
+def told_beside(told: str, still: Noun, rng: np.random.Generator | None = None) -> str:
+    """Adds to a caption what stands still."""
+    phrase = noun_phrase(still, 0, rng)
+    return pick(STILL_TEMPLATES, rng).format(told=told, still=phrase).replace(" a orange", " an orange")
 
 
 def noun_phrase(noun: Noun, count: int = 0, rng: np.random.Generator | None = None) -> str:
