@@ -390,7 +390,7 @@ def test_ctrl_c_keeps_what_was_indexed(bundle: Path, tmp_path: Path) -> None:
     """Interrupted like a terminal does it, all processes at once, as soon as the first videos are stored."""
     folder, index_file = tmp_path / "videos", tmp_path / "i.sqlite"
     first = write_video(folder / "0000.mp4", "red", seconds_each=2.0)
-    for number in range(1, 1000):
+    for number in range(1, 4000):
         os.link(first, folder / f"{number:04}.mp4")
     process = subprocess.Popen(
         [*COMMAND, "index", str(folder), "--bundle", str(bundle), "--index", str(index_file)],
