@@ -93,13 +93,14 @@ def prepare(folder: Path, location: Path, hbi: HBI, num_clips: int) -> None:
         for number in range(num_clips // CLIPS_PER_VIDEO):
             path = folder / f"{number:06}.mp4"
             path.touch()
-            levels = {
-                level.name: LevelTokens(
+            levels, below = {}, 0
+            for level in manifest.levels:
+                levels[level.name] = LevelTokens(
                     unit(random.standard_normal((CLIPS_PER_VIDEO, level.video_tokens, manifest.width), np.float32)),
                     np.full((CLIPS_PER_VIDEO, level.video_tokens), 1 / level.video_tokens, np.float32),
+                    random.integers(0, level.video_tokens, (CLIPS_PER_VIDEO, below)),
                 )
-                for level in manifest.levels
-            }
+                below = level.video_tokens
             clips = [
                 Clip(start, start + sampling.clip_seconds, frames, start + times, mask)
                 for start in sampling.clip_seconds * np.arange(CLIPS_PER_VIDEO)

@@ -31,6 +31,7 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Split, Split]:
 @pytest.fixture(scope="module")
 def estimator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("estimator") / "estimator.safetensors"
+    torch.manual_seed(0)
     save_estimator(BanzhafEstimator(4), path)
     return path
 

@@ -253,6 +253,7 @@ class Trainer:
             return
         for name, value in values.items():
             writer.add_scalar(name, value, self.step)
-        line = {"step": self.step, "seconds": round(self.seconds, 1), **{k: round(v, 5) for k, v in values.items()}}
+        figures = {name: float(f"{value:.6g}") for name, value in values.items()}
+        line = {"step": self.step, "seconds": round(self.seconds, 1), **figures}
         with (self.run_folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
