@@ -13,13 +13,18 @@ import argparse
 import json
 import statistics
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from machine import write_result
 
+from hbi_infer.options import FrameSampling
+from hbi_training.checkpoint import load_checkpoint
+from hbi_training.config import from_mapping
+from hbi_training.data.frame_cache import Split
 from hbi_training.recipe import Recipe, load_recipe
-from hbi_training.runs import run_evaluation, run_retrieval
+from hbi_training.runs import load_split, load_training_splits, measure, train_recipe
 
 RECIPE = Path(__file__).parent.parent / "training" / "recipes" / "shapes_ablation.yaml"
 
@@ -41,26 +46,46 @@ RERANK = 20
 FIGURES = ("text_to_video/R@1", "video_to_text/R@1", "text_to_video/R@5", "video_to_text/R@5")
 
 
-def run(name: str, seed: int, overrides: Mapping[str, str], folder: Path) -> dict[str, float]:
-    """Trains and measures one configuration, or reads what was measured before."""
-    words = "".join(c if c.isalnum() else " " for c in name).split()
-    run_folder = folder / f"{'_'.join(words).lower()}_seed{seed}"
-    result = run_folder / "test.json"
-    recipe = load_recipe(RECIPE, {**overrides, "seed": str(seed)})
-    if not result.exists():
-        run_retrieval(recipe, run_folder, restart=False, workers=None, cpu=False)
-        run_evaluation(
-            run_folder / "model",
-            Path(recipe.data.folder),
-            "manifest",
-            "test",
-            all_captions=False,
-            rerank=RERANK if "model.reconstruction_layers" in overrides else 0,
-            save=True,
-            out=result,
-            workers=None,
-        )
-    measured: dict[str, float] = json.loads(result.read_text())
+class Runs:
+    """The runs of the ablation, with clips that are read once for all of them.
+
+    Args:
+        recipe: What all have in common.
+        folder: Where they live.
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path) -> None:
+        self.recipe, self.folder = recipe, folder
+
+    @cached_property
+    def splits(self) -> tuple[Split, Split]:
+        """Training and validation clips."""
+        return load_training_splits(self.recipe, workers=None)
+
+    @cached_property
+    def test(self) -> Split:
+        """Test clips."""
+        data = self.recipe.data
+        sampling = from_mapping(FrameSampling, self.recipe.model["sampling"], "sampling")
+        return load_split(Path(data.folder), data.format, "test", sampling, workers=None)
+
+    def measure(self, name: str, seed: int, overrides: Mapping[str, str]) -> dict[str, float]:
+        """Trains and measures one configuration, or reads what was measured before."""
+        words = "".join(c if c.isalnum() else " " for c in name).split()
+        run_folder = self.folder / f"{'_'.join(words).lower()}_seed{seed}"
+        result = run_folder / "test.json"
+        recipe = load_recipe(RECIPE, {**overrides, "seed": str(seed)})
+        if not result.exists():
+            model = train_recipe(recipe, run_folder, *self.splits)
+            rerank = RERANK if "model.reconstruction_layers" in overrides else 0
+            figures, _ = measure(load_checkpoint(model), self.test, Path(recipe.data.folder), "test", rerank=rerank)
+            result.write_text(json.dumps(figures, indent=2))
+        return read_run(run_folder, recipe)
+
+
+def read_run(run_folder: Path, recipe: Recipe) -> dict[str, float]:
+    """What a run measured, and how long a step took."""
+    measured: dict[str, float] = json.loads((run_folder / "test.json").read_text())
     progress = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
     measured["seconds_per_step"] = round(progress[-1]["seconds"] / recipe.optimiser.steps, 3)
     return measured
@@ -93,11 +118,12 @@ def main() -> None:
     options = parser.parse_args()
     common = {"data.folder": str(options.data), **dict(pair.split("=", 1) for pair in options.overrides)}
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in CONFIGURATIONS}
+    recipe = load_recipe(RECIPE, common)
+    runs = Runs(recipe, options.runs)
     for seed in options.seeds:  # seed by seed: a first answer early
         for name, overrides in CONFIGURATIONS.items():
-            rows[name].append(run(name, seed, {**common, **overrides}, options.runs))
-            done = {name: summary(runs) for name, runs in rows.items() if runs}
-            recipe = load_recipe(RECIPE, common)
+            rows[name].append(runs.measure(name, seed, {**common, **overrides}))
+            done = {name: summary(measured) for name, measured in rows.items() if measured}
             path = write_result(
                 "ablation", {**budget(recipe), "test_clips": int(rows[name][-1]["test/clips"]), "rows": done}
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hbi_infer.errors import InputError
 
@@ -28,6 +28,29 @@ class FrameSampling:
             value = getattr(self, name)
             if not value > 0:
                 raise InputError(f"{name} is {value}; it must be greater than 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answering:
+    """How a question about videos is answered.
+
+    Attributes:
+        top_k: The most answers that are named, the likeliest first.
+        min_probability: Where the likeliest answer is less probable, the answer is "don't know". At 0.5 an answer is
+            given where it is more likely right than wrong.
+        all_clips: Whether each clip of a video has an answer; by default the clip of the most probable one speaks for
+            the video.
+    """
+
+    top_k: int = 3
+    min_probability: float = 0.5
+    all_clips: bool = False
+
+    def __post_init__(self) -> None:
+        if self.top_k < 1:
+            raise InputError(f"top_k is {self.top_k}; it must be at least 1")
+        if not 0 <= self.min_probability <= 1:
+            raise InputError(f"min_probability is {self.min_probability}; it must be from 0 to 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,3 +86,7 @@ class Decoding:
             raise InputError(f"beam_size is {self.beam_size}; drawing from a nucleus needs a beam_size of 1")
         if not self.temperature > 0:
             raise InputError(f"temperature is {self.temperature}; it must be greater than 0")
+
+    def within(self, max_words: int) -> Decoding:
+        """The same, for a model of texts of `max_words` tokens, the start among them."""
+        return replace(self, max_tokens=min(self.max_tokens, max_words - 1))

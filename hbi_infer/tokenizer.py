@@ -122,6 +122,10 @@ class Tokenizer:
         """The number of tokens; every id is below it."""
         return self._backend.get_vocab_size()
 
+    def vocabulary(self) -> dict[str, int]:
+        """Token -> id."""
+        return self._backend.get_vocab()
+
     @property
     def sot_id(self) -> int:
         """The id of the token that begins every text."""
@@ -292,7 +296,8 @@ def _used_merges(merges: Sequence[Merge], corpus: Iterable[str]) -> list[Merge]:
     full = Tokenizer.from_json(_build_json(_vocabulary(merges), merges))
     origin = {left + right: (left, right) for left, right in merges}
     encode = full._backend.encode
-    pending = {token for text in corpus for token in encode(clean(text), add_special_tokens=False).tokens}
+    words = {word for text in corpus for word in clean(text).split(" ")}  # no token reaches over a blank
+    pending = {token for word in words for token in encode(word, add_special_tokens=False).tokens}
     used: set[Merge] = set()
     while pending:
         merge = origin.get(pending.pop())

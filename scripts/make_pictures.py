@@ -1,8 +1,9 @@
 """Remakes the pictures of the README: the training's curve, the ablation, a search, and why it found that.
 
-    python scripts/make_pictures.py [--run runs/shapes]
+    python scripts/make_pictures.py [--run runs/shapes_retrieval runs/shapes]
 
-The curve is drawn from benchmarks/results/training_shapes.jsonl; --run first makes that file from a run's metrics.
+The curve is drawn from benchmarks/results/training_shapes.jsonl; --run first makes that file from the metrics of runs
+that began where the one before ended.
 """
 
 from __future__ import annotations
@@ -31,32 +32,37 @@ DOCS = ROOT / "docs"
 QUERY = "a small red circle moves left and then a blue square blinks"
 EXPLAINED = ROOT / "samples" / "small-red-circle-moves-left-then-blue-square-blinks.mp4"
 NUM_RESULTS = 3
+MEASURED = {
+    "validation/text_to_video/R@1": "R@1, text to video",
+    "validation/video_to_text/R@1": "R@1, video to text",
+    "validation/answer/accuracy": "answers right",
+}
 BEST_FRAME = "tab:orange"
 
 
-def keep_curve(run: Path) -> None:
-    """Keeps what the picture needs of a run's metrics."""
-    kept = []
-    for line in (run / "metrics.jsonl").read_text().splitlines():
-        values = json.loads(line)
-        wanted = ("step", "seconds", "loss/total")
-        wanted += tuple(f"validation/{way}/R@1" for way in ("text_to_video", "video_to_text"))
-        kept.append(json.dumps({name: values[name] for name in wanted if name in values}))
-    CURVE.write_text("\n".join(kept) + "\n")
+def keep_curve(runs: list[Path]) -> None:
+    """Keeps what the picture needs of the runs' metrics; steps are counted on."""
+    kept: list[dict[str, float]] = []
+    for run in runs:
+        before = kept[-1]["step"] if kept else 0
+        for line in (run / "metrics.jsonl").read_text().splitlines():
+            values = json.loads(line)
+            values["step"] += before
+            kept.append({name: values[name] for name in ("step", "loss/total", *MEASURED) if name in values})
+    CURVE.write_text("".join(json.dumps(values) + "\n" for values in kept))
 
 
 def draw_training() -> None:
-    """Loss and recall over steps."""
+    """Loss, recall and answers over steps."""
     lines = [json.loads(line) for line in CURVE.read_text().splitlines()]
     losses = [(line["step"], line["loss/total"]) for line in lines if "loss/total" in line]
-    recalls = [line for line in lines if "validation/text_to_video/R@1" in line]
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
     left.plot(*zip(*losses, strict=True), color="tab:blue", linewidth=1)
     left.set(xlabel="step", ylabel="training loss, all terms", ylim=(0, None))
-    for way, name in (("text_to_video", "text to video"), ("video_to_text", "video to text")):
-        points = [(line["step"], line[f"validation/{way}/R@1"]) for line in recalls]
-        right.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
-    right.set(xlabel="step", ylabel="R@1 on the validation split, %", ylim=(0, 100))
+    for name, said in MEASURED.items():
+        if points := [(line["step"], line[name]) for line in lines if name in line]:
+            right.plot(*zip(*points, strict=True), marker="o", markersize=3, label=said)
+    right.set(xlabel="step", ylabel="on the validation split, %", ylim=(0, 100))
     right.legend(loc="lower right")
     for axes in (left, right):
         axes.grid(alpha=0.3)
@@ -133,7 +139,7 @@ def draw_explanation() -> None:
 def main() -> None:
     """Draws all of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, help="A run of hbi-train whose curve to keep.")
+    parser.add_argument("--run", type=Path, nargs="+", help="Runs of hbi-train whose curve to keep.")
     options = parser.parse_args()
     DOCS.mkdir(exist_ok=True)
     if options.run is not None:

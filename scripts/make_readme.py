@@ -54,16 +54,47 @@ def accuracy() -> str:
     rows = [row("**HBI, all levels**", metrics)]
     rows += [row(f"HBI, {level['name']} level alone", metrics, f"{level['name']}/") for level in manifest["levels"]]
     if baseline:
-        rows.append(row("mean-pooled CLIP, same budget", baseline["result"]))
+        rows.append(row("mean-pooled CLIP, same budget", baseline))
     both = ["text to video R@1", "R@5", "R@10", "median rank", "video to text R@1", "R@5", "R@10", "median rank"]
     clips = round(metrics["test/clips"])
-    recipe = json.loads(manifest["provenance"]["recipe"])
+    stages = [json.loads(manifest["provenance"]["recipe"])]
+    while isinstance(before := stages[0].get("initial"), dict):
+        stages.insert(0, before)
+    training = ", then ".join(
+        f"{stage['optimiser']['steps']:,} steps of {stage['optimiser']['batch_size']} clips with "
+        f"`training/recipes/{stage['name']}.yaml`"
+        for stage in stages
+    )
     return (
         "## Accuracy of the embedded model\n\n"
         f"{clips:,} clips of the test split of `shapes`, none of whose attribute combinations occurs in training, each "
-        f"with a caption of its own. Trained from scratch for {recipe['optimiser']['steps']:,} steps of "
-        f"{recipe['optimiser']['batch_size']} clips with `training/recipes/shapes.yaml`.\n\n"
-        f"{table(['model', *both], rows)}\n\n![Loss and recall while it trained](docs/training.png)\n"
+        f"with a caption of its own. Trained from scratch: {training}. The baseline had as many steps as the first of "
+        f"these.\n\n{table(['model', *both], rows)}\n\n{tasks(metrics)}"
+        "![Loss and recall while it trained](docs/training.png)\n"
+    )
+
+
+def tasks(metrics: dict[str, float]) -> str:
+    """Answers by type of question, and what captions have right; nothing for a model of retrieval alone."""
+    prefix = "test/answer/accuracy"
+    if prefix not in metrics:
+        return ""
+    kinds = [name.removeprefix(f"{prefix}/") for name in metrics if name.startswith(f"{prefix}/")]
+    answers = table(
+        ["questions about", "all", *kinds],
+        [["right, %", *(f"{metrics[name]:.1f}" for name in (prefix, *(f"{prefix}/{kind}" for kind in kinds)))]],
+    )
+    right = [name for name in metrics if name.startswith("test/caption/right/")]
+    scores = [f"test/caption/{name}" for name in ("BLEU-4", "METEOR", "ROUGE-L", "CIDEr")]
+    captions = table(
+        [f"{name.split('/')[-1]} right, %" for name in right] + [name.split("/")[-1] for name in scores],
+        [[f"{metrics[name]:.1f}" for name in (*right, *scores)]],
+    )
+    return (
+        f"Answers to {metrics['test/answer/questions']:,.0f} questions about those clips; the probability that comes "
+        f"with an answer is off by {metrics['test/answer/calibration_error']:.1f} points on average:\n\n{answers}\n\n"
+        f"Captions, one of each clip, written greedily. The first columns say how many tell every colour, every shape "
+        f"and so on rightly; METEOR is without synonyms (see CONTRIBUTING):\n\n{captions}\n\n"
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hbi_training.answer_evaluation import Answers, answer_questions, calibration_error, fit_temperature
+from hbi_training.data.records import Question
 from hbi_training.model import HBI
 from hbi_training.trainer import Trainer
 from tests.training.tiny import HBI_SECTION, shapes_splits, tiny_recipe
@@ -16,7 +17,8 @@ from tests.training.tiny import HBI_SECTION, shapes_splits, tiny_recipe
 
 def test_accuracy_by_type() -> None:
     logits = torch.tensor([[3.0, 0, 0], [0, 3.0, 0], [0, 0, 3.0], [3.0, 0, 0]])
-    answers = Answers(logits, torch.tensor([0, 1, 0, -1]), ("colour", "count", "colour", "count"))
+    questions = tuple(Question("?", "", kind) for kind in ("colour", "count", "colour", "count"))
+    answers = Answers(logits, torch.tensor([0, 1, 0, -1]), questions, (0, 0, 1, 1))
     assert answers.accuracy() == {
         "answer/accuracy": 50.0,
         "answer/top5": 75.0,
@@ -31,7 +33,7 @@ def test_the_temperature_undoes_sharpness(sharpness: float) -> None:
     rng = np.random.default_rng(0)
     honest = torch.from_numpy(2 * rng.standard_normal((20000, 5)))
     labels = torch.distributions.Categorical(logits=honest).sample()
-    answers = Answers(sharpness * honest, labels, ("",) * len(labels))
+    answers = Answers(sharpness * honest, labels, (Question("?", "", ""),) * len(labels), (0,) * len(labels))
     temperature = fit_temperature(answers)
     assert temperature == pytest.approx(sharpness, rel=0.05)
     assert calibration_error(answers, temperature) < 1.0
@@ -47,7 +49,8 @@ def test_every_question_of_a_split_is_asked(tmp_path: Path) -> None:
     assert isinstance(trainer.model, HBI)
     answers = answer_questions(trainer.model, validation.records, validation.cache, trainer.tokenizer)
     asked = [question for record in validation.records for question in record.questions]
-    assert answers.types == tuple(question.type for question in asked)
+    assert list(answers.questions) == asked
+    assert [question for row in dict.fromkeys(answers.rows) for question in validation.records[row].questions] == asked
     assert answers.accuracy()["answer/questions"] == len(asked)
     known = trainer.model.config.answers
     for label, question in zip(answers.labels.tolist(), asked, strict=True):

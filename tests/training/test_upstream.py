@@ -13,12 +13,11 @@ from hbi_infer.errors import TrainingError
 from hbi_infer.options import FrameSampling
 from hbi_training.model import HBI
 from hbi_training.upstream import (
-    ANSWER_HEAD,
     LayoutCheck,
     check_layout,
     convert_state_dict,
+    count_answers,
     has_answer_head,
-    released_answer_head,
     released_config,
     released_key,
     some,
@@ -34,12 +33,10 @@ def without_numbers(table: str) -> dict[str, Tensor]:
 
 
 def layout_of(released: dict[str, Tensor], **choices: Any) -> LayoutCheck:
-    config = released_config(released, **choices)
+    answers = tuple(map(str, range(count_answers(released)))) if has_answer_head(released) else ()
+    config = released_config(released, answers=answers, **choices)
     with torch.device("meta"):
         needed = HBI(config).state_dict()
-        if has_answer_head(released):
-            head = released_answer_head(released).state_dict()
-            needed |= {ANSWER_HEAD + name: tensor for name, tensor in head.items()}
     return check_layout(released, needed)
 
 
@@ -63,8 +60,8 @@ def test_every_tensor_of_the_real_checkpoints_has_its_place(table: str, sizes: t
     assert (config.text_token_counts, config.video_token_counts) == counts
     assert (config.merging, config.padded_partner, config.level_rates) == ("released", "zero", (1.0, 0.0, 0.0))
     if has_answer_head(released):
-        head = released_answer_head(released)
-        assert (head.num_answers, head.level_rates) == (1500, {"entity": 0.4, "action": 0.4, "event": 0.2})
+        assert count_answers(released) == 1500
+        assert config.answer_rates == (0.4, 0.4, 0.2)
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from hbi_infer.tokenizer import Tokenizer
 from hbi_training.data.frame_cache import FrameCache
-from hbi_training.data.records import VideoRecord
+from hbi_training.data.records import Question, VideoRecord
 from hbi_training.model import HBI
-from hbi_training.token_interaction import Tokens
+from hbi_training.token_interaction import items
 
 CLIPS_AT_ONCE = 64
 
@@ -27,12 +27,14 @@ class Answers:
     Attributes:
         logits: (Q, A), as the model gives them, before any temperature.
         labels: (Q,) int64, the right answer's place in the closed list; -1 where it is not in it.
-        types: (Q,) of the questions.
+        questions: (Q,) what was asked.
+        rows: (Q,) the clip of each in the split.
     """
 
     logits: Tensor
     labels: Tensor
-    types: tuple[str, ...]
+    questions: tuple[Question, ...]
+    rows: tuple[int, ...]
 
     @property
     def right(self) -> npt.NDArray[np.bool_]:
@@ -45,14 +47,14 @@ class Answers:
 
         A question whose answer is not in the closed list counts as answered wrongly, as it would for a user.
         """
-        right, types = self.right, np.array(self.types)
+        right, types = self.right, np.array([question.type for question in self.questions])
         first = self.logits.topk(min(5, self.logits.shape[1])).indices == self.labels[:, None]
         figures = {
             "answer/accuracy": 100 * float(right.mean()),
             "answer/top5": 100 * float(first.any(1).float().mean()),
         }
         figures |= {
-            f"answer/accuracy/{kind}": 100 * float(right[types == kind].mean()) for kind in sorted(set(self.types))
+            f"answer/accuracy/{kind}": 100 * float(right[types == kind].mean()) for kind in sorted(set(types.tolist()))
         }
         return figures | {"answer/questions": float(len(right))}
 
@@ -73,22 +75,22 @@ def answer_questions(model: HBI, records: Sequence[VideoRecord], cache: FrameCac
     device = model.logit_scale.device
     place = {answer: number for number, answer in enumerate(model.config.answers)}
     logits: list[Tensor] = []
-    asked = []
+    asked: list[tuple[int, Question]] = []
     rows = np.array([row for row in cache.decoded if records[row].questions])
     for start in range(0, len(rows), CLIPS_AT_ONCE):
         part = rows[start : start + CLIPS_AT_ONCE]
         frames, mask = (torch.from_numpy(array).to(device) for array in cache[part])
         video = model.encode_video(frames, mask)
-        questions = [question for row in part for question in records[row].questions]
+        pairs = [(int(row), question) for row in part for question in records[row].questions]
         clip_of = torch.tensor([number for number, row in enumerate(part) for _ in records[row].questions])
-        batch = tokenizer.encode([question.question for question in questions], model.config.max_words)
+        batch = tokenizer.encode([question.question for _, question in pairs], model.config.max_words)
         text = model.encode_text(torch.from_numpy(batch.ids).to(device), torch.from_numpy(batch.mask).to(device))
-        clips = {level: Tokens(*(array[clip_of] for array in tokens[:3])) for level, tokens in video.items()}
-        logits.append(model.answer_head.combine(model.answer(text, clips)).float().cpu())
-        asked += questions
+        logits.append(model.answer_head.combine(model.answer(text, items(video, clip_of))).float().cpu())
+        asked += pairs
     model.train(was_training)
-    labels = torch.tensor([place.get(question.answer, -1) for question in asked])
-    return Answers(torch.cat(logits), labels, tuple(question.type for question in asked))
+    order, questions = zip(*asked, strict=True)
+    labels = torch.tensor([place.get(question.answer, -1) for question in questions])
+    return Answers(torch.cat(logits), labels, questions, order)
 
 
 def fit_temperature(answers: Answers) -> float:

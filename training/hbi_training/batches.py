@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hbi_infer.tokenizer import Tokenizer
 from hbi_training.data.frame_cache import FrameCache
-from hbi_training.data.records import VideoRecord
+from hbi_training.data.records import Question, VideoRecord
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Batch:
         token_mask: (B, T) bool.
         negative_ids: (B * K, T') int64, or None; those of one clip stand together.
         negative_mask: (B * K, T') bool, or None.
-        question_ids: (B, T") int64, a question about each clip, or None.
-        question_mask: (B, T") bool, or None.
-        answers: (B,) int64, its answer's place in the closed list, or None; -1 where there is no question.
+        question_ids: (B * Q, T") int64, or None; the Q questions about one clip stand together.
+        question_mask: (B * Q, T") bool, or None.
+        answers: (B * Q,) int64, each answer's place in the closed list, or None; -1 where there is no question.
     """
 
     frames: Tensor
@@ -51,6 +51,8 @@ class Batch:
 class TrainingBatches:
     """Random batches without end: every pass visits each clip once, with one of its captions.
 
+    A clip without captions is compared with the question that it is asked, as in the released code.
+
     Args:
         records: The clips.
         cache: Their frames, and perhaps those of others.
@@ -63,6 +65,7 @@ class TrainingBatches:
         shift_pixels: Clips are moved by up to this many pixels.
         answers: The closed list of answers; without it no questions are asked. Questions with another answer are left
             out.
+        num_questions: Q, asked about each clip; one that has fewer is asked some of them again.
         rank: Of this device.
         num_ranks: Devices in all.
     """
@@ -80,6 +83,7 @@ class TrainingBatches:
         num_negatives: int = 0,
         shift_pixels: int = 0,
         answers: Sequence[str] = (),
+        num_questions: int = 1,
         rank: int = 0,
         num_ranks: int = 1,
     ) -> None:
@@ -92,6 +96,7 @@ class TrainingBatches:
         self.max_words, self.seed = max_words, seed
         self.num_negatives, self.shift_pixels = num_negatives, shift_pixels
         self.rank, self.num_ranks = rank, num_ranks
+        self.num_questions = num_questions
         self.place_of_answer = {answer: place for place, answer in enumerate(answers)}
 
     @property
@@ -105,18 +110,27 @@ class TrainingBatches:
         order = np.random.default_rng([self.seed, number_of_pass, 0]).permutation(len(self.records))
         chosen = order[place * self.batch_size : (place + 1) * self.batch_size]
         rng = np.random.default_rng([self.seed, step, 1])
-        captions = [self._pick(self.records[i].captions, 1, rng)[0] for i in chosen]
+        captions = [self._pick(self.records[i].captions, 1, rng) for i in chosen]
         negatives = [self._pick(self.records[i].hard_negatives, self.num_negatives, rng) for i in chosen]
         shifts = rng.integers(-self.shift_pixels, self.shift_pixels + 1, (len(chosen), 2))
+        asked = [self._ask(self.records[i].questions, rng) for i in chosen]
+        texts = [
+            caption[0] if caption else (questions[0] or self.records[i].questions[0]).question
+            for i, caption, questions in zip(chosen, captions, asked, strict=True)
+        ]
 
         mine = slice(self.rank, None, self.num_ranks)
         frames, mask = self.cache[self.rows[chosen[mine]]]
         frames = np.stack([shift(clip, *by) for clip, by in zip(frames, shifts[mine], strict=True)])
-        token_ids, token_mask = self._tokens(captions[mine])
+        token_ids, token_mask = self._tokens(texts[mine])
         negative_ids, negative_mask = None, None
         if self.num_negatives:
             negative_ids, negative_mask = self._tokens([text for group in negatives[mine] for text in group])
-        question_ids, question_mask, answers = self._questions(chosen, rng)
+        question_ids, question_mask, answers = None, None, None
+        if self.place_of_answer:
+            flat = [question for questions in asked[mine] for question in questions]
+            question_ids, question_mask = self._tokens([q.question if q else "" for q in flat])
+            answers = torch.tensor([self.place_of_answer[q.answer] if q else -1 for q in flat])
         return Batch(
             frames=torch.from_numpy(frames),
             frame_mask=torch.from_numpy(mask),
@@ -129,19 +143,11 @@ class TrainingBatches:
             answers=answers,
         )
 
-    def _questions(
-        self, chosen: npt.NDArray[np.intp], rng: np.random.Generator
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """A question for each clip of this rank: ids, mask and answers."""
-        if not self.place_of_answer:
-            return None, None, None
-        asked = []
-        for i in chosen:
-            known = [q for q in self.records[i].questions if q.answer in self.place_of_answer]
-            asked.append(known[rng.integers(len(known))] if known else None)
-        mine = asked[self.rank :: self.num_ranks]
-        answers = [self.place_of_answer[q.answer] if q else -1 for q in mine]
-        return *self._tokens([q.question if q else "" for q in mine]), torch.tensor(answers)
+    def _ask(self, questions: Sequence[Question], rng: np.random.Generator) -> list[Question | None]:
+        """Q of the questions whose answer is in the closed list."""
+        known = [question for question in questions if question.answer in self.place_of_answer]
+        order = rng.permutation(len(known))
+        return [known[order[i % len(order)]] if known else None for i in range(self.num_questions)]
 
     def _pick(self, captions: Sequence[str], num: int, rng: np.random.Generator) -> list[str]:
         return [captions[i] for i in rng.permutation(len(captions))[:num]] if num else []

@@ -47,7 +47,7 @@ def write_captions(model: HBI, video: LevelTokens, options: Decoding, *, start_i
     Args:
         model: With a caption decoder, in evaluation mode.
         video: Tokens (B, V, D) of each level.
-        options: How to write; no more than the decoder's `max_tokens` are written.
+        options: How to write; no more than the decoder has positions for.
         start_id: What a caption begins with.
         end_id: What it ends with.
     """
@@ -58,7 +58,8 @@ def write_captions(model: HBI, video: LevelTokens, options: Decoding, *, start_i
     start = torch.full((len(memory.mask),), start_id, device=device)
     logits, cache = decoder.step(start, memory)
     steps = _Steps(decoder, device)
-    return generate(steps, logits.cpu().numpy(), _State(memory, cache), options, end_id=end_id, forbidden=[start_id])
+    state, within = _State(memory, cache), options.within(decoder.max_tokens)
+    return generate(steps, logits.cpu().numpy(), state, within, end_id=end_id, forbidden=[start_id])
 
 
 @torch.inference_mode()

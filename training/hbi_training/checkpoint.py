@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 
 from hbi_infer.errors import TrainingError
@@ -84,6 +85,43 @@ def with_vocabulary(clip: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, 
         "pad_token_id": PAD_ID,
     }
     return {**clip, "text_config": {**ids, **clip.get("text_config", {})}}
+
+
+def start_from(initial: Checkpoint, model: Model, tokenizer: Tokenizer) -> str:
+    """Gives a model the weights of another one, tensor by tensor where name and shape agree.
+
+    Rows of a table of words are taken over word by word, so that a model may begin with more words than the other had.
+
+    Args:
+        initial: What to start from.
+        model: Changed in place.
+        tokenizer: The model's.
+
+    Returns:
+        A line that says what was taken over.
+
+    Raises:
+        TrainingError: The two have nothing in common.
+    """
+    given, own = initial.model.state_dict(), model.state_dict()
+    known, wanted = initial.tokenizer.vocabulary(), tokenizer.vocabulary()
+    shared = [(row, known[token]) for token, row in wanted.items() if token in known]
+    rows, old_rows = (torch.tensor(part) for part in zip(*shared, strict=True))
+    taken = 0
+    for name, tensor in own.items():
+        old = given.get(name, torch.empty(0))
+        if tensor.shape == old.shape:
+            tensor.copy_(old)
+        elif (tensor.shape[:1], old.shape) == ((len(wanted),), (len(known), *tensor.shape[1:])):
+            tensor[rows] = old[old_rows]
+        else:
+            continue
+        taken += 1
+    if not taken:
+        raise TrainingError(
+            f"the model {initial.name} has nothing in common with that of the recipe: leave initial out"
+        )
+    return f"{taken} of {len(own)} tensors start from {initial.name}"
 
 
 def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hbi_infer.errors import HBIError, TrainingError
+
+if TYPE_CHECKING:
+    from hbi_training.runs import Task
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Train HBI models: data sets, recipes, measurements."
@@ -42,27 +45,45 @@ def data_shapes(
     write_shapes(out, num - val - test, val, test, seed=seed, workers=workers)
 
 
-@app.command()
-def retrieval(
-    recipe: Annotated[Path, typer.Option(help="The YAML recipe.")],
-    out: Annotated[Path | None, typer.Option(help="The run's folder; by default runs/NAME.")] = None,
-    data: DataFolder = None,
-    override: Overrides = [],  # noqa: B006 - typer reads the default, nothing changes it
-    restart: Annotated[bool, typer.Option("--restart", help="Begin anew although the run has checkpoints.")] = False,
-    workers: Workers = None,
-    cpu: Annotated[bool, typer.Option("--cpu", help="Stay on the CPU although there is a GPU.")] = False,
-) -> None:
-    """Train for retrieval; run again, it goes on where it stopped.
+def _training_command(task: Task, help_text: str) -> None:
+    """Adds the command that trains for a task; all of them take the same options and go on where they stopped."""
 
-    Example: hbi-train retrieval --recipe training/recipes/shapes.yaml --data data/shapes
-    """
-    from hbi_training.recipe import load_recipe
-    from hbi_training.runs import run_retrieval
+    @app.command(task, help=help_text)
+    def train(
+        recipe: Annotated[Path, typer.Option(help="The YAML recipe.")],
+        out: Annotated[Path | None, typer.Option(help="The run's folder; by default runs/NAME.")] = None,
+        data: DataFolder = None,
+        override: Overrides = [],  # noqa: B006 - typer reads the default, nothing changes it
+        restart: Annotated[
+            bool, typer.Option("--restart", help="Begin anew although the run has checkpoints.")
+        ] = False,
+        workers: Workers = None,
+        cpu: Annotated[bool, typer.Option("--cpu", help="Stay on the CPU although there is a GPU.")] = False,
+    ) -> None:
+        from hbi_training.recipe import load_recipe
+        from hbi_training.runs import run_training
 
-    pairs = dict(_pair(text) for text in override)
-    if data is not None:
-        pairs["data.folder"] = str(data)
-    run_retrieval(load_recipe(recipe, pairs), out, restart=restart, workers=workers, cpu=cpu)
+        pairs = dict(_pair(text) for text in override)
+        if data is not None:
+            pairs["data.folder"] = str(data)
+        run_training(load_recipe(recipe, pairs), out, task=task, restart=restart, workers=workers, cpu=cpu)
+
+
+_training_command(
+    "retrieval",
+    "Train for retrieval; run again, it goes on where it stopped.\n\n"
+    "Example: hbi-train retrieval --recipe training/recipes/shapes_retrieval.yaml --data data/shapes",
+)
+_training_command(
+    "qa",
+    "Train to answer questions, and what else the recipe asks for; run again, it goes on where it stopped.\n\n"
+    "Example: hbi-train qa --recipe training/recipes/msrvtt_qa.yaml --data MSRVTT-QA",
+)
+_training_command(
+    "caption",
+    "Train to write captions, and what else the recipe asks for; run again, it goes on where it stopped.\n\n"
+    "Example: hbi-train caption --recipe training/recipes/shapes.yaml --data data/shapes",
+)
 
 
 @app.command()
@@ -75,9 +96,13 @@ def evaluate(
     rerank: Annotated[int, typer.Option(min=0, help="Order the best N of each query by reconstructed tokens.")] = 0,
     save: Annotated[bool, typer.Option("--save", help="Add the figures to the checkpoint's provenance.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write the figures to this JSON file too.")] = None,
+    failures: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write wrong answers, and captions unlike any reference, as JSON lines."),
+    ] = None,
     workers: Workers = None,
 ) -> None:
-    """Measure a checkpoint: R@1, R@5, R@10, median and mean rank, both ways.
+    """Measure a checkpoint in all that it can do: R@1, R@5, R@10, median and mean rank both ways; answers; captions.
 
     Example: hbi-train evaluate runs/shapes/model --data data/shapes --split test
     """
@@ -92,6 +117,7 @@ def evaluate(
         rerank=rerank,
         save=save,
         out=out,
+        failures=failures,
         workers=workers,
     )
 

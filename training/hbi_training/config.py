@@ -78,6 +78,8 @@ class HBIConfig:
         answers: The closed list of answers to questions; none leaves the answer head out.
         answer_widths: Of the answer head's projections, and of its classifier's hidden layer.
         answer_rates: What the logits of each level count.
+        answer_temperature: What the logits are divided by, so that their softmax says how often an answer is right;
+            fitted on the validation split.
         caption_layers: Layers of the decoder that writes captions; 0 leaves it out.
         sampling: How a video becomes frames.
     """
@@ -100,6 +102,7 @@ class HBIConfig:
     answers: tuple[str, ...] = ()
     answer_widths: tuple[int, int] = (256, 512)
     answer_rates: tuple[float, ...] = (0.4, 0.4, 0.2)
+    answer_temperature: float = 1.0
     caption_layers: int = 0
     sampling: FrameSampling = field(default_factory=FrameSampling)
 

@@ -1,28 +1,95 @@
-"""Measuring a model on a split: every clip and every caption is encoded once, then they are compared tile by tile."""
+"""Measuring a model on a split, for every task that it can do and that the split has texts for.
+
+For retrieval every clip and every caption is encoded once, then they are compared tile by tile.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from hbi_infer.errors import TrainingError
+from hbi_infer.options import Decoding
 from hbi_infer.tokenizer import Tokenizer
+from hbi_training.answer_evaluation import Answers, answer_questions, calibration_error
+from hbi_training.caption_metrics import caption_metrics
+from hbi_training.caption_writing import caption_split
 from hbi_training.checkpoint import Model
 from hbi_training.data.frame_cache import FrameCache
 from hbi_training.data.records import VideoRecord
 from hbi_training.metrics import RetrievalMetrics, retrieval_metrics
 from hbi_training.model import HBI
-from hbi_training.token_interaction import Tokens
+from hbi_training.token_interaction import Tokens, items
 
 Levels = dict[str, Tokens]
 
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model can do, measured.
+
+    Attributes:
+        metrics: By name: "text_to_video/R@1", "answer/accuracy/colour", "caption/CIDEr" and so on, in percent but for
+            ranks and counts.
+        answers: What it said to each question; None if it was not asked.
+        captions: Row of the split -> what it wrote of the clip; None if it writes none.
+    """
+
+    metrics: dict[str, float]
+    answers: Answers | None
+    captions: dict[int, str] | None
+
+
 PAIRS_AT_ONCE = 256
 """That are reconstructed together."""
+
+
+def evaluate(
+    model: Model,
+    records: Sequence[VideoRecord],
+    cache: FrameCache,
+    tokenizer: Tokenizer,
+    *,
+    all_captions: bool = False,
+    rerank: int = 0,
+    decoding: Decoding | None = None,
+) -> Evaluation:
+    """Measures retrieval, answers and captions.
+
+    Args:
+        model: On any device; left as it was found.
+        records: The clips of the split.
+        cache: Their frames.
+        tokenizer: The model's.
+        all_captions: See `evaluate_retrieval`.
+        rerank: See `evaluate_retrieval`.
+        decoding: How captions are written; by default greedily, which is quick.
+
+    Raises:
+        TrainingError: The split has neither captions nor questions for what the model can do.
+    """
+    described = [int(row) for row in cache.decoded if records[row].captions]
+    metrics: dict[str, float] = {}
+    answers, captions = None, None
+    if described:
+        metrics |= evaluate_retrieval(model, records, cache, tokenizer, all_captions=all_captions, rerank=rerank)
+    if isinstance(model, HBI) and model.answer_head is not None and any(r.questions for r in records):
+        answers = answer_questions(model, records, cache, tokenizer)
+        metrics |= answers.accuracy()
+        metrics["answer/calibration_error"] = calibration_error(answers, model.config.answer_temperature)
+    if isinstance(model, HBI) and model.caption_decoder is not None and described:
+        written = caption_split(model, cache, described, tokenizer, decoding or Decoding(beam_size=1))
+        captions = dict(zip(described, written, strict=True))
+        scores = caption_metrics(written, [records[row].captions for row in described])
+        metrics |= {f"caption/{name}": value for name, value in scores.items()}
+    if not metrics:
+        raise TrainingError("there is nothing to measure: the split has no captions, and no questions for this model")
+    return Evaluation(metrics, answers, captions)
 
 
 @torch.inference_mode()
@@ -40,7 +107,7 @@ def evaluate_retrieval(
 
     Args:
         model: On any device; left as it was found.
-        records: The clips of the split.
+        records: The clips of the split; those without captions are left out.
         cache: Their frames.
         tokenizer: The model's.
         all_captions: Every caption of a clip is a query; else only its first.
@@ -56,7 +123,7 @@ def evaluate_retrieval(
     """
     was_training = model.training
     model.eval()
-    rows = cache.decoded
+    rows = np.array([row for row in cache.decoded if records[row].captions])
     captions = [caption for row in rows for caption in records[row].captions[: None if all_captions else 1]]
     video_of_text = [i for i, row in enumerate(rows) for _ in records[row].captions[: None if all_captions else 1]]
     device = model.logit_scale.device
@@ -102,7 +169,7 @@ def reranked_scores(
     fused = np.zeros_like(scores)
     for part in _parts(pairs, PAIRS_AT_ONCE):
         rows, columns = torch.from_numpy(part).T
-        matched = model.reconstruction(_items(text, rows), _items(video, columns))
+        matched = model.reconstruction(items(text, rows), items(video, columns))
         fused[rows, columns] = model.score(model.matched_similarity(*matched))[:, 0].cpu().numpy()
     above = np.float32(np.ptp(scores) + np.ptp(fused) + 1)
     return {way: np.where(best, fused + above, scores) for way, best in chosen.items()}
@@ -123,10 +190,6 @@ def joined(parts: Sequence[Levels]) -> Levels:
         ]
         levels[level] = Tokens(*(torch.cat(column) for column in zip(*padded, strict=True)))
     return levels
-
-
-def _items(levels: Levels, rows: Tensor) -> Levels:
-    return {level: Tokens(*(part[rows] for part in tokens[:3])) for level, tokens in levels.items()}
 
 
 def _parts(items: Sequence[object] | npt.NDArray[np.intp], size: int) -> Iterator[object]:

@@ -92,6 +92,7 @@ class HBI(nn.Module):
                 hidden_width=hidden_width,
                 num_answers=len(config.answers),
                 level_rates=config.answer_rates,
+                released=config.merging == "released",
             )
         if config.caption_layers:
             self.caption_decoder = CaptionDecoder(
@@ -142,6 +143,11 @@ class HBI(nn.Module):
         assert self.answer_head is not None
         logits: dict[str, Tensor] = self.answer_head(*self.reconstruct(question, video))
         return logits
+
+    def answer_logits(self, question: LevelTokens, video: LevelTokens) -> Tensor:
+        """Calibrated logits (B, A), the levels' together: their softmax is the probability of each answer."""
+        assert self.answer_head is not None
+        return self.answer_head.combine(self.answer(question, video)) / self.config.answer_temperature
 
     def read(self, video: LevelTokens) -> Memory:
         """What the caption decoder needs of B videos."""

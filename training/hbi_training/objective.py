@@ -27,6 +27,7 @@ class Objective:
             reconstructed tokens. The model must have `reconstruction_layers`.
         reconstruction_negatives: Captions of other clips that each reconstructed pair is contrasted with.
         answering: Of the cross-entropy of answers to questions; the model then has an answer head.
+        questions: Asked about each clip of a batch.
         captioning: Of the cross-entropy of captions, word by word; the model must have `caption_layers`.
         label_smoothing: Of that cross-entropy.
         variant: "released" is the loss of the authors' code: estimator networks (`BanzhafEstimator`) read the
@@ -43,6 +44,7 @@ class Objective:
     reconstruction: float = 0.0
     reconstruction_negatives: int = 2
     answering: float = 0.0
+    questions: int = 1
     captioning: float = 0.0
     label_smoothing: float = 0.1
     variant: Literal["hbi", "released"] = "hbi"

@@ -89,6 +89,7 @@ class Recipe:
         name: The name of the model that comes out of it.
         notice: One line that users of the model are told; may be empty.
         seed: Of the weights, the order of the clips and the choice of captions.
+        initial: A checkpoint whose weights the model starts from, as far as it has the same parts; "" for none.
         model: `kind` ("hbi" or "mean_pooled_clip") and the fields of its configuration.
         data: Where the clips are.
         objective: Weights of the loss's terms.
@@ -99,6 +100,7 @@ class Recipe:
     name: str
     notice: str = ""
     seed: int = 0
+    initial: str = ""
     model: Mapping[str, Any]
     data: DataOptions
     objective: Objective = field(default_factory=Objective)

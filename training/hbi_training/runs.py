@@ -8,22 +8,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from hbi_infer.errors import TrainingError
 from hbi_infer.options import FrameSampling
 from hbi_training.banzhaf_estimator import save_estimator
-from hbi_training.checkpoint import load_checkpoint, save_checkpoint
+from hbi_training.checkpoint import Checkpoint, Model, load_checkpoint, save_checkpoint
 from hbi_training.config import from_mapping
 from hbi_training.data.formats import load_records
 from hbi_training.data.frame_cache import FrameCache, Split
+from hbi_training.data.shapes import captions_right
+from hbi_training.data.shapes.scene import Split as ShapesSplit
 from hbi_training.estimator_training import EstimatorOptions, train_estimator
-from hbi_training.evaluation import evaluate_retrieval
+from hbi_training.evaluation import Evaluation, evaluate
+from hbi_training.model import HBI
 from hbi_training.recipe import Recipe
 from hbi_training.trainer import Trainer
 
 console = Console(stderr=True)
+
+Task = Literal["retrieval", "qa", "caption"]
+TASK_TERMS: dict[Task, str] = {"retrieval": "", "qa": "answering", "caption": "captioning"}
+"""What a recipe's objective must ask for; retrieval is always part of it."""
 
 
 @contextmanager
@@ -46,16 +55,24 @@ def load_split(folder: Path, data_format: str, split: str, sampling: FrameSampli
     return Split(records, cache)
 
 
-def run_retrieval(recipe: Recipe, out: Path | None, *, restart: bool, workers: int | None, cpu: bool) -> None:
-    """Trains a recipe in `out`, from its newest checkpoint unless `restart`."""
+def load_training_splits(recipe: Recipe, workers: int | None) -> tuple[Split, Split]:
+    """What a recipe learns from and what it is measured on."""
+    sampling = from_mapping(FrameSampling, recipe.model.get("sampling", {}), "sampling")
+    data = recipe.data
+    train, validation = (
+        load_split(Path(data.folder), data.format, split, sampling, workers) for split in ("train", "val")
+    )
+    return train, validation
+
+
+def train_recipe(
+    recipe: Recipe, out: Path | None, train: Split, validation: Split, *, restart: bool = False, cpu: bool = False
+) -> Path:
+    """Trains a recipe in `out`, from its newest checkpoint unless `restart`; gives the folder of the model."""
     run_folder = out or Path("runs") / recipe.name
     if restart:
         shutil.rmtree(run_folder, ignore_errors=True)
     run_folder.mkdir(parents=True, exist_ok=True)
-    sampling = from_mapping(FrameSampling, recipe.model.get("sampling", {}), "sampling")
-    folder = Path(recipe.data.folder)
-    train = load_split(folder, recipe.data.format, "train", sampling, workers)
-    validation = load_split(folder, recipe.data.format, "val", sampling, workers)
 
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False)
@@ -66,6 +83,40 @@ def run_retrieval(recipe: Recipe, out: Path | None, *, restart: bool, workers: i
         bar = progress.add_task(f"training {recipe.name}", total=recipe.optimiser.steps)
         trainer.run(advance=lambda n: progress.advance(bar, n))
     say(f"the model is {run_folder / 'model'}; export it with: hbi-export onnx {run_folder / 'model'} -o BUNDLE")
+    return run_folder / "model"
+
+
+def run_training(
+    recipe: Recipe, out: Path | None, *, task: Task, restart: bool, workers: int | None, cpu: bool
+) -> None:
+    """Trains a recipe for a task, and for whatever else it asks for.
+
+    Raises:
+        TrainingError: The recipe does not ask for the task.
+    """
+    term = TASK_TERMS[task]
+    if term and not getattr(recipe.objective, term):
+        raise TrainingError(
+            f"the recipe {recipe.name} does not train for {task}: its objective.{term} is 0; give a recipe that does, "
+            f"or --set objective.{term}=1"
+        )
+    train_recipe(recipe, out, *load_training_splits(recipe, workers), restart=restart, cpu=cpu)
+
+
+def measure(
+    checkpoint: Checkpoint, clips: Split, data: Path, split: str, *, all_captions: bool = False, rerank: int = 0
+) -> tuple[dict[str, float], Evaluation]:
+    """Figures of a split by name, "test/text_to_video/R@1" and so on; of `shapes` also what captions have right."""
+    found = evaluate(
+        checkpoint.model, clips.records, clips.cache, checkpoint.tokenizer, all_captions=all_captions, rerank=rerank
+    )
+    metrics = dict(found.metrics)
+    if found.captions is not None and (data / "shapes.json").exists():
+        said = {clips.records[row].video.name: caption for row, caption in found.captions.items()}
+        right = captions_right(data, cast("ShapesSplit", split), said)
+        metrics |= {f"caption/right/{name}": value for name, value in right.items()}
+    figures = {f"{split}/{name}": round(value, 3) for name, value in metrics.items()}
+    return figures | {f"{split}/clips": len(clips.cache.decoded)}, found
 
 
 def run_evaluation(
@@ -78,24 +129,40 @@ def run_evaluation(
     rerank: int,
     save: bool,
     out: Path | None,
+    failures: Path | None,
     workers: int | None,
 ) -> None:
     """Measures a checkpoint on a split; prints JSON, and keeps it where asked."""
     checkpoint = load_checkpoint(folder)
     clips = load_split(data, data_format, split, checkpoint.model.config.sampling, workers)
-    metrics = evaluate_retrieval(
-        checkpoint.model, clips.records, clips.cache, checkpoint.tokenizer, all_captions=all_captions, rerank=rerank
-    )
-    figures = {f"{split}/{name}": round(value, 3) for name, value in metrics.items()}
-    figures[f"{split}/clips"] = len(clips.cache.decoded)
+    figures, found = measure(checkpoint, clips, data, split, all_captions=all_captions, rerank=rerank)
     text = json.dumps(figures, indent=2)
     print(text)  # noqa: T201 - the result
     if out is not None:
         out.write_text(text + "\n")
+    if failures is not None:
+        failures.write_text("".join(json.dumps(line) + "\n" for line in _said(checkpoint.model, clips, found)))
     if save:
         known = checkpoint.provenance.get("metrics", {})
         provenance = {**checkpoint.provenance, "metrics": {**known, **figures}}
         save_checkpoint(replace(checkpoint, provenance=provenance), folder)
+
+
+def _said(model: Model, clips: Split, found: Evaluation) -> Iterator[dict[str, Any]]:
+    """Answers that are wrong, and captions that no reference has word for word."""
+    if found.answers is not None and isinstance(model, HBI):
+        probabilities = (found.answers.logits / model.config.answer_temperature).softmax(-1)
+        best = probabilities.max(-1)
+        chosen = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        for row, asked, right, (place, probability) in zip(
+            found.answers.rows, found.answers.questions, found.answers.right, chosen, strict=True
+        ):
+            if not right:
+                said = {"said": model.config.answers[place], "probability": round(probability, 4)}
+                yield {"video": str(clips.records[row].video), **asked._asdict(), **said}
+    for row, caption in (found.captions or {}).items():
+        if caption not in (references := clips.records[row].captions):
+            yield {"video": str(clips.records[row].video), "said": caption, "captions": references}
 
 
 def run_estimator(

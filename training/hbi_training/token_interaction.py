@@ -5,6 +5,7 @@ CVPR 2023, section 3.1, equations 3 and 4, after Wang et al. 2022.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import torch
@@ -29,6 +30,11 @@ class Tokens(NamedTuple):
     weights: Tensor
     mask: Tensor
     slots: Tensor | None = None
+
+
+def items(levels: Mapping[str, Tokens], rows: Tensor | slice) -> dict[str, Tokens]:
+    """Some items of a batch, in any order and number, without their slots."""
+    return {level: Tokens(*(part[rows] for part in tokens[:3])) for level, tokens in levels.items()}
 
 
 class TokenWeights(nn.Module):

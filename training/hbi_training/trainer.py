@@ -1,4 +1,4 @@
-"""Training for retrieval: steps, measurements, and checkpoints from which a run goes on exactly as it would have."""
+"""Training: steps, measurements, and checkpoints from which a run goes on exactly as it would have."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,25 @@ from torch.utils.tensorboard import SummaryWriter
 import hbi_infer
 from hbi_infer.errors import TrainingError
 from hbi_infer.tokenizer import Tokenizer, clip_tokenizer_json
+from hbi_training.answer_evaluation import calibration_error, fit_temperature
 from hbi_training.batches import TrainingBatches
-from hbi_training.checkpoint import Checkpoint, Model, build_model, save_checkpoint
+from hbi_training.checkpoint import Checkpoint, Model, build_model, load_checkpoint, save_checkpoint, start_from
+from hbi_training.config import HBIConfig
 from hbi_training.data.frame_cache import Split
 from hbi_training.data.records import VideoRecord
-from hbi_training.evaluation import evaluate_retrieval
+from hbi_training.evaluation import evaluate
 from hbi_training.recipe import OptimiserOptions, Recipe, recipe_from_mapping, recipe_to_mapping
 from hbi_training.training_step import MAX_LOGIT_SCALE, TrainingStep
 
 CHECKPOINTS_KEPT = 2
+
+HEADLINES = {
+    "text_to_video/R@1": "R@1 text to video",
+    "video_to_text/R@1": "R@1 video to text",
+    "answer/accuracy": "answers right",
+    "caption/CIDEr": "CIDEr",
+}
+"""The metrics that are said each time; all of them are written."""
 
 
 def learning_rate_factor(step: int, options: OptimiserOptions) -> float:
@@ -104,6 +115,8 @@ class Trainer:
         options = recipe.optimiser
         self.accelerator = Accelerator(mixed_precision=options.mixed_precision, cpu=cpu)
         answering = recipe.objective.answering > 0
+        if recipe.objective.captioning and not all(record.captions for record in train.records):
+            raise TrainingError("the objective's captioning needs captions, and some clips of the data set have none")
         corpus = [caption for record in train.records for caption in record.captions + record.hard_negatives]
         corpus += [question.question for record in train.records for question in record.questions if answering]
         self.tokenizer_json = clip_tokenizer_json(corpus if recipe.data.vocabulary == "corpus" else None)
@@ -111,6 +124,11 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         answers = common_answers(train.records, recipe.data.max_answers) if answering else ()
         model = build_model({**recipe.model, **({"answers": answers} if answers else {})}, self.tokenizer)
+        self.recipe_mapping = recipe_to_mapping(recipe)
+        if recipe.initial:
+            initial = load_checkpoint(Path(recipe.initial))
+            say(start_from(initial, model, self.tokenizer))
+            self.recipe_mapping["initial"] = initial.provenance.get("recipe", recipe.initial)  # the whole story
         train.cache.preload()
         decoded = [train.records[row] for row in train.cache.decoded]
         self.batches = TrainingBatches(
@@ -124,6 +142,7 @@ class Trainer:
             num_negatives=recipe.objective.hard_negatives,
             shift_pixels=recipe.data.shift_pixels,
             answers=answers,
+            num_questions=recipe.objective.questions,
             rank=self.accelerator.process_index,
             num_ranks=self.accelerator.num_processes,
         )
@@ -214,12 +233,17 @@ class Trainer:
     def _evaluate(self, writer: SummaryWriter | None) -> dict[str, float]:
         if writer is None:  # one device measures, the others wait at the next gather
             return {}
-        metrics = evaluate_retrieval(self.model, self.validation.records, self.validation.cache, self.tokenizer)
+        found = evaluate(self.model, self.validation.records, self.validation.cache, self.tokenizer)
+        metrics = found.metrics
+        if found.answers is not None and isinstance(self.model.config, HBIConfig):
+            self.model.config = replace(self.model.config, answer_temperature=fit_temperature(found.answers))
+            temperature = self.model.config.answer_temperature
+            metrics["answer/calibration_error"] = calibration_error(found.answers, temperature)
         self._write(writer, {f"validation/{name}": value for name, value in metrics.items()})
-        t2v, v2t = metrics["text_to_video/R@1"], metrics["video_to_text/R@1"]
-        self.say(f"step {self.step}: R@1 {t2v:.1f} text to video, {v2t:.1f} video to text ({self.seconds:.0f} s)")
+        told = ", ".join(f"{said} {metrics[name]:.1f}" for name, said in HEADLINES.items() if name in metrics)
+        self.say(f"step {self.step}: {told} ({self.seconds:.0f} s)")
         provenance = {
-            "recipe": recipe_to_mapping(self.recipe),
+            "recipe": self.recipe_mapping,
             "seed": self.recipe.seed,
             "code_version": hbi_infer.__version__,
             "steps": self.step,

@@ -20,7 +20,7 @@ from hbi_training.losses import alignment_loss, pair_contrastive_loss, released_
 from hbi_training.model import HBI, LevelTokens
 from hbi_training.objective import Objective
 from hbi_training.sampled_banzhaf import Game, sampled_banzhaf_interaction
-from hbi_training.token_interaction import Tokens, pair_similarities
+from hbi_training.token_interaction import Tokens, items, pair_similarities
 
 MAX_LOGIT_SCALE = math.log(100.0)
 
@@ -103,12 +103,11 @@ class TrainingStep(nn.Module):
         assert self.model.reconstruction is not None
         yield self.model.reconstruction(text, video)
         for shift in range(1, self.objective.reconstruction_negatives + 1):
-            others = {level: Tokens(*(part.roll(-shift, 0) for part in tokens[:3])) for level, tokens in text.items()}
-            yield self.model.reconstruction(others, video)
+            others = torch.arange(len(next(iter(text.values())).tokens)).roll(-shift)
+            yield self.model.reconstruction(items(text, others), video)
         for k in range(self.objective.hard_negatives if wrong is not None else 0):
             own = slice(k, None, self.objective.hard_negatives)
-            nearly = {level: Tokens(*(part[own] for part in tokens[:3])) for level, tokens in (wrong or {}).items()}
-            yield self.model.reconstruction(nearly, video)
+            yield self.model.reconstruction(items(wrong or {}, own), video)
 
     def _reconstruction_terms(self, pairs: list[Pair], scale: Tensor) -> dict[str, Tensor]:
         """Of this device's pairs: all with all would need a reconstruction each."""
@@ -129,7 +128,10 @@ class TrainingStep(nn.Module):
         assert isinstance(self.model, HBI)
         assert self.model.answer_head is not None
         assert batch.answers is not None
-        logits = self.model.answer(self.model.encode_text(batch.question_ids, batch.question_mask), video)
+        times = len(batch.answers) // len(batch.frames)
+        clips = torch.arange(len(batch.frames), device=batch.frames.device).repeat_interleave(times)
+        questions = self.model.encode_text(batch.question_ids, batch.question_mask)
+        logits = self.model.answer(questions, items(video, clips))
         combined = self.model.answer_head.combine(logits)
         losses = [_cross_entropy(part, batch.answers) for part in (combined, *logits.values())]
         levels = self.objective.deep_supervision * torch.stack(losses[1:]).mean()

@@ -7,15 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from hbi_infer.errors import TrainingError
 from hbi_infer.options import FrameSampling
-from hbi_training.answer_head import AnswerHead
 from hbi_training.config import LEVELS, HBIConfig
-
-ANSWER_HEAD = "answer_head."
-"""Before the keys of an `AnswerHead`; the keys of the model have no prefix."""
+from hbi_training.model import HBI
 
 _NAMES = (
     ("logit_scale", "clip.logit_scale"),
@@ -167,11 +164,9 @@ def check_layout(released: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> 
     )
 
 
-def load_released(module: nn.Module, released: Mapping[str, Tensor], prefix: str = "") -> None:
-    """Loads a model, or with the prefix `ANSWER_HEAD` a head, from a state dict that `check_layout` found complete."""
-    keys = [prefix + key for key in module.state_dict()]
-    converted = convert_state_dict(released, keys)
-    module.load_state_dict({key.removeprefix(prefix): tensor for key, tensor in converted.items()}, strict=True)
+def load_released(model: HBI, released: Mapping[str, Tensor]) -> None:
+    """Loads a model from a state dict that `check_layout` found complete."""
+    model.load_state_dict(convert_state_dict(released, model.state_dict()), strict=True)
 
 
 def has_answer_head(released: Mapping[str, Tensor]) -> bool:
@@ -179,10 +174,21 @@ def has_answer_head(released: Mapping[str, Tensor]) -> bool:
     return any(name in released for name in _HEAD_SIZES_FROM)
 
 
+def count_answers(released: Mapping[str, Tensor], where: str = "the state dict") -> int:
+    """How many answers its classifier tells apart.
+
+    Raises:
+        TrainingError: Tensors that tell the sizes are missing.
+    """
+    _require_sizes(released, _HEAD_SIZES_FROM, where)
+    return len(released["classifier.2.weight"])
+
+
 def released_config(
     released: Mapping[str, Tensor],
     *,
     max_words: int = 32,
+    answers: tuple[str, ...] = (),
     sampling: FrameSampling | None = None,
     where: str = "the state dict",
     **choices: Any,
@@ -190,7 +196,8 @@ def released_config(
     """The configuration under which our model computes what the released code computes with these weights.
 
     Sizes come from the tensors' shapes, the pictures' too. A head is 64 channels wide in CLIP and in the temporal
-    transformer. The ratios of the merging are those of the task: the tensors do not tell.
+    transformer. The ratios of the merging are those of the task: the tensors do not tell. With `answers` it has the
+    answer head too, whose tensors `count_answers` found.
 
     Raises:
         TrainingError: Tensors that tell the sizes are missing, or the texts or clips are longer or shorter than the
@@ -234,28 +241,14 @@ def released_config(
     }
     if has_answer_head(released):
         settings |= {"text_merge_ratios": (0.25, 0.125), "video_merge_ratios": (0.25, 0.25)}
+    if answers:
+        widths = len(released["t_proj.weight"]), len(released["classifier.0.weight"])
+        settings |= {"answers": answers, "answer_widths": widths}
     config = HBIConfig.from_json(
         {"clip": clip, "max_words": max_words, "sampling": asdict(sampling), **settings, **choices}
     )
     _require_lengths(config, where)
     return config
-
-
-def released_answer_head(released: Mapping[str, Tensor], where: str = "the state dict") -> AnswerHead:
-    """A head of the released code's kind and of these weights' sizes, not yet loaded.
-
-    Raises:
-        TrainingError: Tensors that tell the sizes are missing.
-    """
-    _require_sizes(released, _HEAD_SIZES_FROM, where)
-    projection_width, width = released["t_proj.weight"].shape
-    return AnswerHead(
-        width=width,
-        projection_width=projection_width,
-        hidden_width=len(released["classifier.0.weight"]),
-        num_answers=len(released["classifier.2.weight"]),
-        released=True,
-    )
 
 
 def _num_layers(released: Mapping[str, Tensor], prefix: str) -> int:

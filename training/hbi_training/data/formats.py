@@ -274,9 +274,9 @@ def manifest_records(folder: Path, split: str, videos: Path) -> list[VideoRecord
     for where, line in read_lines(path):
         entry = parse_json(line, where)
         video = field(entry, "video", str, where)
-        for key in entry:
+        for key in entry.keys() - set(MANIFEST_KEYS):
             nearest = difflib.get_close_matches(key, MANIFEST_KEYS, n=1, cutoff=0.8)
-            if nearest and key != nearest[0]:
+            if nearest:
                 raise DataError(f"{where}: unknown key {key!r}; did you mean {nearest[0]}?")
         relative = PurePosixPath(video)
         if relative.is_absolute() or ".." in relative.parts or any(c in video for c in "\\\0") or not relative.name:

@@ -57,7 +57,7 @@ class FrameCache:
 
     def preload(self) -> None:
         """Reads the frames into memory if half of it holds them: random reads of a mapped file wait for the disk."""
-        if self._frames.nbytes <= PRELOAD_BYTES:
+        if isinstance(self._frames, np.memmap) and self._frames.nbytes <= PRELOAD_BYTES:
             self._frames = np.array(self._frames)
 
     @property

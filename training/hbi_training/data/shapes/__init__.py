@@ -11,7 +11,7 @@ dataset.py    a folder of mp4 files with JSONL manifests
 from __future__ import annotations
 
 from hbi_training.data.shapes.captions import captions, hard_negatives
-from hbi_training.data.shapes.dataset import scene_at, scenes, write_shapes
+from hbi_training.data.shapes.dataset import captions_right, scene_at, scenes, write_shapes
 from hbi_training.data.shapes.questions import ANSWERS, questions
 from hbi_training.data.shapes.reading import attributes_right
 from hbi_training.data.shapes.render import render
@@ -23,6 +23,7 @@ __all__ = [
     "Scene",
     "attributes_right",
     "captions",
+    "captions_right",
     "compose",
     "hard_negatives",
     "questions",

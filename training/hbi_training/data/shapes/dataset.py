@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from hbi_infer.errors import DataError
 from hbi_training.data.shapes.captions import captions, hard_negatives, story_of, tell
 from hbi_training.data.shapes.questions import questions
+from hbi_training.data.shapes.reading import ATTRIBUTES, attributes_right
 from hbi_training.data.shapes.render import render
 from hbi_training.data.shapes.scene import CLIP_SECONDS, SALT, SPLITS, Scene, Split, sample_scene
 
@@ -94,6 +95,21 @@ def write_shapes(
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+
+
+def captions_right(folder: Path, split: Split, captions: Mapping[str, str]) -> dict[str, float]:
+    """Percent of captions that are right of their clips, by attribute (see `attributes_right`).
+
+    Args:
+        folder: What `write_shapes` wrote.
+        split: Of the clips.
+        captions: The name of a clip's file -> what is said of it.
+    """
+    seed = json.loads((folder / "shapes.json").read_text())["seed"]
+    numbers = {name: int(Path(name).stem.removeprefix(f"{split}_")) for name in captions}
+    drawn = list(scenes(seed, split, max(numbers.values()) + 1))
+    right = [attributes_right(caption, drawn[numbers[name]]) for name, caption in captions.items()]
+    return {name: 100 * sum(found[name] for found in right) / len(right) for name in ATTRIBUTES}
 
 
 def write_video(path: Path, frames: NDArray[np.uint8]) -> None:
