@@ -17,10 +17,13 @@ from typing import Any
 
 import numpy.typing as npt
 
-from hbi_engines.engine import Arrays, Engine, TensorSpec, check_inputs
+from hbi_engines.cuda_driver import driver_problem
+from hbi_engines.engine import Engine, Inputs, TensorSpec, check_inputs
 from hbi_engines.errors import DeviceError, EngineError
+from hbi_engines.opening import Opening
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+CHOOSE = 'pip install "hbi-infer[cpu]", or for an NVIDIA GPU pip install "hbi-infer[gpu]" (one of them, never both)'
 NUMPY_NAMES = {
     "tensor(bool)": "bool",
     "tensor(uint8)": "uint8",
@@ -42,7 +45,7 @@ class OnnxRuntimeEngine:
         self.device = device
         self.device_reason = device_reason
 
-    def run(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
+    def run(self, inputs: Inputs) -> dict[str, npt.NDArray[Any]]:
         """Run the graph once; see `hbi_engines.engine.Engine.run`."""
         if self._session is None:
             raise EngineError("the engine is closed; open the graph again to run it")
@@ -56,52 +59,78 @@ class OnnxRuntimeEngine:
         self._session = None
 
 
-def open_cpu(graph: Path | bytes, threads: int, why: str) -> Engine:
+def open_cpu(graph: Path | bytes, opening: Opening) -> Engine:
     """Load the graph on the processor."""
-    plural = "" if threads == 1 else "s"
-    return OnnxRuntimeEngine(_session(graph, CPU, threads), "cpu", f"cpu ({threads} thread{plural}), {why}")
+    return OnnxRuntimeEngine(_session(graph, CPU, opening.threads), "cpu", opening.on_processor("cpu"))
 
 
-def open_cuda(graph: Path | bytes, threads: int, why: str) -> Engine:
+def open_cuda(graph: Path | bytes, opening: Opening) -> Engine:
     """Load the graph on the first visible NVIDIA GPU, once `cuda_problem` found none.
 
     Raises:
         DeviceError: ONNX Runtime fell back to the processor all the same.
     """
-    session = _session(graph, CUDA, threads)
+    session = _session(graph, CUDA, opening.threads)
     if (provider := session.get_providers()[0]) != CUDA:
         raise DeviceError(
             f"device cuda cannot run here: ONNX Runtime fell back to {provider}; its own message above says why"
         )
-    return OnnxRuntimeEngine(session, "cuda", f"cuda, {why}")
+    return OnnxRuntimeEngine(session, "cuda", f"cuda, {opening.why}")
+
+
+def cpu_problem() -> str:
+    """What keeps ONNX Runtime from running here at all and how to mend it; empty if nothing is known to."""
+    try:
+        _import()
+    except EngineError as error:
+        return str(error)
+    return ""
 
 
 def cuda_problem() -> str:
-    """What keeps a CUDA session from running here and how to mend it; empty if nothing is known to.
-
-    Raises:
-        EngineError: ONNX Runtime is not installed.
-    """
-    runtime = _import()
+    """What keeps a CUDA session from running here and how to mend it; empty if nothing is known to."""
+    try:
+        runtime = _import()
+    except EngineError as error:
+        return str(error)
     if CUDA not in runtime.get_available_providers():
-        return (
+        return wheels_problem() or (
             "the installed onnxruntime is the one without CUDA; for an NVIDIA GPU: "
             'pip uninstall -y onnxruntime, then pip install "hbi-infer[gpu]"'
         )
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return "there is no NVIDIA driver (libcuda.so.1 cannot be loaded); install it and check with nvidia-smi"
-    count = ctypes.c_int(0)
-    status = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
-    if status or not count.value:
-        return (
-            f"the NVIDIA driver finds no GPU (CUDA driver status {status}); "
-            "check nvidia-smi and the environment variable CUDA_VISIBLE_DEVICES"
-        )
+    if problem := driver_problem():
+        return problem
     if missing := _missing_libraries(runtime):
         return f'missing {", ".join(missing)}; pip install "onnxruntime-gpu[cuda,cudnn]"'
     return ""
+
+
+def has_cuda() -> bool:
+    """Whether the installed ONNX Runtime is one that was built for CUDA.
+
+    Raises:
+        EngineError: It cannot be used at all.
+    """
+    return CUDA in _import().get_available_providers()
+
+
+def installed_wheels() -> dict[str, str]:
+    """Name -> version of each package that installs the module onnxruntime; more than one write over each other."""
+    import importlib.metadata  # takes a while, and only a diagnosis needs it
+
+    names = importlib.metadata.packages_distributions().get("onnxruntime", [])
+    return {name: importlib.metadata.version(name) for name in sorted(set(names))}
+
+
+def wheels_problem() -> str:
+    """What is wrong with the packages that are installed and how to mend it; empty if nothing is."""
+    names = list(installed_wheels())
+    if len(names) < 2:
+        return ""
+    return (
+        f"{' and '.join(names)} are both installed, into the same folder, where each overwrote files of the other: "
+        f"pip uninstall -y {' '.join(names)}, then {CHOOSE}"
+    )
 
 
 def _missing_libraries(runtime: Any) -> list[str]:
@@ -139,15 +168,14 @@ def _import() -> Any:
         EngineError: It is not installed; or its folder was left without contents, which happens where both wheels were
             installed and one was removed.
     """
-    choose = 'pip install "hbi-infer[cpu]", or for an NVIDIA GPU pip install "hbi-infer[gpu]" (one of them, never both)'
     try:
         import onnxruntime
     except ImportError as error:
-        raise EngineError(f"ONNX Runtime cannot be imported ({error}): {choose}") from error
+        raise EngineError(f"ONNX Runtime cannot be imported ({error}): {CHOOSE}") from error
     if not hasattr(onnxruntime, "InferenceSession"):
         raise EngineError(
             "ONNX Runtime is installed without contents, as it is when onnxruntime and onnxruntime-gpu were both there "
-            f"and one was removed: pip uninstall -y onnxruntime onnxruntime-gpu, then {choose}"
+            f"and one was removed: pip uninstall -y onnxruntime onnxruntime-gpu, then {CHOOSE}"
         )
     return onnxruntime
 

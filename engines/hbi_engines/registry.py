@@ -5,11 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hbi_engines import onnx_runtime
+from hbi_engines import onnx_runtime, openvino_runtime, tensorrt_runtime
 from hbi_engines.engine import Engine
+from hbi_engines.engine_files import FLAVORS, BuiltEngines, Flavor
 from hbi_engines.errors import DeviceError
+from hbi_engines.opening import Opening
+
+if TYPE_CHECKING:
+    from hbi_engines.half_products import Precision
 
 
 @dataclass(frozen=True)
@@ -17,33 +24,54 @@ class Runtime:
     """How graphs run on one device.
 
     Attributes:
-        open: (graph, threads, why this device) -> engine.
+        open: (graph, how) -> engine.
         problem: () -> what keeps the device from running here and how to mend it; empty if nothing is known to.
     """
 
-    open: Callable[[Path | bytes, int, str], Engine]
+    open: Callable[[Path | bytes, Opening], Engine]
     problem: Callable[[], str]
 
 
+def _tensorrt(flavor: Flavor, precision: Precision) -> Runtime:
+    return Runtime(partial(tensorrt_runtime.open_built, flavor, precision), partial(tensorrt_runtime.problem, flavor))
+
+
+def _openvino(precision: Precision) -> Runtime:
+    return Runtime(partial(openvino_runtime.open_compiled, precision), partial(openvino_runtime.problem, precision))
+
+
 RUNTIMES: dict[str, Runtime] = {
-    "cpu": Runtime(onnx_runtime.open_cpu, problem=lambda: ""),
+    "cpu": Runtime(onnx_runtime.open_cpu, onnx_runtime.cpu_problem),
     "cuda": Runtime(onnx_runtime.open_cuda, onnx_runtime.cuda_problem),
+    "openvino": _openvino("fp32"),
+    "openvino:bf16": _openvino("bf16"),
+    "tensorrt": _tensorrt(FLAVORS["tensorrt"], "fp32"),
+    "tensorrt:fp16": _tensorrt(FLAVORS["tensorrt"], "fp16"),
+    "tensorrt:bf16": _tensorrt(FLAVORS["tensorrt"], "bf16"),
+    "tensorrt-rtx": _tensorrt(FLAVORS["tensorrt-rtx"], "fp32"),
+    "tensorrt-rtx:fp16": _tensorrt(FLAVORS["tensorrt-rtx"], "fp16"),
+    "tensorrt-rtx:bf16": _tensorrt(FLAVORS["tensorrt-rtx"], "bf16"),
 }
-"""Device -> its runtime."""
+"""Device -> its runtime. Without a precision behind the colon it is float32."""
+BEST_FIRST = ("tensorrt", "tensorrt-rtx", "cuda", "cpu", "openvino")
+"""What "auto" tries. All compute in float32; the TensorRTs only count where somebody built engines for them."""
 
 
-def open_engine(graph: Path | bytes, device: str = "auto", threads: int | None = None) -> Engine:
+def open_engine(
+    graph: Path | bytes, device: str = "auto", threads: int | None = None, built: BuiltEngines | None = None
+) -> Engine:
     """Load an ONNX graph.
 
     Args:
         graph: The graph's file, or its bytes where the caller has checked them.
-        device: "cpu", "cuda", or "auto": the GPU if it can run the graph, else the processor. `Engine.device_reason`
-            says what was chosen and why.
+        device: One of `RUNTIMES`, or "auto": a GPU if one can run the graph, else the processor.
+            `Engine.device_reason` says what was chosen and why.
         threads: Processor threads, by default one for each physical core that this process may use.
+        built: Where engines of the graph lie that TensorRT built beforehand.
 
     Raises:
         DeviceError: The device is unknown or cannot run here; never a silent fall back to another one.
-        EngineError: The runtime is not installed or refused the graph.
+        EngineError: The runtime refused the graph.
     """
     if threads is None:
         threads = physical_cores()
@@ -51,12 +79,18 @@ def open_engine(graph: Path | bytes, device: str = "auto", threads: int | None =
         raise DeviceError(f"threads is {threads}; give 1 or more, or leave it out for one for each physical core")
     if device != "auto":
         check_device(device)
-        return RUNTIMES[device].open(graph, threads, "as asked")
-    try:
-        check_device("cuda")
-        return RUNTIMES["cuda"].open(graph, threads, "chosen because it can run here")
-    except DeviceError as error:
-        return RUNTIMES["cpu"].open(graph, threads, f"chosen because {error}")
+        return RUNTIMES[device].open(graph, Opening(threads, "as asked", built))
+    reasons: list[str] = []
+    for candidate in BEST_FIRST:
+        if candidate in FLAVORS and not (built and built.records(FLAVORS[candidate])):
+            continue
+        why = f"chosen because {'; '.join(reasons) or 'it can run here'}"
+        try:
+            check_device(candidate)
+            return RUNTIMES[candidate].open(graph, Opening(threads, why, built))
+        except DeviceError as error:
+            reasons.append(str(error))
+    raise DeviceError(f"no device can run here: {'; '.join(reasons)}")
 
 
 def check_device(device: str) -> None:

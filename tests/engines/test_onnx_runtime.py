@@ -15,6 +15,8 @@ from hbi_engines.engine import TensorSpec
 from hbi_engines.errors import DeviceError, EngineError
 from hbi_engines.onnx_runtime import cuda_problem
 from hbi_engines.registry import RUNTIMES, open_engine, physical_cores
+from tests.gpu import require_gpu
+from tests.packages import write_package_record
 
 
 def weighted_sum() -> bytes:
@@ -149,10 +151,7 @@ def test_cuda_is_refused_with_a_reason_or_runs() -> None:
 
 @pytest.mark.gpu
 def test_cuda_computes_what_the_processor_computes() -> None:
-    if problem := cuda_problem():
-        if os.environ.get("HBI_REQUIRE_GPU") == "1":
-            pytest.fail(problem)
-        pytest.skip(problem)
+    require_gpu(cuda_problem())
     inputs = {"frames": FRAMES, "mask": MASK}
     results = [open_engine(weighted_sum(), device).run(inputs)["total"] for device in ("cpu", "cuda")]
     np.testing.assert_array_equal(*results)
@@ -161,7 +160,7 @@ def test_cuda_computes_what_the_processor_computes() -> None:
 def test_a_runtime_joins_by_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(RUNTIMES, "another", RUNTIMES["cpu"])
     assert open_engine(weighted_sum(), "another").outputs[0].name == "total"
-    with pytest.raises(DeviceError, match="auto, cpu, cuda, another"):
+    with pytest.raises(DeviceError, match=r"auto, cpu, cuda, .*, another"):
         open_engine(weighted_sum(), "none")
 
 
@@ -180,6 +179,21 @@ def test_without_onnxruntime_the_message_says_what_to_install(tmp_path: Path, ho
     script = f"import sys; sys.path[:0] = {paths}; from hbi_engines.registry import open_engine; open_engine(b'')"
     done = subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, check=False)
     last_line = done.stderr.splitlines()[-1]
-    assert last_line.startswith("hbi_engines.errors.EngineError: ")
+    assert last_line.startswith("hbi_engines.errors.DeviceError: no device can run here: ")
     assert message in last_line
     assert 'pip install "hbi-infer[cpu]"' in last_line
+
+
+def test_both_wheels_are_told_apart(tmp_path: Path) -> None:
+    """Package indexes let both be installed, into one folder; ONNX Runtime itself does not notice."""
+    script = "from hbi_engines.onnx_runtime import wheels_problem; print(wheels_problem())"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+
+    def problem() -> str:
+        command = [sys.executable, "-c", script]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+
+    assert problem() == ""
+    write_package_record(tmp_path, "onnxruntime-gpu", "onnxruntime")
+    assert problem().startswith("onnxruntime and onnxruntime-gpu are both installed, into the same folder")
+    assert 'pip uninstall -y onnxruntime onnxruntime-gpu, then pip install "hbi-infer[cpu]"' in problem()

@@ -1,0 +1,84 @@
+"""A graph whose products of matrices are in half precision and whose other operators stay in float32.
+
+It is what PyTorch's autocast does: the sums of a residual stream, norms and softmaxes keep their precision, and so does
+the clustering of tokens, where rounding would choose other centres. A runtime that follows the types of a graph needs
+to be told no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, TypeAlias
+
+import onnx
+from onnx import NodeProto, TensorProto, helper
+
+Precision: TypeAlias = Literal["fp32", "fp16", "bf16"]
+"""Of the products of matrices."""
+
+HALF_TYPES: dict[Precision, int] = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
+PRODUCTS = {"MatMul", "Gemm", "Conv"}
+MASKING = {"Add", "Sub", "Mul", "Div", "Where"}
+"""What stands between the first product of an attention and its softmax."""
+
+
+def halve_products(graph: onnx.GraphProto, precision: Precision) -> None:
+    """Casts what goes into the products of layers and attentions, and what comes out back to float32.
+
+    Functions beside the graph stay as they are: the exact interaction is exact in every precision.
+    """
+    if precision == "fp32":
+        return
+    to = HALF_TYPES[precision]
+    chosen = {node.output[0] for node in (*_products_with_weights(graph), *_products_of_attentions(graph))}
+    nodes: list[NodeProto] = []
+    cast: set[str] = set()
+    for node in graph.node:
+        if not node.output or node.output[0] not in chosen:
+            nodes.append(node)
+            continue
+        for position, name in enumerate(node.input):
+            if name:
+                if name not in cast:
+                    cast.add(name)
+                    nodes.append(helper.make_node("Cast", [name], [f"{name}_cast"], name=f"{name}_cast", to=to))
+                node.input[position] = f"{name}_cast"
+        result, product = node.output[0], f"{node.output[0]}_product"
+        node.output[0] = product
+        back = helper.make_node("Cast", [product], [result], name=f"{product}_back", to=TensorProto.FLOAT)
+        nodes += [node, back]
+    set_nodes(graph, nodes)
+
+
+def _products_with_weights(graph: onnx.GraphProto) -> Iterator[NodeProto]:
+    constants = {weight.name for weight in graph.initializer}
+    for node in graph.node:  # in topological order
+        if all(name in constants for name in node.input):  # weights are stored smaller than they are used
+            constants.update(node.output)
+        if node.op_type in PRODUCTS and not constants.isdisjoint(node.input):
+            yield node
+
+
+def _products_of_attentions(graph: onnx.GraphProto) -> Iterator[NodeProto]:
+    """Queries times keys, and a softmax of that times values."""
+    makers = {name: node for node in graph.node for name in node.output}
+    products = [node for node in graph.node if node.op_type == "MatMul"]
+    for softmax in (node for node in graph.node if node.op_type == "Softmax"):
+        readers = [node for node in products if node.input[0] == softmax.output[0]]
+        if not readers:  # it makes weights, not an attention
+            continue
+        yield from readers
+        names = list(softmax.input)
+        while names:
+            node = makers.get(names.pop())
+            if node is not None and node.op_type == "MatMul":
+                yield node
+            elif node is not None and node.op_type in MASKING:
+                names += node.input
+
+
+def set_nodes(graph: onnx.GraphProto, nodes: list[NodeProto]) -> None:
+    """Puts nodes, some of which may be in the graph, in the place of those that it has."""
+    copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)

@@ -1,0 +1,133 @@
+"""OpenVINO on the processor, in float32 or with the products of matrices in bfloat16.
+
+OpenVINO's own switch to bfloat16 is not used: it also rounds what the clustering of tokens compares.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+
+from hbi_engines.engine import Engine, Inputs, TensorSpec, check_inputs
+from hbi_engines.errors import EngineError
+from hbi_engines.opening import Opening
+
+if TYPE_CHECKING:
+    from hbi_engines.half_products import Precision
+
+INSTALL = 'pip install "hbi-infer[openvino]"'
+
+
+class OpenVINOEngine:
+    """A graph compiled by OpenVINO; see `hbi_engines.engine.Engine`. Not for two threads at once."""
+
+    def __init__(
+        self,
+        request: Any,
+        inputs: tuple[TensorSpec, ...],
+        outputs: tuple[TensorSpec, ...],
+        device: str,
+        device_reason: str,
+    ) -> None:
+        self._request = request
+        self.inputs = inputs
+        self.outputs = outputs
+        self.device = device
+        self.device_reason = device_reason
+
+    def run(self, inputs: Inputs) -> dict[str, npt.NDArray[Any]]:
+        """Run the graph once; see `hbi_engines.engine.Engine.run`."""
+        if self._request is None:
+            raise EngineError("the engine is closed; open the graph again to run it")
+        check_inputs(self.inputs, inputs)
+        with _mapped("failed while it ran the graph"):
+            made = self._request.infer(dict(inputs))
+        return {spec.name: made[spec.name] for spec in self.outputs}
+
+    def close(self) -> None:
+        """Free the compiled graph."""
+        self._request = None
+
+
+def open_compiled(precision: Precision, graph: Path | bytes, opening: Opening) -> Engine:
+    """Compile the graph, once `problem` found none.
+
+    Raises:
+        EngineError: OpenVINO refused the graph.
+    """
+    import openvino
+
+    content, inputs, outputs = _in_standard_operators(graph, precision)
+    core = openvino.Core()
+    properties = {
+        # What is float32 in the graph stays so; on some processors OpenVINO computes it in bfloat16 by default.
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": opening.threads,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    with _mapped("refused the graph"):
+        request = core.compile_model(core.read_model(content), "CPU", properties).create_infer_request()
+    device = "openvino" if precision == "fp32" else f"openvino:{precision}"
+    return OpenVINOEngine(request, inputs, outputs, device, opening.on_processor(device))
+
+
+def problem(precision: Precision) -> str:
+    """What keeps OpenVINO from running here and how to mend it; empty if nothing is known to."""
+    try:
+        import onnx  # noqa: F401 - reads what OpenVINO does not
+        import openvino
+    except ImportError as error:
+        return f"OpenVINO cannot be imported ({error}); {INSTALL}"
+    if not hasattr(openvino, "Core"):
+        return f"openvino is installed without contents: pip uninstall -y openvino, then {INSTALL}"
+    core = openvino.Core()
+    if "CPU" not in core.available_devices:
+        return f"OpenVINO finds none of its processor plugins: pip uninstall -y openvino, then {INSTALL}"
+    if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        return "this processor does not compute in bfloat16 (AVX-512 BF16 or AMX does); use device openvino"
+    return ""
+
+
+def _in_standard_operators(
+    graph: Path | bytes, precision: Precision
+) -> tuple[bytes, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """The graph with its functions written out, for OpenVINO knows none; with its inputs and outputs.
+
+    OpenVINO also forgets the names of dynamic axes, so that they are read from the file.
+    """
+    import google.protobuf.message
+    import onnx.inliner
+
+    from hbi_engines.half_products import halve_products
+
+    try:
+        content = graph if isinstance(graph, bytes) else graph.read_bytes()
+        model = onnx.load_from_string(content)
+    except (google.protobuf.message.DecodeError, OSError) as error:
+        raise EngineError(f"OpenVINO refused the graph: {error}") from error
+    inputs, outputs = (tuple(_spec(value) for value in side) for side in (model.graph.input, model.graph.output))
+    if model.functions or precision != "fp32":
+        halve_products(model.graph, precision)
+        content = onnx.inliner.inline_local_functions(model).SerializeToString()
+    return content, inputs, outputs
+
+
+def _spec(value: Any) -> TensorSpec:
+    import onnx
+
+    tensor = value.type.tensor_type
+    shape = tuple(size.dim_value if size.HasField("dim_value") else size.dim_param for size in tensor.shape.dim)
+    return TensorSpec(value.name, onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name, shape)
+
+
+@contextlib.contextmanager
+def _mapped(what: str) -> Iterator[None]:
+    """Turn the exceptions of OpenVINO, which are plain ones, into an EngineError."""
+    try:
+        yield
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise EngineError(f"OpenVINO {what}: {' '.join(str(error).split())}") from error

@@ -1,0 +1,58 @@
+"""A graph as TensorRT takes it; the inputs, the outputs and what is computed are the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import TensorProto, helper, numpy_helper
+
+from hbi_engines.half_products import Precision, halve_products, set_nodes
+from hbi_infer.errors import ExportError
+
+
+def for_tensorrt(content: bytes, precision: Precision) -> bytes:
+    """A serialised ONNX model in float32 -> one that TensorRT builds, in the precision that its types say.
+
+    TensorRT follows the types in the file, and knows no other way to ask for a precision.
+
+    Raises:
+        ExportError: It is no ONNX model.
+    """
+    try:
+        model = onnx.load_from_string(content)
+    except DecodeError as error:
+        raise ExportError(f"cannot read the graph: {error}; export the bundle again") from error
+    _cast_bytes_first(model.graph)
+    halve_products(model.graph, precision)
+    _widen_whole_weights(model.graph)
+    return model.SerializeToString(deterministic=True)
+
+
+def _cast_bytes_first(graph: onnx.GraphProto) -> None:
+    """Puts a cast right behind every uint8 input: TensorRT can do nothing else with one, not even change its shape."""
+    casts = []
+    for given in graph.input:
+        if given.type.tensor_type.elem_type == TensorProto.UINT8:
+            as_floats = f"{given.name}_as_floats"
+            for node in graph.node:
+                node.input[:] = [as_floats if name == given.name else name for name in node.input]
+            casts.append(helper.make_node("Cast", [given.name], [as_floats], name=as_floats, to=TensorProto.FLOAT))
+    set_nodes(graph, [*casts, *graph.node])
+
+
+def _widen_whole_weights(graph: onnx.GraphProto) -> None:
+    """Does the casts of weights stored as int8: TensorRT takes such a constant for a part of a quantised layer."""
+    stored = {weight.name: weight for weight in graph.initializer if weight.data_type == TensorProto.INT8}
+    nodes = []
+    for node in graph.node:
+        if node.op_type == "Cast" and node.input[0] in stored:
+            values = numpy_helper.to_array(stored[node.input[0]]).astype(np.float32)
+            graph.initializer.append(numpy_helper.from_array(values, node.output[0]))
+        else:
+            nodes.append(node)
+    used = {name for node in nodes for name in node.input}
+    kept = [weight for weight in graph.initializer if weight.name in used or weight.name not in stored]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    set_nodes(graph, nodes)

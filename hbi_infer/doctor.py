@@ -1,0 +1,282 @@
+"""What is installed, which devices really run a graph, and how to mend what does not work.
+
+Each device is tried in a process of its own, which has a time limit: a runtime that does not fit its driver may hang,
+or end its process without a word. `python -m hbi_infer.doctor DEVICE` is that process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from hbi_engines import onnx_runtime
+from hbi_engines.cuda_driver import driver_problem, driver_versions, visible_gpus
+from hbi_engines.engine_files import FLAVORS
+from hbi_engines.registry import check_device
+from hbi_infer import __version__
+from hbi_infer.errors import DeviceError, EngineError, HBIError
+
+MODULES = {
+    "cpu": "onnxruntime",
+    "cuda": "onnxruntime",
+    "openvino": "openvino",
+    "openvino:bf16": "openvino",
+    **{flavor.device: flavor.module for flavor in FLAVORS.values()},
+}
+"""Device -> the module that runs it; TensorRT's precisions are one device to try."""
+TIME_LIMIT_SECONDS = 120.0
+SENTENCE = "a red circle moves left"
+TOLERANCE = 1e-4
+"""Of weights and exact interactions, which are below 1, in float32."""
+LINES_SHOWN = 3
+"""Of what a process said before it died."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something that is or is not installed.
+
+    Attributes:
+        name: For people.
+        version: Empty if it is not there.
+        remark: More to say of it.
+    """
+
+    name: str
+    version: str
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class DeviceTrial:
+    """What came of running a small graph.
+
+    Attributes:
+        device: As in `--device`.
+        status: "works"; "cannot": it is not installed, or what it needs is not in this machine; "fails": it should run.
+        remark: How it went, or what is wrong and how to mend it.
+    """
+
+    device: str
+    status: Literal["works", "cannot", "fails"]
+    remark: str
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What `examine` found.
+
+    Attributes:
+        parts: What is installed.
+        devices: What became of each.
+        problems: What does not work though it is installed, each with its cure.
+    """
+
+    parts: tuple[Part, ...]
+    devices: tuple[DeviceTrial, ...]
+    problems: tuple[str, ...]
+
+    def to_document(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"healthy": not self.problems, **asdict(self)}
+
+    def to_text(self) -> str:
+        """Tables of parts and devices, and a line for each problem."""
+        works = {"works": "yes", "cannot": "no", "fails": "FAILS"}
+        parts = [(part.name, part.version or "-", part.remark) for part in self.parts]
+        devices = [(trial.device, works[trial.status], trial.remark) for trial in self.devices]
+        problems = [f"problem: {problem}" for problem in self.problems] or ["what is installed works"]
+        tables = [*_aligned(("part", "version", ""), parts), "", *_aligned(("device", "works", ""), devices)]
+        return "\n".join([*tables, "", *problems, ""])
+
+
+def examine(time_limit_seconds: float = TIME_LIMIT_SECONDS) -> Diagnosis:
+    """Look at everything and try every device, each for at most the time limit."""
+    trials = tuple(try_device(device, time_limit_seconds) for device in MODULES)
+    problems = [f"device {trial.device}: {trial.remark}" for trial in trials if trial.status == "fails"]
+    if wheels := onnx_runtime.wheels_problem():
+        problems.append(wheels)
+    if (problem := _import_problem("av")) or (problem := _import_problem("tokenizers")):
+        problems.append(f"{problem}; pip install --force-reinstall hbi-infer")
+    if not any(trial.status == "works" for trial in trials):
+        problems.append(f"no device can run a model: {onnx_runtime.CHOOSE}")
+    return Diagnosis(tuple(_parts()), trials, tuple(problems))
+
+
+def try_device(device: str, time_limit_seconds: float = TIME_LIMIT_SECONDS) -> DeviceTrial:
+    """Run a small graph on a device, in another process."""
+    command = [sys.executable, "-P", "-m", "hbi_infer.doctor", device]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=time_limit_seconds, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return DeviceTrial(
+            device, "fails", f"it was not done within {time_limit_seconds:g} s; nvidia-smi or dmesg may say more"
+        )
+    if done.returncode == 0:
+        return DeviceTrial(device, **json.loads(done.stdout.splitlines()[-1]))
+    said = " / ".join(done.stderr.strip().splitlines()[-LINES_SHOWN:]) or "it said nothing"
+    how = f"of {signal.Signals(-done.returncode).name}" if done.returncode < 0 else f"with exit code {done.returncode}"
+    return DeviceTrial(device, "fails", f"its process died {how}: {said}; install {MODULES[device]} anew")
+
+
+def _try_here(device: str) -> dict[str, str]:
+    """Status and remark of a device, tried in this process."""
+    try:
+        check_device(device)
+        started = time.perf_counter()
+        if device in FLAVORS:
+            from hbi_engines.tensorrt_trial import try_tensorrt
+
+            try_tensorrt(FLAVORS[device])
+        else:
+            _run_embedded_model(device)
+    except DeviceError as error:
+        reason = str(error).removeprefix(f"device {device} cannot run here: ")
+        return {"status": "fails" if _ought_to_run(device) else "cannot", "remark": reason}
+    except HBIError as error:
+        return {"status": "fails", "remark": str(error)}
+    return {"status": "works", "remark": f"small graphs are right, {time.perf_counter() - started:.2f} s with loading"}
+
+
+def _ought_to_run(device: str) -> bool:
+    """Whether the software and the hardware of a device that does not run are there."""
+    if importlib.util.find_spec(MODULES[device]) is None or device == "openvino:bf16":
+        return False
+    if device == "cuda" and len(onnx_runtime.installed_wheels()) == 1 and not onnx_runtime.has_cuda():
+        return False  # the package for the processor was chosen
+    return device in ("cpu", "openvino") or not driver_problem()
+
+
+def _run_embedded_model(device: str) -> None:
+    """Run two graphs of the embedded model: a network, and a formula that NumPy computes too.
+
+    Raises:
+        EngineError: What they give is wrong.
+    """
+    import numpy as np
+
+    from hbi_infer.banzhaf import banzhaf_interaction
+    from hbi_infer.model import HBI
+    from hbi_infer.tokens import LevelTokens, unit
+
+    hbi = HBI.load(device=device, threads=1)
+    rng = np.random.default_rng(0)
+    text = hbi.encode_text([SENTENCE])
+    video = {
+        level.name: LevelTokens(
+            rng.normal(size=(1, level.video_tokens, hbi.bundle.manifest.width)).astype(np.float32),
+            rng.uniform(0.1, 1.0, (1, level.video_tokens)).astype(np.float32),
+        )
+        for level in hbi.bundle.manifest.levels
+    }
+    found = hbi.interaction(text, video)
+    for name, level in text.items():
+        off = abs(float(level.weights.sum()) - 1)  # the weights of a level sum to 1
+        cosines = unit(level.tokens) @ unit(video[name].tokens).transpose(0, 2, 1)
+        expected = banzhaf_interaction(cosines, level.weights, video[name].weights, level.weights > 0)
+        if not max(off, float(np.abs(found[name] - expected).max())) <= TOLERANCE:
+            raise EngineError(f"its results are wrong; install another version of {MODULES[device]}")
+
+
+def _parts() -> Iterator[Part]:
+    yield Part("Python", platform.python_version(), sys.executable)
+    yield Part("hbi-infer", __version__)
+    yield Part("PyAV", _version("av"))
+    yield Part("FFmpeg", _ffmpeg())
+    wheels = onnx_runtime.installed_wheels()
+    yield Part("ONNX Runtime", " and ".join(wheels.values()), " and ".join(wheels))
+    yield Part("OpenVINO", _version("openvino"))
+    yield Part("TensorRT", _version("tensorrt"))
+    yield Part("TensorRT-RTX", _version("tensorrt_rtx"))
+    yield Part("cuda-bindings", _version("cuda"))
+    versions = driver_versions()
+    yield Part("NVIDIA driver", versions.get("driver", ""), driver_problem())
+    yield Part("CUDA", _library_version("cudart", ("13", "12"), _cudart), _newest_cuda(versions))
+    yield Part("cuDNN", _library_version("cudnn", ("9",), _cudnn))
+    for number, gpu in enumerate(visible_gpus()):
+        yield Part(f"GPU {number}", gpu.compute_capability, f"{gpu.name}, {gpu.memory_bytes / 2**30:.0f} GiB")
+
+
+def _version(module: str) -> str:
+    """Of the package that installs a module."""
+    names = importlib.metadata.packages_distributions().get(module, [])
+    return importlib.metadata.version(names[0]) if names else ""
+
+
+def _ffmpeg() -> str:
+    try:
+        import av
+    except (ImportError, OSError):
+        return ""
+    return str(av.ffmpeg_version_info)
+
+
+def _import_problem(module: str) -> str:
+    try:
+        importlib.import_module(module)
+    except (ImportError, OSError) as error:
+        return f"{module} cannot be imported ({error})"
+    return ""
+
+
+def _newest_cuda(versions: dict[str, str]) -> str:
+    return f"the driver runs up to {versions['cuda']}" if "cuda" in versions else ""
+
+
+def _library_version(name: str, majors: tuple[str, ...], ask: Callable[[ctypes.CDLL], str]) -> str:
+    """Of a library of NVIDIA that pip installed or the loader finds."""
+    package = next((part for part in importlib.metadata.distributions() if _is_nvidias(part, name)), None)
+    if package is not None:
+        return package.version
+    for major in majors:
+        with contextlib.suppress(OSError):
+            return ask(ctypes.CDLL(f"lib{name}.so.{major}"))
+    return ""
+
+
+def _is_nvidias(package: importlib.metadata.Distribution, name: str) -> bool:
+    names = {"cudart": "nvidia-cuda-runtime", "cudnn": "nvidia-cudnn"}
+    return str(package.metadata["Name"]).startswith(names[name])
+
+
+def _cudart(library: ctypes.CDLL) -> str:
+    version = ctypes.c_int(0)
+    library.cudaRuntimeGetVersion(ctypes.byref(version))
+    return f"{version.value // 1000}.{version.value % 1000 // 10}"
+
+
+def _cudnn(library: ctypes.CDLL) -> str:
+    library.cudnnGetVersion.restype = ctypes.c_size_t
+    version = int(library.cudnnGetVersion())
+    return f"{version // 10000}.{version % 10000 // 100}.{version % 100}"
+
+
+def _aligned(header: tuple[str, str, str], rows: list[tuple[str, str, str]]) -> list[str]:
+    """Lines of a table whose columns stand below each other."""
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(2)]
+    return [f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]}".rstrip() for row in (header, *rows)]
+
+
+def main() -> None:
+    """Try the device that the command line names; the last line on stdout says how it went."""
+    with os.fdopen(os.dup(1), "w") as reply:
+        os.dup2(2, 1)  # runtimes print
+        reply.write(json.dumps(_try_here(sys.argv[1])) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""The doctor on the machine as it is, and on machines that were broken on purpose."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hbi_engines import onnx_runtime
+from hbi_engines.cuda_driver import visible_gpus
+from hbi_infer.doctor import MODULES, DeviceTrial, Diagnosis, Part, try_device
+from tests.packages import write_package_record
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from hbi_infer.cli import main; main()", "doctor", *arguments]
+    environment = {**os.environ, **environment}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=600)
+
+
+@pytest.fixture(scope="module")
+def healthy() -> dict[str, Any]:
+    """What it says of the machine as it is; one with both packages of ONNX Runtime would not pass."""
+    done = run("--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    return json.loads(done.stdout)  # type: ignore[no-any-return]
+
+
+def test_what_works_here(healthy: dict[str, Any]) -> None:
+    assert healthy["healthy"] is True
+    assert healthy["problems"] == []
+    devices = {trial["device"]: trial for trial in healthy["devices"]}
+    assert list(devices) == list(MODULES)
+    assert devices["cpu"]["status"] == "works"
+    assert devices["openvino"]["status"] == "works"
+    for name, trial in devices.items():
+        assert trial["status"] in ("works", "cannot"), trial
+        assert trial["remark"], name
+        if not visible_gpus() and name in ("cuda", "tensorrt", "tensorrt-rtx"):
+            assert trial["status"] == "cannot"
+
+
+def test_versions(healthy: dict[str, Any]) -> None:
+    versions = {part["name"]: part["version"] for part in healthy["parts"]}
+    assert versions["Python"] == ".".join(map(str, sys.version_info[:3]))
+    assert versions["ONNX Runtime"] == next(iter(onnx_runtime.installed_wheels().values()))
+    assert versions["FFmpeg"][0].isdigit()
+    for name, module in (("OpenVINO", "openvino"), ("TensorRT-RTX", "tensorrt_rtx"), ("TensorRT", "tensorrt")):
+        assert bool(versions[name]) == (importlib.util.find_spec(module) is not None)
+    remarks = {part["name"]: part["remark"] for part in healthy["parts"]}
+    assert bool(remarks["NVIDIA driver"]) == (not visible_gpus())
+
+
+@pytest.mark.gpu
+def test_gpus_are_named(healthy: dict[str, Any]) -> None:
+    from tests.gpu import require_gpu
+
+    require_gpu("" if visible_gpus() else "there is no GPU")
+    assert any(part["name"] == "GPU 0" and part["version"].startswith("sm") for part in healthy["parts"])
+
+
+def test_both_packages_of_onnx_runtime_are_an_error_with_the_cure(tmp_path: Path) -> None:
+    write_package_record(tmp_path, "onnxruntime-gpu", "onnxruntime")
+    done = run(PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["part", "version"]
+    assert any(line.startswith("cpu ") and "yes" in line for line in lines)
+    (problem,) = (line for line in lines if line.startswith("problem: ") and "both installed" in line)
+    assert "pip uninstall -y onnxruntime onnxruntime-gpu, then pip install" in problem
+
+
+@pytest.mark.parametrize(
+    ("code", "remark"),
+    [
+        (
+            "import os, sys; sys.stderr.write('clash\\n'); sys.stderr.flush(); os.abort()",
+            "its process died of SIGABRT: clash",
+        ),
+        ("import sys; sys.exit(7)", "its process died with exit code 7: it said nothing; install openvino anew"),
+        ("import time; time.sleep(600)", "it was not done within 5 s"),
+        (
+            "raise ImportError('libtbb.so is missing')",
+            "OpenVINO cannot be imported (libtbb.so is missing); pip install",
+        ),
+        ("", "openvino is installed without contents"),
+    ],
+)
+def test_a_runtime_that_is_installed_and_broken_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, remark: str
+) -> None:
+    (tmp_path / "openvino").mkdir()
+    (tmp_path / "openvino" / "__init__.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    trial = try_device("openvino", time_limit_seconds=5 if "sleep" in code else 120)
+    assert trial.status == "fails"
+    assert remark in trial.remark
+
+
+def test_the_text_has_a_row_for_each_and_a_line_for_each_problem() -> None:
+    diagnosis = Diagnosis(
+        (Part("Python", "3.11"), Part("cuDNN", "", "a remark")),
+        (
+            DeviceTrial("cpu", "works", "fine"),
+            DeviceTrial("cuda", "fails", "no"),
+            DeviceTrial("tpu", "cannot", "-"),
+        ),
+        ("mend it",),
+    )
+    assert diagnosis.to_text().splitlines() == [
+        "part    version",
+        "Python  3.11",
+        "cuDNN   -        a remark",
+        "",
+        "device  works",
+        "cpu     yes    fine",
+        "cuda    FAILS  no",
+        "tpu     no     -",
+        "",
+        "problem: mend it",
+    ]
