@@ -10,16 +10,15 @@ score every clip. Writes benchmarks/results/startup.json.
 from __future__ import annotations
 
 import argparse
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from machine import write_result
+from timing import timed
 
 from hbi_infer import HBI
 from hbi_infer.bundle import default_bundle_path
@@ -66,18 +65,7 @@ def main() -> None:
 
 def measure(command: list[str], repeats: int) -> dict[str, Any]:
     """Wall-clock seconds of the command in new processes, after one that is not counted."""
-    seconds = []
-    for _ in range(repeats + 1):
-        started = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True)
-        seconds.append(time.perf_counter() - started)
-    counted = [round(value, 4) for value in seconds[1:]]
-    return {
-        "median": round(statistics.median(counted), 4),
-        "fastest": min(counted),
-        "slowest": max(counted),
-        "repeats": repeats,
-    }
+    return timed(lambda: subprocess.run(command, check=True, capture_output=True), repeats)
 
 
 def prepare(folder: Path, location: Path, hbi: HBI, num_clips: int) -> None:

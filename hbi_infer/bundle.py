@@ -25,6 +25,7 @@ HOW_TO_GET = {
     "retrieve": "export one with 'hbi-export onnx' or 'hbi-export clip'",
     "rerank": "train a model with reconstruction_layers and export it with 'hbi-export onnx'",
     "qa": "train a model with 'hbi-train qa' and export it with 'hbi-export onnx'",
+    "caption": "train a model with 'hbi-train caption' and export it with 'hbi-export onnx'",
 }
 """Of each task: where bundles that can do it come from."""
 

@@ -26,6 +26,7 @@ TASK_GRAPHS = {
     "retrieve": ("video_encoder", "text_encoder"),
     "rerank": ("video_encoder", "text_encoder", "reranker"),
     "qa": ("video_encoder", "text_encoder", "answerer"),
+    "caption": ("video_encoder", "captioner_prefill", "captioner_step"),
 }
 """What each task that this version can do needs; a bundle may be able to do more."""
 ADDED_LATER = {"added_later": True}

@@ -186,9 +186,10 @@ def interaction() -> str:
             f"What each part of the objective gives: a small model, {result['steps']} steps of {result['batch_size']} "
             f"pairs, R@1 of {result['test_clips']:,} unseen clips, mean and standard deviation of {seeds} seeds "
             f"(`python benchmarks/ablation.py --data data/shapes`; {machine_of(ablation)}):\n\n"
-            f"{table(['objective', *figures, 'a step'], rows)}\n"
+            f"{table(['objective', *figures, 'a step'], rows)}\n\n"
+            "![The same as a picture, with error bars](docs/ablation.png)\n"
         )
-    return "\n".join(parts)
+    return "\n".join(["## The exact interaction\n", *parts]) if parts else ""
 
 
 def main() -> None:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
-
-import torch
-from torch import nn
+from typing import Any
 
 import hbi_infer
 from hbi_engines.engine import TensorSpec
 from hbi_engines.registry import open_engine
 from hbi_export.check import OutputCheck, check_graph
 from hbi_export.graphs import (
-    HALVED_FROM,
     OPSET,
     TracedGraph,
     trace_answerer,
+    trace_captioner,
     trace_interaction,
     trace_reranker,
     trace_text_encoder,
@@ -28,6 +24,7 @@ from hbi_export.graphs import (
 )
 from hbi_export.inputs import (
     caption_inputs,
+    caption_step_inputs,
     drawn_video_inputs,
     random_text_inputs,
     random_token_inputs,
@@ -39,22 +36,18 @@ from hbi_infer.errors import ExportError
 from hbi_infer.manifest import TASK_GRAPHS, BundleManifest, GraphSpec, LevelSpec, Provenance, TokenizerSpec
 from hbi_infer.options import FrameSampling
 from hbi_infer.tokenizer import Tokenizer, clip_tokenizer_json, clip_tokenizer_json_from_folder
-from hbi_training.answer_head import AnswerHead
 from hbi_training.checkpoint import Checkpoint, Model
 from hbi_training.clip_encoders import load_clip
 from hbi_training.mean_pooled_clip import MeanPooledCLIP, MeanPooledConfig
 from hbi_training.model import HBI
-
-Module = TypeVar("Module", bound=nn.Module)
+from hbi_training.rounding import Weights, rounded
 
 
 def export_bundle(
     checkpoint: Checkpoint,
     folder: Path,
     *,
-    answer_head: AnswerHead | None = None,
-    answers: tuple[str, ...] = (),
-    half_weights: bool = False,
+    weights: Weights = "float32",
     samples: Path | None = None,
 ) -> list[OutputCheck]:
     """Traces a checkpoint's parts, checks them and writes a bundle.
@@ -62,15 +55,13 @@ def export_bundle(
     Args:
         checkpoint: What to export.
         folder: The bundle.
-        answer_head: Trained on the model's tokens: the bundle can then answer questions.
-        answers: In the order of the head's logits.
-        half_weights: Store weights as float16; the checks are against a model with the same rounded weights.
+        weights: How they are stored; the checks are against a model with the same rounded weights.
         samples: A folder of videos to check the video encoder on besides.
 
     Raises:
         ExportError: A graph does not compute what the model computes.
     """
-    model = rounded(checkpoint.model) if half_weights else checkpoint.model
+    model = rounded(checkpoint.model, weights)
     config, tokenizer = model.config, checkpoint.tokenizer
     first_level = next(iter(model.level_rates))
     video_sets = {"random": random_video_inputs(config.sampling), "drawn": drawn_video_inputs(config.sampling)}
@@ -81,8 +72,8 @@ def export_bundle(
         "caption": caption_inputs(tokenizer, config.max_words),
     }
     graphs = {
-        "video_encoder": trace_video_encoder(model, half_weights=half_weights),
-        "text_encoder": trace_text_encoder(model, half_weights=half_weights),
+        "video_encoder": trace_video_encoder(model, weights=weights),
+        "text_encoder": trace_text_encoder(model, weights=weights),
     }
     checks = check_graph("video_encoder", graphs["video_encoder"], video_sets, first_level)
     checks += check_graph("text_encoder", graphs["text_encoder"], text_sets, first_level)
@@ -91,26 +82,21 @@ def export_bundle(
         token_sets = {"random": random_token_inputs(model.config)}
         checks += check_graph("interaction", graphs["interaction"], token_sets)
         if model.reconstruction is not None:
-            graphs["reranker"] = trace_reranker(model, half_weights=half_weights)
+            graphs["reranker"] = trace_reranker(model, weights=weights)
             checks += check_graph("reranker", graphs["reranker"], token_sets)
-        if answer_head is not None:
-            head = rounded(answer_head) if half_weights else answer_head
-            graphs["answerer"] = trace_answerer(head, model.config, half_weights=half_weights)
+        if model.answer_head is not None:
+            graphs["answerer"] = trace_answerer(model, weights=weights)
             checks += check_graph("answerer", graphs["answerer"], token_sets)
-    manifest = build_manifest(checkpoint, model, graphs, "float16 weights" if half_weights else "float32", answers)
+        if model.caption_decoder is not None:
+            prefill, step = trace_captioner(model, tokenizer.sot_id, weights=weights)
+            graphs |= {"captioner_prefill": prefill, "captioner_step": step}
+            video_tokens = {name: token_sets["random"][name] for name in prefill.input_names}
+            checks += check_graph("captioner_prefill", prefill, {"random": video_tokens})
+            checks += check_graph("captioner_step", step, caption_step_inputs(prefill, step, video_tokens))
+    manifest = build_manifest(checkpoint, model, graphs, "float32" if weights == "float32" else f"{weights} weights")
     contents = {name: graph.content for name, graph in graphs.items()}
     write_bundle(folder, manifest, contents, checkpoint.tokenizer_json)
     return checks
-
-
-def rounded(model: Module) -> Module:
-    """A copy whose large weights have been through float16."""
-    model = copy.deepcopy(model)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.numel() >= HALVED_FROM:
-                parameter.copy_(parameter.half().float())
-    return model
 
 
 def build_manifest(
@@ -118,7 +104,6 @@ def build_manifest(
     model: Model,
     graphs: dict[str, TracedGraph],
     precision: str,
-    answers: tuple[str, ...] = (),
 ) -> BundleManifest:
     """Everything that bundle.json says; `write_bundle` fills the hashes in."""
     specs = {}
@@ -148,7 +133,7 @@ def build_manifest(
         padded_partner=getattr(model.config, "padded_partner", "ignore"),
         logit_scale=math.exp(model.logit_scale.item()),
         tasks=tuple(task for task, needed in TASK_GRAPHS.items() if set(needed) <= graphs.keys()),
-        answers=answers,
+        answers=getattr(model.config, "answers", ()),
         tokenizer=TokenizerSpec(),
         graphs=specs,
         provenance=Provenance(

@@ -13,7 +13,10 @@ from hbi_infer.errors import HBIError
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Turn trained models into bundles for hbi-infer.")
 
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="BUNDLE", help="The bundle's folder.")]
-Half = Annotated[bool, typer.Option("--half-weights", help="Store weights as float16: half the size.")]
+Stored = Annotated[
+    Literal["float32", "float16", "int8"],
+    typer.Option("--weights", help="How weights are stored: float16 halves the size, int8 quarters it. Same speed."),
+]
 Samples = Annotated[Path | None, typer.Option(help="A folder of videos to check the video encoder on besides.")]
 FramesPerSecond = Annotated[float, typer.Option(help="Frames taken for each second of video.")]
 MaxFrames = Annotated[int, typer.Option(min=1, help="The most frames of a clip.")]
@@ -29,7 +32,7 @@ def hbi_export() -> None:
 def onnx(
     checkpoint: Annotated[Path, typer.Argument(help="What hbi-train wrote: runs/NAME/model.")],
     output: Output,
-    half_weights: Half = False,
+    weights: Stored = "float32",
     samples: Samples = None,
 ) -> None:
     """Export a checkpoint; every graph is checked against the model before anything is written.
@@ -40,14 +43,14 @@ def onnx(
     from hbi_export.report import show_checks
     from hbi_training.checkpoint import load_checkpoint
 
-    show_checks(export_bundle(load_checkpoint(checkpoint), output, half_weights=half_weights, samples=samples), output)
+    show_checks(export_bundle(load_checkpoint(checkpoint), output, weights=weights, samples=samples), output)
 
 
 @app.command()
 def clip(
     source: Annotated[str, typer.Argument(metavar="NAME_OR_DIR", help="A CLIP on the hub, or a local folder.")],
     output: Output,
-    half_weights: Half = False,
+    weights: Stored = "float32",
     samples: Samples = None,
     frames_per_second: FramesPerSecond = 1.0,
     max_frames: MaxFrames = 12,
@@ -63,7 +66,7 @@ def clip(
 
     sampling = FrameSampling(frames_per_second=frames_per_second, max_frames=max_frames, clip_seconds=clip_seconds)
     checkpoint = clip_checkpoint(source, sampling=sampling)
-    show_checks(export_bundle(checkpoint, output, half_weights=half_weights, samples=samples), output)
+    show_checks(export_bundle(checkpoint, output, weights=weights, samples=samples), output)
 
 
 @app.command()
@@ -92,7 +95,7 @@ def upstream(
             "retrieval and 32 for vqa, as in the published runs on MSR-VTT; ActivityNet and DiDeMo have 64.",
         ),
     ] = None,
-    half_weights: Half = False,
+    weights: Stored = "float32",
     samples: Samples = None,
     frames_per_second: FramesPerSecond = 1.0,
     max_frames: MaxFrames = 12,
@@ -113,15 +116,50 @@ def upstream(
     released = load_upstream(checkpoint, clip=clip, task=task, answers=answers, max_words=max_words, sampling=sampling)
     for line in released.origins:
         typer.echo(line)
-    checks = export_bundle(
-        released.checkpoint,
-        output,
-        answer_head=released.answer_head,
-        answers=released.answers,
-        half_weights=half_weights,
-        samples=samples,
+    show_checks(export_bundle(released.checkpoint, output, weights=weights, samples=samples), output)
+
+
+@app.command()
+def trt(
+    bundle: Annotated[Path, typer.Argument(help="A bundle's folder; engines are put into it.")],
+    flavor: Annotated[
+        Literal["auto", "tensorrt", "rtx"],
+        typer.Option(help="TensorRT, for the GPU that is here; or TensorRT-RTX, which needs none to build."),
+    ] = "auto",
+    precision: Annotated[
+        Literal["fp32", "fp16", "bf16"], typer.Option(help="Of the products of matrices; all else is in float32.")
+    ] = "fp32",
+    batch: Annotated[str, typer.Option(metavar="LEAST,USUAL,MOST", help="Clips or texts at a time.")] = "1,8,64",
+    gpu: Annotated[
+        str, typer.Option(metavar="SM,SM", help="GPUs to build for, such as sm86,sm89; else the one that is here.")
+    ] = "",
+    check: Annotated[bool, typer.Option("--check", help="Build nothing; say which engines can be used here.")] = False,
+) -> None:
+    """Build TensorRT engines of all graphs of a bundle, for --device tensorrt and tensorrt-rtx of hbi-infer.
+
+    An engine belongs to one graph, one release of TensorRT and the GPUs that it was built for.
+
+    Example: hbi-export trt clip-b32 --flavor rtx --precision fp16 --gpu sm86,sm89
+    """
+    from hbi_export import trt_build, trt_report
+
+    if check:
+        checks = trt_build.check_engines(bundle)
+        trt_report.show_engine_checks(checks)
+        raise typer.Exit(1 if any(engine.problem for engine in checks) else 0)
+    options = trt_build.BuildOptions(
+        flavor=flavor,
+        precision=precision,
+        batch=trt_build.batch_range(batch),
+        gpus=tuple(gpu.split(",")) if gpu else (),
     )
-    show_checks(checks, output)
+    with trt_report.build_progress() as on_phase:
+        records, failures = trt_build.build_engines(bundle, options, on_phase)
+    if records:
+        trt_report.show_records(records)
+    for graph, reason in failures:
+        typer.echo(f"error: {graph}: {reason}", err=True)
+    raise typer.Exit(1 if failures else 0)
 
 
 def main() -> None:

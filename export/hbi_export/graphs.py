@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,19 +12,19 @@ import numpy.typing as npt
 import onnx
 import torch
 import torch.nn.functional as F
-from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.export import Dim
 
 from hbi_export.interaction_op import TRANSLATIONS, add_function, banzhaf_interaction
-from hbi_training.answer_head import AnswerHead
+from hbi_export.stored_weights import store_weights
+from hbi_training.caption_decoder import Cache, Memory
 from hbi_training.checkpoint import Model
 from hbi_training.config import LEVELS, HBIConfig
 from hbi_training.model import HBI
+from hbi_training.rounding import Weights
 from hbi_training.token_interaction import Tokens
 
 OPSET = 20
-HALVED_FROM = 1024  # elements; small tensors are not worth a cast
 Arrays = dict[str, npt.NDArray[np.generic]]
 
 
@@ -73,46 +73,53 @@ def named(levels: Mapping[str, Tokens]) -> dict[str, Tensor]:
 
 
 class TokenGraph(nn.Module):
-    """What a graph on the tokens of B texts and B videos has in common: their names, and the order they come in.
+    """What graphs on the tokens of B texts and B videos have in common: their names, and the order they come in.
 
     Args:
-        levels: Names of the levels.
+        sides: Whose tokens go in.
     """
 
-    def __init__(self, levels: tuple[str, ...]) -> None:
+    def __init__(self, *sides: str) -> None:
         super().__init__()
+        self.sides = sides
         self.input_names = tuple(
-            f"{side}_{level}_{part}" for side in ("text", "video") for level in levels for part in ("tokens", "weights")
+            f"{side}_{level}_{part}" for side in sides for level in LEVELS for part in ("tokens", "weights")
         )
-        self.levels = levels
 
-    def sides(self, inputs: tuple[Tensor, ...]) -> tuple[dict[str, Tokens], dict[str, Tokens]]:
-        """The levels of the texts and of the videos."""
+    def levels(self, inputs: tuple[Tensor, ...]) -> list[dict[str, Tokens]]:
+        """The levels of each side, from inputs in the order of `input_names`."""
         pairs = [
             Tokens(tokens, weights, weights > 0) for tokens, weights in zip(inputs[::2], inputs[1::2], strict=True)
         ]
-        size = len(self.levels)
-        return dict(zip(self.levels, pairs[:size], strict=True)), dict(zip(self.levels, pairs[size:], strict=True))
+        size = len(LEVELS)
+        return [
+            dict(zip(LEVELS, pairs[number * size : (number + 1) * size], strict=True))
+            for number in range(len(self.sides))
+        ]
 
 
 class AnswererGraph(TokenGraph):
-    """Tokens and weights of B questions and B videos -> logits (B, A) of the answers."""
+    """Tokens and weights of B questions and B videos -> calibrated logits (B, A) of the answers."""
 
-    def __init__(self, head: AnswerHead) -> None:
-        super().__init__(tuple(head.levels))
-        self.head = head
+    def __init__(self, model: HBI) -> None:
+        super().__init__("text", "video")
+        self.model = model
 
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
         """In the order of `input_names`."""
-        return {"logits": self.head.combine(self.head(*self.sides(inputs)))}
+        question, video = self.levels(inputs)
+        return {"logits": self.model.answer_logits(question, video)}
 
 
 class InteractionGraph(TokenGraph):
     """Tokens and weights of B texts and B videos -> the exact Banzhaf interaction (B, T, V) at each level."""
 
+    def __init__(self) -> None:
+        super().__init__("text", "video")
+
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
         """In the order of `input_names`."""
-        texts, videos = self.sides(inputs)
+        texts, videos = self.levels(inputs)
         found = {}
         for level, text in texts.items():
             video = videos[level]
@@ -127,13 +134,54 @@ class RerankerGraph(TokenGraph):
     """Tokens and weights of B texts and B videos -> the score (B,) of their reconstructed tokens."""
 
     def __init__(self, model: HBI) -> None:
-        super().__init__(LEVELS)
+        super().__init__("text", "video")
         self.model = model
 
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
         """In the order of `input_names`."""
-        pair = self.model.reconstruct(*self.sides(inputs))
+        text, video = self.levels(inputs)
+        pair = self.model.reconstruct(text, video)
         return {"score": self.model.score(self.model.matched_similarity(*pair))[:, 0]}
+
+
+class CaptionerPrefillGraph(TokenGraph):
+    """Tokens and weights of B videos -> what the decoder has read of them, and the logits (B, A) behind the start."""
+
+    def __init__(self, model: HBI, start_id: int) -> None:
+        super().__init__("video")
+        self.model = model
+        self.start_id = start_id
+
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """In the order of `input_names`."""
+        (video,) = self.levels(inputs)
+        assert self.model.caption_decoder is not None
+        memory = self.model.read(video)
+        start = torch.full_like(memory.mask[:, 0], self.start_id, dtype=torch.int64)
+        logits, cache = self.model.caption_decoder.step(start, memory)
+        return {"logits": logits, **_named(memory, "memory"), **_named(cache, "present")}
+
+
+class CaptionerStepGraph(nn.Module):
+    """One token (N,) int64 of each caption, what was read of its video, a cache -> logits (N, A), a longer cache."""
+
+    input_names = ("token_ids", "memory_keys", "memory_values", "memory_mask", "past_keys", "past_values")
+
+    def __init__(self, model: HBI) -> None:
+        super().__init__()
+        assert model.caption_decoder is not None
+        self.decoder = model.caption_decoder
+
+    def forward(
+        self, token_ids: Tensor, keys: Tensor, values: Tensor, mask: Tensor, past_keys: Tensor, past_values: Tensor
+    ) -> dict[str, Tensor]:
+        """In the order of `input_names`."""
+        logits, cache = self.decoder.step(token_ids, Memory(keys, values, mask), Cache(past_keys, past_values))
+        return {"logits": logits, **_named(cache, "present")}
+
+
+def _named(state: Memory | Cache, name: str) -> dict[str, Tensor]:
+    return {f"{name}_{part}": tensor for part, tensor in state._asdict().items()}
 
 
 @dataclass(frozen=True)
@@ -159,69 +207,95 @@ class TracedGraph:
         return {name: result.numpy() for name, result in results.items()}
 
 
-def trace_video_encoder(model: Model, *, half_weights: bool = False) -> TracedGraph:
+def trace_video_encoder(model: Model, *, weights: Weights = "float32") -> TracedGraph:
     """Traces `encode_video` with a dynamic batch.
 
     Args:
         model: On the CPU, in evaluation mode.
-        half_weights: Store weights as float16 and compute in float32: half the size, the same speed.
+        weights: How they are stored; the graph computes in float32.
     """
     sampling = model.config.sampling
     size = sampling.image_size
     frames = torch.zeros(2, sampling.max_frames, size, size, 3, dtype=torch.uint8)
     mask = torch.ones(2, sampling.max_frames, dtype=torch.bool)
     inputs = {"frames": frames, "frame_mask": mask}
-    return trace(VideoEncoderGraph(model), inputs, {}, half_weights)
+    return trace(VideoEncoderGraph(model), inputs, {}, weights)
 
 
-def trace_text_encoder(model: Model, *, half_weights: bool = False) -> TracedGraph:
+def trace_text_encoder(model: Model, *, weights: Weights = "float32") -> TracedGraph:
     """Traces `encode_text` with a dynamic batch and a dynamic length of text, at most the model's `max_words`."""
     ids = torch.ones(2, 8, dtype=torch.int64)
     mask = torch.ones(2, 8, dtype=torch.bool)
-    length = Dim("text_length", min=2, max=model.config.max_words)
-    return trace(
-        TextEncoderGraph(model),
-        {"token_ids": ids, "token_mask": mask},
-        {"token_ids": length, "token_mask": length},
-        half_weights,
-    )
+    length = {1: Dim("text_length", min=2, max=model.config.max_words)}
+    inputs = {"token_ids": ids, "token_mask": mask}
+    return trace(TextEncoderGraph(model), inputs, dict.fromkeys(inputs, length), weights)
 
 
-def trace_answerer(head: AnswerHead, config: HBIConfig, *, half_weights: bool = False) -> TracedGraph:
-    """Traces an answer head for the tokens of a model, with a dynamic batch and a dynamic length of question."""
-    return _trace_on_tokens(AnswererGraph(head), config, half_weights)
+def trace_answerer(model: HBI, *, weights: Weights = "float32") -> TracedGraph:
+    """Traces the calibrated logits of answers, with a dynamic batch and a dynamic length of question."""
+    return _trace_on_tokens(AnswererGraph(model), model.config, weights)
 
 
-def trace_reranker(model: HBI, *, half_weights: bool = False) -> TracedGraph:
+def trace_reranker(model: HBI, *, weights: Weights = "float32") -> TracedGraph:
     """Traces the score of reconstructed pairs, with a dynamic batch and a dynamic length of text."""
-    return _trace_on_tokens(RerankerGraph(model), model.config, half_weights)
+    return _trace_on_tokens(RerankerGraph(model), model.config, weights)
 
 
 def trace_interaction(config: HBIConfig) -> TracedGraph:
     """Traces the interaction for the tokens of a model, with a dynamic batch and a dynamic length of text."""
-    return _trace_on_tokens(InteractionGraph(LEVELS), config, half_weights=False)
+    return _trace_on_tokens(InteractionGraph(), config)
 
 
-def _trace_on_tokens(graph: TokenGraph, config: HBIConfig, half_weights: bool) -> TracedGraph:
+def trace_captioner(model: HBI, start_id: int, *, weights: Weights = "float32") -> tuple[TracedGraph, TracedGraph]:
+    """Traces the first and every further token of captions, with a dynamic batch and a dynamic length of the cache."""
+    prefill = _trace_on_tokens(CaptionerPrefillGraph(model, start_id), model.config, weights)
+    tokens = {name: torch.ones(shape) for name, shape in _token_shapes(prefill.input_names, model.config).items()}
+    with torch.no_grad():
+        state = prefill.module(*tokens.values())
+    ids = torch.ones(2, dtype=torch.int64)
+    inputs = {"token_ids": ids, **{name: state[name] for name in CaptionerStepGraph.input_names if name in state}}
+    for part in ("keys", "values"):  # two words: a length of 1 would be taken for a constant
+        inputs[f"past_{part}"] = torch.cat([state[f"present_{part}"]] * 2, dim=3)
+    # Each word has a position, and so has the start before them.
+    length = {3: Dim("num_before", min=1, max=model.config.max_words - 1)}
+    lengths = {"past_keys": length, "past_values": length}
+    return prefill, trace(CaptionerStepGraph(model), inputs, lengths, weights)
+
+
+def _trace_on_tokens(graph: TokenGraph, config: HBIConfig, weights: Weights = "float32") -> TracedGraph:
     """Only the first level of a text has a dynamic length, and not where the released merging needs all of it."""
+    inputs = {name: torch.ones(shape) for name, shape in _token_shapes(graph.input_names, config).items()}
+    length = {1: Dim("text_length", min=2, max=config.max_words)}
+    names = [f"text_{LEVELS[0]}_{part}" for part in ("tokens", "weights")]
+    dynamic = [name for name in names if name in inputs and config.merging != "released"]
+    return trace(graph, inputs, dict.fromkeys(dynamic, length), weights)
+
+
+def _token_shapes(names: Sequence[str], config: HBIConfig) -> dict[str, tuple[int, ...]]:
+    """Of inputs of two items."""
     sizes = {"text": config.text_token_counts, "video": config.video_token_counts}
-    inputs = {}
-    for name in graph.input_names:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name in names:
         side, level, part = name.split("_")
-        size = (2, sizes[side][LEVELS.index(level)])
-        inputs[name] = torch.ones(*size, config.width) if part == "tokens" else torch.ones(size)
-    length = Dim("text_length", min=2, max=config.max_words)
-    dynamic = [] if config.merging == "released" else graph.input_names[:2]
-    return trace(graph, inputs, dict.fromkeys(dynamic, length), half_weights)
+        num_tokens = sizes[side][LEVELS.index(level)]
+        shapes[name] = (2, num_tokens, config.width) if part == "tokens" else (2, num_tokens)
+    return shapes
 
 
 def trace(
-    module: nn.Module, inputs: dict[str, Tensor], lengths: Mapping[str, Dim], half_weights: bool = False
+    module: nn.Module, inputs: dict[str, Tensor], lengths: Mapping[str, Mapping[int, Dim]], weights: Weights = "float32"
 ) -> TracedGraph:
-    """Traces a module of named outputs; the batch of every input is dynamic, and the length of those in `lengths`."""
+    """Traces a module of named outputs.
+
+    Args:
+        module: What to trace.
+        inputs: An example, by name in the order of the arguments; the batch of each is dynamic.
+        lengths: Further dynamic axes of some inputs.
+        weights: How they are stored.
+    """
     module.eval()
     batch = Dim("batch", min=1, max=4096)
-    shapes = tuple({0: batch, 1: lengths[name]} if name in lengths else {0: batch} for name in inputs)
+    shapes = tuple({0: batch, **lengths.get(name, {})} for name in inputs)
     with torch.no_grad():
         outputs = tuple(module(*inputs.values()))
     with warnings.catch_warnings():
@@ -243,8 +317,7 @@ def trace(
     del program  # weights are large: no copy is kept longer than it must be
     strip_notes(proto)
     add_function(proto)
-    if half_weights:
-        store_weights_as_half(proto)
+    store_weights(proto, weights)
     content = proto.SerializeToString(deterministic=True)
     del proto
     onnx.checker.check_model(content, full_check=True)
@@ -260,21 +333,3 @@ def strip_notes(proto: onnx.ModelProto) -> None:
         weight.ClearField("doc_string")
         weight.ClearField("metadata_props")
     del proto.graph.value_info[:]
-
-
-def store_weights_as_half(proto: onnx.ModelProto) -> None:
-    """Turns large float32 weights into float16 with a cast behind them, which a runtime folds when it loads them."""
-    kept = []
-    casts = []
-    for weight in proto.graph.initializer:
-        elements = int(np.prod(weight.dims))
-        if weight.data_type != TensorProto.FLOAT or elements < HALVED_FROM:
-            kept.append(weight)
-            continue
-        half = numpy_helper.to_array(weight).astype(np.float16)
-        kept.append(numpy_helper.from_array(half, f"{weight.name}_half"))
-        casts.append(helper.make_node("Cast", [f"{weight.name}_half"], [weight.name], to=TensorProto.FLOAT))
-    nodes = list(proto.graph.node)
-    del proto.graph.initializer[:], proto.graph.node[:]
-    proto.graph.initializer.extend(kept)
-    proto.graph.node.extend(casts + nodes)

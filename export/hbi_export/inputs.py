@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from hbi_export.graphs import Arrays
+from hbi_export.graphs import Arrays, TracedGraph
 from hbi_infer.errors import ExportError
 from hbi_infer.frame_sampling import spread
 from hbi_infer.options import FrameSampling
 from hbi_infer.tokenizer import Tokenizer
 from hbi_infer.video import decode_many, find_videos
+from hbi_training.caption_decoder import CaptionDecoder
 from hbi_training.config import LEVELS, HBIConfig
 from hbi_training.data.shapes import captions, render, scenes
 from hbi_training.data.shapes.scene import CLIP_SECONDS
@@ -50,6 +51,31 @@ def random_token_inputs(config: HBIConfig) -> Arrays:
             inputs[f"{side}_{level}_tokens"] = tokens.astype(np.float32)
             inputs[f"{side}_{level}_weights"] = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
     return inputs
+
+
+def caption_step_inputs(prefill: TracedGraph, step: TracedGraph, video: Arrays) -> dict[str, Arrays]:
+    """Random words behind one another: the inputs at the first, the second, a middle and the last place of a caption.
+
+    Args:
+        prefill: The captioner's first graph; its module gives the state behind the start.
+        step: Its second graph, whose module adds the words.
+        video: What the first graph takes.
+    """
+    rng = np.random.default_rng(0)
+    state = prefill.eager(video)
+    num_items, vocabulary_size = state["logits"].shape
+    decoder = step.module.decoder
+    assert isinstance(decoder, CaptionDecoder)
+    last = decoder.max_tokens - 1
+    sets = {}
+    for place in range(1, last + 1):
+        ids = rng.integers(0, vocabulary_size, (num_items,))
+        past = {f"past_{part}": state[f"present_{part}"] for part in ("keys", "values")}
+        inputs = {"token_ids": ids, **{name: state[name] for name in step.input_names if name in state}, **past}
+        if place in (1, 2, last // 2, last):
+            sets[f"word {place}"] = inputs
+        state |= step.eager(inputs)
+    return sets
 
 
 def drawn_video_inputs(sampling: FrameSampling) -> Arrays:

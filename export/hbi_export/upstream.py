@@ -15,17 +15,14 @@ from torch import Tensor
 from hbi_infer.errors import ExportError
 from hbi_infer.options import FrameSampling
 from hbi_infer.tokenizer import Tokenizer, clip_tokenizer_json
-from hbi_training.answer_head import AnswerHead
 from hbi_training.checkpoint import Checkpoint
 from hbi_training.model import HBI
 from hbi_training.tensor_files import load_tensors
 from hbi_training.upstream import (
-    ANSWER_HEAD,
-    LayoutCheck,
     check_layout,
+    count_answers,
     has_answer_head,
     load_released,
-    released_answer_head,
     released_config,
     some,
 )
@@ -41,14 +38,10 @@ class Released:
 
     Attributes:
         checkpoint: The model.
-        answer_head: What answers questions; None without that task.
-        answers: In the order of the head's logits.
         origins: Lines that say how many tensors came from which file and what was left out.
     """
 
     checkpoint: Checkpoint
-    answer_head: AnswerHead | None
-    answers: tuple[str, ...]
     origins: tuple[str, ...]
 
 
@@ -83,38 +76,22 @@ def load_upstream(
         where += " (no clip. tensor in it; --clip takes CLIP's own weights)"
     is_vqa = has_answer_head(released)
     max_words = max_words or PUBLISHED_MAX_WORDS["vqa" if is_vqa else "retrieval"]
-    config = released_config(released, max_words=max_words, sampling=sampling, where=where)
+    answering = (task or ("vqa" if is_vqa else "retrieval")) == "vqa"
+    labels = _read_answers(answers, count_answers(released, where) if answering else 0, where)
+    config = released_config(released, max_words=max_words, answers=labels, sampling=sampling, where=where)
     tokenizer_json = tokenizer_json or clip_tokenizer_json()
     made, known = Tokenizer.from_json(tokenizer_json).vocabulary_size, config.clip["text_config"]["vocab_size"]
     if made > known:
         raise ExportError(f"{where} knows {known} tokens and CLIP's tokenizer makes {made}: it is not a released model")
-    head = released_answer_head(released, where) if (task or ("vqa" if is_vqa else "retrieval")) == "vqa" else None
-    labels = _read_answers(answers, head, where)
     model = HBI(config)
-    layout = _load(model, head, released, where)
+    layout = check_layout(released, model.state_dict())
+    layout.require(where)
+    load_released(model, released)
     left_out = (("not needed for inference", layout.unused), ("not part of this model", layout.unknown))
     origins += [f"left out, {why}: {_grouped(names)}" for why, names in left_out if names]
     provenance = {"recipe": {"released_checkpoint": checkpoint.name, "sha256": _sha256(checkpoint)}}
     notice = "learnt from questions: it ranks videos by questions about them" if is_vqa else ""
-    return Released(
-        Checkpoint(model.eval(), tokenizer_json, checkpoint.stem, notice, provenance),
-        head.eval() if head is not None else None,
-        labels,
-        tuple(origins),
-    )
-
-
-def _load(model: HBI, head: AnswerHead | None, released: Mapping[str, Tensor], where: str) -> LayoutCheck:
-    """Loads the model and its head, once nothing is missing that they need."""
-    needed = model.state_dict()
-    if head is not None:
-        needed |= {ANSWER_HEAD + key: tensor for key, tensor in head.state_dict().items()}
-    layout = check_layout(released, needed)
-    layout.require(where)
-    load_released(model, released)
-    if head is not None:
-        load_released(head, released, ANSWER_HEAD)
-    return layout
+    return Released(Checkpoint(model.eval(), tokenizer_json, checkpoint.stem, notice, provenance), tuple(origins))
 
 
 def _completed(found: dict[str, Tensor], checkpoint: Path, clip: Path | None) -> tuple[dict[str, Tensor], list[str]]:
@@ -135,9 +112,9 @@ def _grouped(names: Iterable[str]) -> str:
     return some([f"{part}.* ({count})" if count > 1 else part for part, count in parts.items()], 8)
 
 
-def _read_answers(path: Path | None, head: AnswerHead | None, where: str) -> tuple[str, ...]:
-    """The answers in the order of their labels."""
-    if head is None:
+def _read_answers(path: Path | None, num_answers: int, where: str) -> tuple[str, ...]:
+    """The answers in the order of their labels; none for a model that answers no questions."""
+    if not num_answers:
         if path is not None:
             raise ExportError(f"{path} was given for a model that answers no questions: leave --answers out")
         return ()
@@ -153,11 +130,11 @@ def _read_answers(path: Path | None, head: AnswerHead | None, where: str) -> tup
     if not isinstance(labels, Mapping) or not all(type(label) is int for label in labels.values()):
         raise ExportError(f'{path} is no mapping of answers to numbers, such as {{"yes": 0, "no": 1}}')
     by_label = {label: answer for answer, label in labels.items()}
-    gaps = sorted(set(range(head.num_answers)) - by_label.keys())
-    if gaps or len(labels) != head.num_answers:
+    gaps = sorted(set(range(num_answers)) - by_label.keys())
+    if gaps or len(labels) != num_answers:
         missing = f"; no answer has the number {some([str(gap) for gap in gaps])}" if gaps else ""
-        raise ExportError(f"{path} has {len(labels)} answers and the classifier {head.num_answers}{missing}")
-    return tuple(by_label[label] for label in range(head.num_answers))
+        raise ExportError(f"{path} has {len(labels)} answers and the classifier {num_answers}{missing}")
+    return tuple(by_label[label] for label in range(num_answers))
 
 
 def _sha256(path: Path) -> str:

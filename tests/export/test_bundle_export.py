@@ -20,20 +20,22 @@ from transformers import CLIPConfig, CLIPModel
 from hbi_engines.engine import Engine
 from hbi_engines.registry import open_engine
 from hbi_export.bundle import clip_checkpoint, export_bundle
-from hbi_export.check import TOLERANCE, check_graph, compare
+from hbi_export.check import check_graph, compare
 from hbi_export.graphs import TracedGraph, named, trace_text_encoder, trace_video_encoder
 from hbi_export.inputs import random_text_inputs, random_video_inputs
 from hbi_infer import HBI
 from hbi_infer.banzhaf import banzhaf_interaction
 from hbi_infer.bundle import Bundle
 from hbi_infer.errors import ExportError, InputError
+from hbi_infer.options import Decoding
 from hbi_infer.tokenizer import Tokenizer, clip_tokenizer_json
 from hbi_infer.tokens import unit
 from hbi_training import model as training_model
-from hbi_training.answer_head import AnswerHead
+from hbi_training.caption_writing import write_captions
 from hbi_training.checkpoint import Checkpoint, build_model
 from hbi_training.clip_encoders import IMAGE_MEAN, IMAGE_STD
 from hbi_training.data.shapes import captions, scenes
+from hbi_training.rounding import Weights, rounded
 from hbi_training.token_interaction import Tokens
 from tests.tiny_bundle import write_video
 from tests.training.tiny import HBI_SECTION, MEAN_POOLED_SECTION, TOWER
@@ -54,6 +56,16 @@ def tiny_checkpoint(section: dict[str, Any], seed: int = 0) -> Checkpoint:
 @pytest.fixture(scope="module")
 def checkpoint() -> Checkpoint:
     return tiny_checkpoint(HBI_SECTION)
+
+
+def with_parts(checkpoint: Checkpoint, **parts: Any) -> Checkpoint:
+    """The tiny model with further parts; a reconstruction lets something through, as after training."""
+    torch.manual_seed(0)
+    model = build_model({**HBI_SECTION, **parts}, checkpoint.tokenizer).eval()
+    assert isinstance(model, training_model.HBI)
+    if model.reconstruction is not None:
+        torch.nn.init.normal_(model.reconstruction.gate.weight, std=0.3)
+    return replace(checkpoint, model=model)
 
 
 @pytest.fixture(scope="module")
@@ -163,9 +175,8 @@ ANSWERS = ("red", "blue", "yes", "no", "two")
 
 
 def test_a_bundle_that_answers_and_explains(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    torch.manual_seed(1)
-    head = AnswerHead(width=32, projection_width=16, hidden_width=24, num_answers=len(ANSWERS)).eval()
-    checks = export_bundle(checkpoint, tmp_path / "bundle", answer_head=head, answers=ANSWERS)
+    checkpoint = with_parts(checkpoint, answers=ANSWERS, answer_widths=(16, 24), answer_temperature=1.5)
+    checks = export_bundle(checkpoint, tmp_path / "bundle")
     assert {check.graph for check in checks} == {"video_encoder", "text_encoder", "interaction", "answerer"}
     assert all(not check.items_beyond for check in checks if check.graph in ("interaction", "answerer"))
     hbi = HBI.load(tmp_path / "bundle", device="cpu")
@@ -176,16 +187,18 @@ def test_a_bundle_that_answers_and_explains(checkpoint: Checkpoint, tmp_path: Pa
     mask = np.arange(6) < np.array([[6], [2]])
     batch = checkpoint.tokenizer.encode(questions, 40)
     model = checkpoint.model
+    assert isinstance(model, training_model.HBI)
+    assert model.answer_head is not None
     with torch.no_grad():
         text = model.encode_text(torch.from_numpy(batch.ids), torch.from_numpy(batch.mask))
         video = model.encode_video(torch.from_numpy(frames), torch.from_numpy(mask))
-        expected = head.combine(head(text, video)).numpy()
+        expected = model.answer_head.combine(model.answer(text, video)).numpy() / 1.5
     texts, clips = hbi.encode_text(questions), hbi.encode_video(frames, mask)
-    np.testing.assert_allclose(hbi.answer(texts, clips), expected, rtol=0, atol=ROUNDING)
+    np.testing.assert_allclose(hbi.answer_logits(texts, clips), expected, rtol=0, atol=ROUNDING)
     # A question by itself is shorter, and what it is padded with beside the other one counts nothing.
     alone = hbi.encode_text(questions[:1])
     assert alone["entity"].tokens.shape[1] < texts["entity"].tokens.shape[1]
-    np.testing.assert_allclose(hbi.answer(alone, clips)[0], expected[0], rtol=0, atol=ROUNDING)
+    np.testing.assert_allclose(hbi.answer_logits(alone, clips)[0], expected[0], rtol=0, atol=ROUNDING)
 
     found = hbi.interaction(alone, clips)
     for level, (tokens, weights) in {name: (part.tokens, part.weights) for name, part in clips.items()}.items():
@@ -198,17 +211,33 @@ def test_a_bundle_that_answers_and_explains(checkpoint: Checkpoint, tmp_path: Pa
         hbi.interaction(texts, hbi.encode_video(np.repeat(frames, [2, 1], 0), np.repeat(mask, [2, 1], 0)))
 
 
-def test_half_weights_halve_the_size_and_keep_the_answers(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    export_bundle(checkpoint, tmp_path / "full")
-    checks = export_bundle(checkpoint, tmp_path / "half", half_weights=True)
-    assert all(check.largest_difference < TOLERANCE or check.items_beyond <= 1 for check in checks)
-    graph = onnx.load(tmp_path / "half" / "video_encoder.onnx")
-    large = [weight for weight in graph.graph.initializer if np.prod(weight.dims) >= 1024]
+@pytest.mark.parametrize(("weights", "share"), [("float16", 0.7), ("int8", 0.5)])
+def test_weights_stored_smaller(checkpoint: Checkpoint, tmp_path: Path, weights: Weights, share: float) -> None:
+    full = trace_video_encoder(checkpoint.model)
+    model = rounded(checkpoint.model, weights)
+    graph = trace_video_encoder(model, weights=weights)
+    large = [
+        weight for weight in onnx.load_from_string(graph.content).graph.initializer if np.prod(weight.dims) >= 1024
+    ]
     assert large
     assert all(weight.data_type != onnx.TensorProto.FLOAT for weight in large)
-    sizes = [(tmp_path / name / "video_encoder.onnx").stat().st_size for name in ("half", "full")]
-    assert sizes[0] < 0.75 * sizes[1]
-    assert Bundle.load(tmp_path / "half").manifest.graphs["video_encoder"].precision == "float16 weights"
+    assert len(graph.content) < share * len(full.content)
+    inputs = {"random": random_video_inputs(checkpoint.model.config.sampling)}
+    assert not any(check.items_beyond for check in check_graph("video_encoder", graph, inputs, "entity"))
+    far = compare(
+        "video_encoder",
+        "",
+        "entity_tokens",
+        full.eager(inputs["random"])["entity_tokens"],
+        graph.eager(inputs["random"])["entity_tokens"],
+    )
+    assert 1e-5 < far.largest_difference < 0.05
+    assert far.cosine > 0.999
+
+
+def test_a_bundle_says_how_its_weights_are_stored(tmp_path: Path) -> None:
+    export_bundle(tiny_checkpoint(MEAN_POOLED_SECTION), tmp_path / "bundle", weights="int8")
+    assert Bundle.load(tmp_path / "bundle").manifest.graphs["video_encoder"].precision == "int8 weights"
 
 
 def test_no_path_of_this_machine_is_in_a_graph(text_graph: TracedGraph, video_graph: TracedGraph) -> None:
@@ -319,12 +348,10 @@ def test_random_inputs_have_every_length(checkpoint: Checkpoint) -> None:
 
 
 def test_a_bundle_that_reranks(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    torch.manual_seed(2)
-    model = build_model({**HBI_SECTION, "reconstruction_layers": 1}, checkpoint.tokenizer).eval()
+    checkpoint = with_parts(checkpoint, reconstruction_layers=1)
+    model = checkpoint.model
     assert isinstance(model, training_model.HBI)
-    assert model.reconstruction is not None
-    torch.nn.init.normal_(model.reconstruction.gate.weight, std=0.3)  # at first it would change nothing
-    checks = export_bundle(replace(checkpoint, model=model), tmp_path / "bundle")
+    checks = export_bundle(checkpoint, tmp_path / "bundle")
     assert "reranker" in {check.graph for check in checks}
     hbi = HBI.load(tmp_path / "bundle", device="cpu", threads=1)
     assert "rerank" in hbi.bundle.manifest.tasks
@@ -340,3 +367,40 @@ def test_a_bundle_that_reranks(checkpoint: Checkpoint, tmp_path: Path) -> None:
     actual = hbi.rerank(hbi.encode_text(texts), hbi.encode_video(frames, mask))
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-4)
     assert np.abs(actual - plain).max() > 1e-3
+
+
+@pytest.mark.parametrize("reconstruction_layers", [0, 1])
+def test_a_bundle_that_captions(checkpoint: Checkpoint, tmp_path: Path, reconstruction_layers: int) -> None:
+    checkpoint = with_parts(checkpoint, caption_layers=2, reconstruction_layers=reconstruction_layers)
+    model = checkpoint.model
+    assert isinstance(model, training_model.HBI)
+    assert model.caption_decoder is not None
+    checks = export_bundle(checkpoint, tmp_path / "bundle")
+    assert {check.inputs for check in checks if check.graph == "captioner_step"} == {
+        f"word {place}" for place in (1, 2, 19, 39)
+    }
+    hbi = HBI.load(tmp_path / "bundle", device="cpu", threads=1)
+    assert "caption" in hbi.bundle.manifest.tasks
+    frames = np.random.default_rng(1).integers(0, 256, (3, 6, 32, 32, 3), dtype=np.uint8)
+    mask = np.arange(6) < np.array([[6], [4], [1]])
+    with torch.no_grad():
+        video = model.encode_video(torch.from_numpy(frames), torch.from_numpy(mask))
+        memory = model.read(video)
+    clips = hbi.encode_video(frames, mask)
+    # Token by token, each side with its own cache, to the last position of the table.
+    decoder = hbi._caption_decoder
+    logits, state = decoder.begin(clips)
+    ids, tokenizer = torch.full((3,), hbi.tokenizer.sot_id), hbi.tokenizer
+    rng, cache = np.random.default_rng(2), None
+    for place in range(40):
+        with torch.no_grad():
+            expected, cache = model.caption_decoder.step(ids, memory, cache)
+        np.testing.assert_allclose(logits, expected.numpy(), rtol=0, atol=ROUNDING)
+        written = rng.integers(0, tokenizer.vocabulary_size, 3)
+        ids = torch.from_numpy(written)
+        if place < 39:
+            logits, state = decoder.step(written, state)
+    for options in (Decoding(beam_size=1), Decoding(beam_size=3), Decoding(max_tokens=5, beam_size=2)):
+        eager = write_captions(model, video, options, start_id=tokenizer.sot_id, end_id=tokenizer.eot_id)
+        served = hbi.write_captions(clips, options)
+        assert [text.token_ids for text in served] == [text.token_ids for text in eager]

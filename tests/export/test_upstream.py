@@ -85,9 +85,9 @@ def write_pixel_bundle(released: Released, folder: Path) -> HBI:
         "text_encoder": trace_text_encoder(model),
         "interaction": trace_interaction(config),
     }
-    if released.answer_head is not None:
-        graphs["answerer"] = trace_answerer(released.answer_head, config)
-    manifest = build_manifest(released.checkpoint, model, graphs, "float32", released.answers)
+    if model.answer_head is not None:
+        graphs["answerer"] = trace_answerer(model)
+    manifest = build_manifest(released.checkpoint, model, graphs, "float32")
     write_bundle(
         folder, manifest, {name: graph.content for name, graph in graphs.items()}, released.checkpoint.tokenizer_json
     )
@@ -349,8 +349,8 @@ def test_the_command_makes_a_bundle_that_answers(
     assert [level.text_tokens for level in manifest.levels] == [16, 4, 1]
 
     released = load_upstream(checkpoint, answers=answers, max_words=16)
-    model, head = released.checkpoint.model, released.answer_head
-    assert head is not None
+    model = released.checkpoint.model
+    assert isinstance(model, training_model.HBI)
     frames = np.random.default_rng(0).integers(0, 256, (3, 12, 32, 32, 3), dtype=np.uint8)
     mask = np.arange(12) < np.array([[12], [6], [9]])
     questions = ["what colour is the ball?", "are there two dogs", "who"]
@@ -358,14 +358,14 @@ def test_the_command_makes_a_bundle_that_answers(
     with torch.no_grad():
         text = model.encode_text(torch.from_numpy(batch.ids), torch.from_numpy(batch.mask))
         video = model.encode_video(torch.from_numpy(frames), torch.from_numpy(mask))
-        expected = head.combine(head(text, video)).numpy()
+        expected = model.answer_logits(text, video).numpy()
     clips = hbi.encode_video(frames, mask)
-    assert_close(hbi.answer(hbi.encode_text(questions), clips), expected)
-    one = hbi.answer(hbi.encode_text(questions[:1]), clips)
+    assert_close(hbi.answer_logits(hbi.encode_text(questions), clips), expected)
+    one = hbi.answer_logits(hbi.encode_text(questions[:1]), clips)
     assert one.shape == (3, 5)
     assert_close(one[0], expected[0])
     with pytest.raises(HBIError, match="there are 2 texts and 3 clips"):
-        hbi.answer(hbi.encode_text(questions[:2]), clips)
+        hbi.answer_logits(hbi.encode_text(questions[:2]), clips)
 
     trap = tmp_path / "trap"
     torch.save({"state_dict": {"clip.logit_scale": Harm(trap)}}, tmp_path / "harm.pt")
@@ -390,7 +390,8 @@ class Harm:
 def test_the_encoders_of_a_vqa_checkpoint_alone(tmp_path: Path) -> None:
     checkpoint, _ = save_vqa(tmp_path)
     released = load_upstream(checkpoint, task="retrieval", tokenizer_json=word_tokenizer(200))
-    assert (released.answer_head, released.answers) == (None, ())
+    assert isinstance(released.checkpoint.model, training_model.HBI)
+    assert (released.checkpoint.model.answer_head, released.checkpoint.model.config.answers) == (None, ())
     assert "classifier.* (4)" in released.origins[-1]
     assert released.checkpoint.model.config.max_words == 32
 
@@ -458,23 +459,22 @@ def test_the_released_answers(tmp_path: Path) -> None:
     released = load_upstream(tmp_path / "vqa.pt", answers=tmp_path / "answers.json", tokenizer_json=word_tokenizer(300))
     text_mask, video_mask = g["text_mask"].astype(bool), g["video_mask"].astype(bool)
     pixels = recipe.video(str(g["video_tag"]), 3, 12, 64) * video_mask[..., None, None, None]
-    model, head = released.checkpoint.model, released.answer_head
+    model = released.checkpoint.model
     assert isinstance(model, training_model.HBI)
-    assert head is not None
     with torch.no_grad():
         text = model.encode_text(torch.from_numpy(g["ids"]), torch.from_numpy(text_mask))
         video = model.encode_pixels(torch.from_numpy(pixels).flatten(0, 1), torch.from_numpy(video_mask))
-        logits = head(text, video)
+        logits = model.answer(text, video)
     assert_close(text["entity"].tokens, g["text_feat"])
     assert_close(video["entity"].tokens, g["video_feat"])
     for level, part in logits.items():
         assert_close(part, g[f"logits_{level}"])
-    assert_close(head.combine(logits), g["logits"])
+    assert_close(model.answer_logits(text, video), g["logits"])
 
     hbi = write_pixel_bundle(released, tmp_path / "bundle")
     clips = hbi.encode_video(pixels, video_mask)  # type: ignore[arg-type]
     questions = hbi.encode_text(sentences(g["ids"], text_mask))
-    answers = hbi.answer(questions, clips)
+    answers = hbi.answer_logits(questions, clips)
     assert_close(answers, g["logits"])
     assert np.array_equal(np.argsort(-answers, axis=1)[:, :5], g["top5"])
     graph = open_engine(hbi.bundle.graph_bytes("answerer"), "cpu", 1)
@@ -483,6 +483,6 @@ def test_the_released_answers(tmp_path: Path) -> None:
     # The index keeps tokens as unit vectors of halves: that costs 2e-4 of the largest logit, where the first answer is
     # 5e-2 ahead of the second.
     layout = token_layout(hbi)
-    from_index = hbi.answer(questions, layout.unpack(layout.pack(clips)))
+    from_index = hbi.answer_logits(questions, layout.unpack(layout.pack(clips)))
     assert OF_THE_LARGEST < difference(from_index, g["logits"]) < 1e-3
     assert np.array_equal(np.argsort(-from_index, axis=1)[:, 0], g["top5"][:, 0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -92,6 +92,10 @@ def evaluate(
     data: Annotated[Path, typer.Option(help="The data set's folder.")],
     data_format: Annotated[str, typer.Option("--format", help="The data set's format.")] = "manifest",
     split: Annotated[str, typer.Option(help="The split to measure on.")] = "test",
+    weights: Annotated[
+        Literal["float32", "float16", "int8"],
+        typer.Option(help="Measure with weights rounded as a bundle stores them."),
+    ] = "float32",
     all_captions: Annotated[bool, typer.Option("--all-captions", help="Every caption is a query.")] = False,
     rerank: Annotated[int, typer.Option(min=0, help="Order the best N of each query by reconstructed tokens.")] = 0,
     save: Annotated[bool, typer.Option("--save", help="Add the figures to the checkpoint's provenance.")] = False,
@@ -113,6 +117,7 @@ def evaluate(
         data,
         data_format,
         split,
+        weights=weights,
         all_captions=all_captions,
         rerank=rerank,
         save=save,

@@ -26,6 +26,7 @@ from hbi_training.estimator_training import EstimatorOptions, train_estimator
 from hbi_training.evaluation import Evaluation, evaluate
 from hbi_training.model import HBI
 from hbi_training.recipe import Recipe
+from hbi_training.rounding import Weights, rounded
 from hbi_training.trainer import Trainer
 
 console = Console(stderr=True)
@@ -125,6 +126,7 @@ def run_evaluation(
     data_format: str,
     split: str,
     *,
+    weights: Weights,
     all_captions: bool,
     rerank: int,
     save: bool,
@@ -135,7 +137,8 @@ def run_evaluation(
     """Measures a checkpoint on a split; prints JSON, and keeps it where asked."""
     checkpoint = load_checkpoint(folder)
     clips = load_split(data, data_format, split, checkpoint.model.config.sampling, workers)
-    figures, found = measure(checkpoint, clips, data, split, all_captions=all_captions, rerank=rerank)
+    measured = replace(checkpoint, model=rounded(checkpoint.model, weights))
+    figures, found = measure(measured, clips, data, split, all_captions=all_captions, rerank=rerank)
     text = json.dumps(figures, indent=2)
     print(text)  # noqa: T201 - the result
     if out is not None:

@@ -1,0 +1,33 @@
+"""Weights rounded to what a bundle stores, so that a model can be measured as it will be shipped."""
+
+from __future__ import annotations
+
+import copy
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+ROUNDED_FROM = 1024  # elements; small tensors are not worth it
+Weights = Literal["float32", "float16", "int8"]
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def channel_scale(weight: Tensor, others: tuple[int, ...]) -> Tensor:
+    """What the largest value of each channel is 127 times of; `others` are the axes inside a channel."""
+    return weight.abs().amax(others, keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny) / 127
+
+
+def rounded(model: Module, weights: Weights) -> Module:
+    """A copy whose large weights take fewer bits: float16, or whole numbers times a scale for each channel."""
+    model = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.numel() < ROUNDED_FROM:
+                continue
+            if weights == "float16":
+                parameter.copy_(parameter.half().float())
+            elif weights == "int8" and parameter.ndim > 1:
+                scale = channel_scale(parameter, tuple(range(1, parameter.ndim)))
+                parameter.copy_((parameter / scale).round() * scale)
+    return model
