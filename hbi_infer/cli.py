@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -18,28 +19,48 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hbi_infer import __version__, terminal
+from hbi_infer.cli_inputs import (
+    FolderOptions,
+    as_given,
+    end_with,
+    find_clips,
+    index_document,
+    load_model,
+    model_document,
+    output_style,
+    read_lines,
+    text_document,
+    update_index,
+    updated_index,
+)
 from hbi_infer.errors import HBIError, InputError
+from hbi_infer.options import Answering, Decoding
 
 if TYPE_CHECKING:
-    from hbi_infer.encoder import Encoder
+    from hbi_infer.caption import Caption
+    from hbi_infer.caption_file import CaptionTarget, UnfinishedCaptions
     from hbi_infer.index import Index
     from hbi_infer.model import HBI
     from hbi_infer.retrieve import Match
-    from hbi_infer.update import IndexReport
+    from hbi_infer.video_tokens import Clips
 
-SOME_FAILED = 3
 INTERRUPTED = 130
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 BundleOption = Annotated[Path | None, typer.Option(metavar="PATH", help="The model: a bundle's folder or zip.")]
-DeviceOption = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu or cuda.")]
+DeviceOption = Annotated[
+    str,
+    typer.Option(metavar="DEVICE", help="auto, cpu, cuda, openvino, tensorrt, tensorrt-rtx...; see hbi-infer doctor."),
+]
 IndexOption = Annotated[
     Path | None, typer.Option("--index", metavar="FILE", help="The index; by default in your cache folder.")
 ]
 WorkersOption = Annotated[int | None, typer.Option(metavar="N", min=1, help="Processes that decode videos.")]
 RebuildOption = Annotated[bool, typer.Option("--rebuild", help="Throw the index away and index everything anew.")]
+NoUpdateOption = Annotated[bool, typer.Option("--no-update", help="Take what is indexed; read no video.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+CsvOption = Annotated[bool, typer.Option("--csv", help="Comma-separated values on stdout.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Say which device is used and why.")]
 
 
@@ -83,16 +104,15 @@ def index(
     """  # noqa: D301
     from hbi_infer.index import Index
 
-    hbi = _load(bundle, device, verbose)
+    hbi = load_model(bundle, device, verbose)
     with Index.open(videos, hbi, location=index_file, rebuild=rebuild) as opened:
-        report = _update(opened, workers, retry_failed=retry_failed)
+        report = update_index(opened, workers, retry_failed=retry_failed)
         failures = opened.failures()
         if as_json:
-            terminal.emit_json(_document(opened, report))
+            terminal.emit_json(index_document(opened, report))
         else:
             terminal.show_update(report, opened.store.num_clips(), opened.store.path)
-    _warn_of_failures(failures)
-    raise typer.Exit(SOME_FAILED if failures else 0)
+    end_with(failures, "searched")
 
 
 @app.command()
@@ -117,13 +137,13 @@ def retrieve(
     newer: Annotated[datetime | None, typer.Option(metavar="DATE", help="Only files changed then or later.")] = None,
     older: Annotated[datetime | None, typer.Option(metavar="DATE", help="Only files changed before.")] = None,
     as_json: JsonOption = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated values on stdout.")] = False,
+    as_csv: CsvOption = False,
     bundle: BundleOption = None,
     device: DeviceOption = "auto",
     index_file: IndexOption = None,
     workers: WorkersOption = None,
     rebuild: RebuildOption = False,
-    no_update: Annotated[bool, typer.Option("--no-update", help="Search what is indexed; read no video.")] = False,
+    no_update: NoUpdateOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Search a folder of videos; what is new in it is indexed first.
@@ -136,20 +156,19 @@ def retrieve(
     hbi-infer retrieve --videos samples/ --like samples/one.mp4 --top-k 3 --json
     hbi-infer retrieve --video samples/one.mp4 --captions captions.txt
     """  # noqa: D301
-    from hbi_infer.index import Index
     from hbi_infer.store import Filter
 
-    style = _style(as_json, as_csv)
+    style = output_style(as_json, as_csv)
     _check_usage(videos, bool(query or queries), like, video, captions)
     if rerank and (like or video):
         raise typer.BadParameter("--rerank goes with --query (or --queries)")
-    texts = [*(query or ()), *_read_lines(queries)]
+    texts = [*(query or ()), *read_lines(queries)]
     _check_inputs(texts, like or video)
-    hbi = _load(bundle, device, verbose)
+    hbi = load_model(bundle, device, verbose)
     if rerank:
         hbi.bundle.require("rerank")
     if video is not None:
-        _rank_captions(hbi, video, _read_lines(captions), top_k, style)
+        _rank_captions(hbi, video, read_lines(captions), top_k, style)
         return
     assert videos is not None
     where = Filter(
@@ -160,20 +179,16 @@ def retrieve(
         newer_than=newer,
         older_than=older,
     )
-    with Index.open(videos, hbi, location=index_file, rebuild=rebuild) as opened:
-        report = None if no_update else _update(opened, workers)
-        if no_update and not opened.store.num_clips():
-            raise InputError(f"nothing of {videos} is indexed: leave out --no-update")
+    folder_options = FolderOptions(index_file, workers, rebuild, no_update)
+    with updated_index(hbi, videos, folder_options) as (opened, report):
         options: dict[str, Any] = {"top_k": top_k, "where": where, "all_clips": all_clips}
         answers = _search(opened, texts, like, options | ({} if like else {"rerank": rerank}))
         if style == "json":
-            document = _document(opened, report)
+            document = index_document(opened, report)
             terminal.emit_json(document | {"answers": _answers_document(hbi, answers, like)})
         else:
-            terminal.show_matches(answers, style, lambda found: str(videos / found.relative_to(opened.folder)))
-    failures = report.failed if report else []
-    _warn_of_failures(failures)
-    raise typer.Exit(SOME_FAILED if failures else 0)
+            terminal.show_matches(answers, style, as_given(videos))
+    end_with(report.failed if report else [], "searched")
 
 
 @app.command()
@@ -205,7 +220,7 @@ def explain(
     """  # noqa: D301
     from hbi_infer.explain_file import SUFFIXES, check_target, write_explanation
 
-    style = _style(as_json, as_csv=False)
+    style = output_style(as_json, as_csv=False)
     if out is not None and out.suffix.lower() not in SUFFIXES:
         raise typer.BadParameter(f"--out is {out}; give a name that ends in {', '.join(SUFFIXES)}")
     if clip is not None and at is not None:
@@ -215,9 +230,9 @@ def explain(
     if out is not None:
         check_target(out, overwrite=force)
     _check_inputs([query], None)
-    hbi = _load(bundle, device, verbose)
+    hbi = load_model(bundle, device, verbose)
     explanation = hbi.explain(video, query, videos=videos, location=index_file, clip=clip, at_seconds=at)
-    document = {"model": _model_document(hbi), **explanation.to_json()}
+    document = {"model": model_document(hbi), **explanation.to_json()}
     if out is not None:
         write_explanation(explanation, document, out, overwrite=force)
     if style == "json":
@@ -226,6 +241,151 @@ def explain(
     for remark in explanation.remarks:
         terminal.note("note", remark)
     terminal.show_explanation(explanation, style)
+
+
+@app.command()
+def qa(
+    video: Annotated[Path, typer.Option(metavar="FILE|DIR", help="The video, or a folder of videos.")],
+    question: Annotated[
+        list[str] | None, typer.Option("--question", "-q", metavar="TEXT", help="What to answer; may be repeated.")
+    ] = None,
+    questions: Annotated[Path | None, typer.Option(metavar="FILE", help="A question on each line.")] = None,
+    top_k: Annotated[
+        int, typer.Option("--top-k", "-k", metavar="N", min=1, help="How many answers to name, the likeliest first.")
+    ] = Answering().top_k,
+    threshold: Annotated[
+        float, typer.Option(metavar="P", min=0, max=1, help='Say "don\'t know" where the best is less probable.')
+    ] = Answering().min_probability,
+    all_clips: Annotated[
+        bool, typer.Option("--all-clips", help="An answer for each clip; by default for each video.")
+    ] = False,
+    as_json: JsonOption = False,
+    as_csv: CsvOption = False,
+    bundle: BundleOption = None,
+    device: DeviceOption = "auto",
+    index_file: IndexOption = None,
+    workers: WorkersOption = None,
+    rebuild: RebuildOption = False,
+    no_update: NoUpdateOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Answer questions about a video, or about each video in a folder; what is new in it is indexed first.
+
+    Of a long video the clip with the most probable answer counts. A video that is indexed is not decoded again. Into a
+    pipe or a file go tab-separated lines: question, file, clip, start and end in seconds, answer, its probability, and
+    the likeliest answers with theirs.
+
+    \b
+    hbi-infer qa --video samples/one.mp4 --question "what colour is the circle?"
+    """  # noqa: D301
+    from hbi_infer.qa import answer_clips, check_questions
+
+    style = output_style(as_json, as_csv)
+    if not (question or questions):
+        raise typer.BadParameter("give --question, or --questions FILE")
+    folder_options = FolderOptions(index_file, workers, rebuild, no_update).checked(video)
+    texts = [*(question or ()), *read_lines(questions)]
+    check_questions(texts)
+    hbi = load_model(bundle, device, verbose)
+    hbi.bundle.require("qa")
+    options = Answering(top_k=top_k, min_probability=threshold, all_clips=all_clips)
+    with find_clips(hbi, video, folder_options) as found:
+        answers = answer_clips(hbi, texts, found.clips, options)
+        if style == "json":
+            asked = [
+                {**text_document(hbi, text, "question"), "answers": [answer.to_json() for answer in of_text]}
+                for text, of_text in zip(texts, answers, strict=True)
+            ]
+            terminal.emit_json(found.document | {"min_probability": threshold, "questions": asked})
+        else:
+            terminal.show_answers(list(zip(texts, answers, strict=True)), style, as_given(video))
+    end_with(found.failures, "answered about")
+
+
+@app.command()
+def caption(
+    video: Annotated[Path, typer.Argument(metavar="VIDEO_OR_DIR", help="The video, or a folder of videos.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="Write a .jsonl, .csv, .srt or .vtt; else to the terminal."),
+    ] = None,
+    out_format: Annotated[
+        str | None, typer.Option("--format", metavar="FORMAT", help="jsonl, csv, srt or vtt; else by --out's suffix.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite what --out names.")] = False,
+    beam_size: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help=f"Candidates kept: {Decoding().beam_size}, or 1 with --nucleus."),
+    ] = None,
+    length_penalty: Annotated[
+        float, typer.Option(metavar="P", min=0, help="0 favours short captions.")
+    ] = Decoding().length_penalty,
+    no_repeat_ngram: Annotated[
+        int, typer.Option(metavar="N", min=0, help="No run of so many tokens occurs twice; 0 allows all.")
+    ] = Decoding().no_repeat_ngram,
+    nucleus: Annotated[
+        float | None, typer.Option(metavar="P", help="Draw from the fewest tokens of this probability together.")
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(metavar="T", help="Of the probabilities that --nucleus draws from.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", min=0, help="Of what --nucleus draws.")] = None,
+    max_tokens: Annotated[
+        int, typer.Option(metavar="N", min=1, help="The most tokens of a caption.")
+    ] = Decoding().max_tokens,
+    as_json: JsonOption = False,
+    as_csv: CsvOption = False,
+    bundle: BundleOption = None,
+    device: DeviceOption = "auto",
+    index_file: IndexOption = None,
+    workers: WorkersOption = None,
+    rebuild: RebuildOption = False,
+    no_update: NoUpdateOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Write a caption for each clip of a video, or of every video in a folder; what is new in it is indexed first.
+
+    A video that is indexed is not decoded again. Captions are kept as they are written: interrupted, the same command
+    goes on where it stopped. Subtitles of a folder go into another one, a file for each video. Without --out, into a
+    pipe go tab-separated lines: file, clip, start and end in seconds, caption, its log-probability.
+
+    \b
+    hbi-infer caption samples/ --out captions.jsonl
+    hbi-infer caption samples/ --out subtitles --format srt
+    """  # noqa: D301
+    style = output_style(as_json, as_csv)
+    target = _caption_target(video, out, out_format, overwrite=force)
+    if target and (as_json or as_csv):
+        raise typer.BadParameter("--json and --csv are for the terminal; what --out names has a format of its own")
+    if nucleus is None and (temperature is not None or seed is not None):
+        raise typer.BadParameter("--temperature and --seed go with --nucleus")
+    folder_options = FolderOptions(index_file, workers, rebuild, no_update).checked(video)
+    default = Decoding()
+    options = Decoding(
+        max_tokens=max_tokens,
+        beam_size=beam_size or (default.beam_size if nucleus is None else 1),
+        length_penalty=length_penalty,
+        no_repeat_ngram=no_repeat_ngram,
+        nucleus=nucleus,
+        temperature=default.temperature if temperature is None else temperature,
+        seed=default.seed if seed is None else seed,
+    )
+    if target:
+        target.check()
+    hbi = load_model(bundle, device, verbose)
+    hbi.bundle.require("caption")
+    with _unfinished(hbi, target, options) as unfinished, find_clips(hbi, video, folder_options) as found:
+        captions = _write_captions(hbi, found.clips, options, unfinished)
+        if target and unfinished:
+            target.write(captions, as_given(video))
+            unfinished.remove()
+            terminal.emit(f"{len(captions)} captions in {terminal.printable(str(target.out))}\n")
+        elif style == "json":
+            written = [made.to_json() for made in captions]
+            terminal.emit_json(found.document | {"decoding": asdict(options), "captions": written})
+        else:
+            terminal.show_written(captions, style, as_given(video))
+    end_with(found.failures, "captioned")
 
 
 @app.command()
@@ -248,6 +408,25 @@ def info(
         terminal.show_bundle(loaded)
 
 
+@app.command()
+def doctor(as_json: JsonOption = False) -> None:
+    """Say what is installed and which devices really run a graph, and how to mend what does not work.
+
+    Each device runs a small graph in a process of its own. Exit code 1 if something that is installed does not work.
+
+    \b
+    hbi-infer doctor
+    """  # noqa: D301
+    from hbi_infer.doctor import examine
+
+    diagnosis = examine()
+    if as_json:
+        terminal.emit_json(diagnosis.to_document())
+    else:
+        terminal.emit(diagnosis.to_text())
+    raise typer.Exit(1 if diagnosis.problems else 0)
+
+
 def main() -> None:
     """Run the command line. Only an `HBIError` becomes a line on stderr; anything else is a bug and keeps its trace."""
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -261,27 +440,8 @@ def main() -> None:
     except (KeyboardInterrupt, SystemExit) as end:
         if isinstance(end, SystemExit) and end.code != INTERRUPTED:
             raise
-        terminal.note("error", "interrupted: what was indexed is kept; the same command goes on from there")
+        terminal.note("error", "interrupted: what was done is kept; the same command goes on from there")
         sys.exit(INTERRUPTED)
-
-
-def _load(bundle: Path | None, device: str, verbose: bool) -> HBI:
-    from hbi_infer.model import HBI
-
-    hbi = HBI.load(bundle, device=device)
-    if hbi.bundle.manifest.notice:
-        terminal.note("note", hbi.bundle.manifest.notice)
-    if verbose:
-        terminal.note("note", f"model {hbi.bundle.manifest.name} on {hbi.device_reason}")
-    return hbi
-
-
-def _style(as_json: bool, as_csv: bool) -> terminal.Style:
-    if as_json and as_csv:
-        raise typer.BadParameter("give --json or --csv, not both")
-    if as_json or as_csv:
-        return "json" if as_json else "csv"
-    return "table" if sys.stdout.isatty() else "tabs"
 
 
 def _check_usage(
@@ -303,33 +463,52 @@ def _check_inputs(texts: list[str], video: Path | None) -> None:
         raise InputError(f"there is no file {video}: give a video to search with")
 
 
-def _read_lines(path: Path | None) -> list[str]:
-    """The lines of a text file that are not blank."""
-    if path is None:
-        return []
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path} ({error}): give a UTF-8 text file, a sentence on each line") from error
-    if not any(lines):
-        raise InputError(f"{path} is empty: give a text file a sentence on each line")
-    return [line for line in lines if line]
+def _caption_target(video: Path, out: Path | None, named: str | None, *, overwrite: bool) -> CaptionTarget | None:
+    from hbi_infer.caption_file import FORMATS, CaptionTarget
+
+    if out is None:
+        if named or overwrite:
+            raise typer.BadParameter("--format and --force go with --out")
+        return None
+    wanted = named or out.suffix.lower().removeprefix(".")
+    for known in FORMATS:
+        if wanted == known:
+            return CaptionTarget(videos=video, out=out, format=known, overwrite=overwrite)
+    given = f"--format is {named}" if named else f"--out is {out}, which does not end in a format"
+    raise typer.BadParameter(f"{given}; name one of {', '.join(FORMATS)}")
 
 
-def _update(opened: Index, workers: int | None, *, retry_failed: bool = False) -> IndexReport:
-    def on_wait() -> None:
-        terminal.note("note", "another process is indexing this folder; waiting until it is done")
+@contextmanager
+def _unfinished(hbi: HBI, target: CaptionTarget | None, options: Decoding) -> Iterator[UnfinishedCaptions | None]:
+    """What an earlier run left, ready to be gone on with."""
+    from hbi_infer.caption_file import UnfinishedCaptions, run_header
 
-    with terminal.index_progress() as progress:
-        report = opened.update(workers=workers, retry_failed=retry_failed, progress=progress, on_wait=on_wait)
-    for path, reason in report.partial:
-        terminal.note("warning", f"{path} is indexed in part: {reason}")
-    return report
+    if target is None:
+        yield None
+        return
+    header = run_header(hbi.bundle.sha256, target.videos, options)
+    with UnfinishedCaptions(target.partial, header, overwrite=target.overwrite) as unfinished:
+        if unfinished.captions:
+            terminal.note("note", f"going on after {len(unfinished.captions)} captions in {unfinished.path}")
+        yield unfinished
 
 
-def _warn_of_failures(failures: Sequence[tuple[str, str]]) -> None:
-    for path, reason in failures:
-        terminal.note("warning", f"{path} cannot be searched: {reason}")
+def _write_captions(hbi: HBI, clips: Clips, options: Decoding, unfinished: UnfinishedCaptions | None) -> list[Caption]:
+    """Every caption, those that were written before among them; each is kept as soon as it is there."""
+    from hbi_infer.caption import caption_clips
+
+    captions: list[Caption] = []
+    num_new = 0
+    known = unfinished.captions if unfinished else {}
+    with terminal.progress_bar("captioning", "clips") as show:
+        for clip, made in caption_clips(hbi, clips, options, known=known):
+            if clip not in known:
+                num_new += 1
+                if unfinished:
+                    unfinished.add(clip, made)
+            captions.append(made)
+            show(len(captions), len(clips.places), num_new)
+    return captions
 
 
 Answers = list[tuple[str, list["Match"]]]
@@ -349,43 +528,17 @@ def _rank_captions(hbi: HBI, video: Path, captions: list[str], top_k: int, style
 
     ranked = rank_captions(hbi, video, captions, top_k=top_k)
     if style == "json":
-        document = {"model": _model_document(hbi), "video": str(video)}
+        document = {"model": model_document(hbi), "video": str(video)}
         terminal.emit_json(document | {"captions": [match.to_json() for match in ranked]})
     else:
         terminal.show_captions(str(video), ranked, style)
-
-
-def _model_document(hbi: Encoder) -> dict[str, Any]:
-    return {"name": hbi.bundle.manifest.name, "path": str(hbi.bundle.path), "sha256": hbi.bundle.sha256}
-
-
-def _document(opened: Index, report: IndexReport | None) -> dict[str, Any]:
-    """What JSON says about the model, the index and its update."""
-    update = None
-    if report is not None:
-        named = {
-            name: [{"path": path, "reason": reason} for path, reason in getattr(report, name)]
-            for name in ("partial", "failed")
-        }
-        update = asdict(report) | named | {"clips_per_second": report.clips_per_second}
-    return {
-        "model": _model_document(opened.encoder),
-        "videos": str(opened.folder),
-        "index": {"path": str(opened.store.path), "clips": opened.store.num_clips()},
-        "update": update,
-    }
 
 
 def _answers_document(hbi: HBI, answers: Answers, like: Path | None) -> list[dict[str, Any]]:
     """What JSON says for each query: where it was cut if it was too long, and what was found."""
     if like is not None:
         return [{"like": asked, "results": [match.to_json() for match in found]} for asked, found in answers]
-    cuts = hbi.tokenize([asked for asked, _ in answers]).truncated
     return [
-        {
-            "query": asked,
-            "cut_at_word": cut.word_number if cut else None,
-            "results": [match.to_json() for match in found],
-        }
-        for (asked, found), cut in zip(answers, cuts, strict=True)
+        {**text_document(hbi, asked, "query"), "results": [match.to_json() for match in found]}
+        for asked, found in answers
     ]

@@ -1,4 +1,4 @@
-"""What searching needs of a model: two encoders and what the bundle says about them."""
+"""What the tasks need of a model: two encoders, what works on their tokens, and what the bundle says about them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from hbi_infer.packed import TokenLayout
 
 if TYPE_CHECKING:
     from hbi_infer.bundle import Bundle
+    from hbi_infer.options import Decoding
+    from hbi_infer.text_generation import Generated
     from hbi_infer.tokenizer import TokenBatch, Tokenizer
     from hbi_infer.tokens import Levels
     from hbi_infer.video import Clip
@@ -43,6 +45,12 @@ class Encoder(Protocol):
 
     def rerank(self, text: Levels, video: Levels) -> npt.NDArray[np.float32]:
         """(B,) scores of one text with B clips by reconstructed tokens, if the bundle can do that."""
+
+    def answer_logits(self, text: Levels, video: Levels) -> npt.NDArray[np.float32]:
+        """(B, A) calibrated logits of the answers to B questions about B clips, if the bundle can do that."""
+
+    def write_captions(self, video: Levels, options: Decoding | None = None) -> list[Generated]:
+        """A text for each of B clips, as token ids, if the bundle can do that."""
 
     def encode_video(self, frames: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_]) -> Levels:
         """Tokens of B clips from frames (B, F, H, W, 3) uint8 and mask (B, F) bool, True where there is a frame."""

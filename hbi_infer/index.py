@@ -11,21 +11,23 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import platformdirs
 
-from hbi_infer import explain, retrieve
+from hbi_infer import caption, explain, qa, retrieve
 from hbi_infer.encoder import Encoder, token_layout
 from hbi_infer.errors import InputError
+from hbi_infer.options import Answering, Decoding
 from hbi_infer.similarity import CHUNK_CLIPS, ClipMatrix
 from hbi_infer.sqlite_file import Identity
 from hbi_infer.sqlite_store import SqliteStore
-from hbi_infer.store import EVERYTHING, ClipIds
+from hbi_infer.store import EVERYTHING, ClipIds, Filter
 from hbi_infer.update import IndexProgress, IndexReport, plan_update, run_update
+from hbi_infer.video_tokens import clips_of_index
 
 
 class Index:
@@ -165,6 +167,15 @@ class Index:
     def explain(self, video: Path | str, query: str, **options: Any) -> explain.Explanation:
         """Why a video matches a query; see `explain.explain` for the options."""
         return explain.explain(self.encoder, Path(video), query, index=self, **options)
+
+    def answer(self, question: str, options: Answering | None = None, *, where: Filter = EVERYTHING) -> list[qa.Answer]:
+        """An answer about each video that passes the filter, in order of path; see `qa.answer_clips`."""
+        return qa.answer_clips(self.encoder, [question], clips_of_index(self, where), options)[0]
+
+    def caption(self, options: Decoding | None = None, *, where: Filter = EVERYTHING) -> Iterator[caption.Caption]:
+        """A caption for each clip of every video that passes the filter, in order; see `caption.caption_clips`."""
+        written = caption.caption_clips(self.encoder, clips_of_index(self, where), options)
+        return (made for _, made in written)
 
     def failures(self) -> list[tuple[str, str]]:
         """Path and reason of every video that could not be indexed, in this update or an earlier one."""

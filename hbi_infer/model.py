@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,16 +13,22 @@ import numpy as np
 import numpy.typing as npt
 
 from hbi_engines.engine import Arrays, Engine
+from hbi_engines.engine_files import BuiltEngines
 from hbi_engines.registry import check_device, open_engine
 from hbi_infer.bundle import Bundle, default_bundle_path
+from hbi_infer.caption_decoder import CaptionDecoder, named_inputs
 from hbi_infer.errors import BundleError, InputError
+from hbi_infer.options import Answering, Decoding
 from hbi_infer.similarity import similarity
+from hbi_infer.text_generation import Generated, generate
 from hbi_infer.tokenizer import TokenBatch, Tokenizer
 from hbi_infer.tokens import Levels, LevelTokens, unit
 
 if TYPE_CHECKING:
+    from hbi_infer.caption import Caption
     from hbi_infer.explain import Explanation
     from hbi_infer.index import Index
+    from hbi_infer.qa import Answer
     from hbi_infer.retrieve import Match
     from hbi_infer.update import IndexProgress
 
@@ -47,7 +54,8 @@ class HBI:
 
         Args:
             bundle: A bundle's folder or zip; by default the embedded model, which knows only coloured shapes.
-            device: "auto", "cpu" or "cuda". A device that cannot run here is an error, except for "auto".
+            device: "auto", "cpu", "cuda", "openvino", "tensorrt", "tensorrt-rtx"; some take a precision, as in
+                "openvino:bf16". A device that cannot run here is an error, except for "auto".
             threads: Processor threads, by default one for each physical core.
 
         Raises:
@@ -98,8 +106,10 @@ class HBI:
         scores: npt.NDArray[np.float32] = self._reranker.run(_side_by_side(text, video))["score"]
         return scores
 
-    def answer(self, text: Levels, video: Levels) -> npt.NDArray[np.float32]:
+    def answer_logits(self, text: Levels, video: Levels) -> npt.NDArray[np.float32]:
         """(B, A) float32: a logit for each of `bundle.manifest.answers`, for B questions about B clips.
+
+        Their softmax is calibrated: the probability that the answer is right.
 
         One question goes with any number of clips, and one clip with any number of questions.
 
@@ -109,6 +119,22 @@ class HBI:
         """
         logits: npt.NDArray[np.float32] = self._answerer.run(_side_by_side(text, video))["logits"]
         return logits
+
+    def write_captions(self, video: Levels, options: Decoding | None = None) -> list[Generated]:
+        """A text for each of B clips, as token ids; `tokenizer.decode` makes it readable.
+
+        Args:
+            video: Their tokens.
+            options: How to choose words.
+
+        Raises:
+            BundleError: The bundle writes no captions.
+        """
+        tokenizer = self.tokenizer
+        within = (options or Decoding()).within(self.bundle.manifest.max_words)
+        decoder = self._caption_decoder
+        logits, state = decoder.begin(video)
+        return generate(decoder, logits, state, within, end_id=tokenizer.eot_id, forbidden=[tokenizer.sot_id])
 
     def interaction(self, text: Levels, video: Levels) -> dict[str, npt.NDArray[np.float32]]:
         """Level name -> (B, T, V) float32: the exact Banzhaf interaction of the tokens of B texts and B clips.
@@ -186,11 +212,63 @@ class HBI:
             options: See `hbi_infer.explain.explain`.
         """
         from hbi_infer.explain import explain
+
+        with self._index_for(video, videos, location) as index:
+            return explain(self, Path(video), query, index=index, **options)
+
+    def answer(
+        self,
+        video: Path | str,
+        question: str,
+        options: Answering | None = None,
+        *,
+        videos: Path | str | None = None,
+        location: Path | str | None = None,
+    ) -> Answer:
+        """The answer to a question about a video: that of the clip which has the most probable one.
+
+        For each clip's answer use `hbi_infer.qa.answer_video`; for a folder, the `answer` of its `index`.
+
+        Args:
+            video: Any video. One that is indexed is not decoded.
+            question: A sentence.
+            options: How many answers to name, and when to say "don't know".
+            videos: The folder whose index to look in; by default the nearest one above the video that has one.
+            location: Of that index's file; by default in the user's cache folder.
+        """
+        from hbi_infer.qa import answer_video
+
+        one = replace(options or Answering(), all_clips=False)
+        with self._index_for(video, videos, location) as index:
+            return answer_video(self, Path(video), question, one, index=index)[0]
+
+    def caption(
+        self,
+        video: Path | str,
+        options: Decoding | None = None,
+        *,
+        videos: Path | str | None = None,
+        location: Path | str | None = None,
+    ) -> list[Caption]:
+        """A caption for each clip of a video; for a folder, use the `caption` of its `index`.
+
+        Args:
+            video: Any video. One that is indexed is not decoded.
+            options: How to choose words.
+            videos: The folder whose index to look in; by default the nearest one above the video that has one.
+            location: Of that index's file; by default in the user's cache folder.
+        """
+        from hbi_infer.caption import caption_video
+
+        with self._index_for(video, videos, location) as index:
+            return caption_video(self, Path(video), options, index=index)
+
+    def _index_for(
+        self, video: Path | str, videos: Path | str | None, location: Path | str | None
+    ) -> AbstractContextManager[Index | None]:
         from hbi_infer.index import Index
 
-        index = Index.open_for(Path(video), self, folder=videos, location=location)
-        with index or nullcontext():
-            return explain(self, Path(video), query, index=index, **options)
+        return Index.open_for(Path(video), self, folder=videos, location=location) or nullcontext()
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -216,11 +294,18 @@ class HBI:
         return self._open("answerer", {"logits"})
 
     @cached_property
+    def _caption_decoder(self) -> CaptionDecoder:
+        cache = {"logits", "present_keys", "present_values"}
+        memory = {"memory_keys", "memory_values", "memory_mask"}
+        return CaptionDecoder(self._open("captioner_prefill", cache | memory), self._open("captioner_step", cache))
+
+    @cached_property
     def _interaction(self) -> Engine:
         return self._open("interaction", {f"{level}_interaction" for level in self.rates})
 
     def _open(self, name: str, wanted: set[str]) -> Engine:
-        engine = open_engine(self.bundle.graph_bytes(name), self._device, self._threads)
+        built = BuiltEngines(self.bundle.path, name)
+        engine = open_engine(self.bundle.graph_bytes(name), self._device, self._threads, built)
         if missing := sorted(wanted - {spec.name for spec in engine.outputs}):
             raise BundleError(f"the graph {name} of {self.bundle.path} has no {', '.join(missing)}: export it again")
         return engine
@@ -238,13 +323,11 @@ def _side_by_side(text: Levels, video: Levels) -> dict[str, npt.NDArray[np.float
     sizes = [len(next(iter(side.values()))) for side in (text, video)]
     if len({*sizes} - {1}) > 1:
         raise InputError(f"there are {sizes[0]} texts and {sizes[1]} clips; give as many of both, or one of either")
-    inputs = {}
-    for side, levels in (("text", text), ("video", video)):
-        for name, level in levels.items():
-            for part, array in (("tokens", level.tokens), ("weights", level.weights)):
-                single = array.astype(np.float32, copy=False)
-                inputs[f"{side}_{name}_{part}"] = single if len(single) == max(sizes) else single.repeat(max(sizes), 0)
-    return inputs
+    return {
+        name: array if len(array) == max(sizes) else array.repeat(max(sizes), 0)
+        for side, levels in (("text", text), ("video", video))
+        for name, array in named_inputs(side, levels).items()
+    }
 
 
 def _numpy_interaction(pairs: Arrays, level: str) -> npt.NDArray[np.float32]:

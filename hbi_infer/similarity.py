@@ -12,7 +12,7 @@ released code does at the entity level).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -169,7 +169,7 @@ def best_cosines(query: LevelTokens, clip: LevelTokens) -> Float32Array:
     return cosines
 
 
-def top(scores: Float32Array, k: int) -> npt.NDArray[np.int64]:
+def top(scores: npt.NDArray[np.floating[Any]], k: int) -> npt.NDArray[np.int64]:
     """Positions of the k highest scores (N,), or of all, best first; of equal ones the first."""
     positions = np.arange(len(scores))
     if k < len(scores):

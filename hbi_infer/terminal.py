@@ -18,13 +18,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hbi_infer.bundle import Bundle
+    from hbi_infer.caption import Caption
     from hbi_infer.explain import Explanation, LevelExplanation
+    from hbi_infer.qa import Answer
     from hbi_infer.retrieve import CaptionMatch, Match
     from hbi_infer.update import IndexProgress, IndexReport
 
 Style = Literal["table", "tabs", "csv", "json"]
 """A table for people, tab-separated lines for cut and awk, comma-separated values under a header, or a document."""
 
+DO_NOT_KNOW = "don't know"
 LABEL_WIDTH = 28
 STRONGEST_SHOWN = 3
 """Of a map: letters in a line of a label; pairs of each level in the list."""
@@ -116,6 +119,54 @@ def show_captions(video: str, matches: Sequence[CaptionMatch], style: Style) -> 
         (str(m.rank), f"{m.score:.6f}", m.caption, f"{m.start_seconds:.3f}", f"{m.end_seconds:.3f}") for m in matches
     ]
     _emit_lines(("rank", "score", "caption", "start_seconds", "end_seconds"), lines, style)
+
+
+def show_answers(asked: Sequence[tuple[str, Sequence[Answer]]], style: Style, place: Callable[[Path], str]) -> None:
+    """Questions with an answer for each video or clip; `place` says how the path of a video is written."""
+    if style == "table":
+        for question, answers in asked:
+            rows = [
+                (
+                    place(answer.path),
+                    f"{clock(answer.start_seconds)}-{clock(answer.end_seconds)}",
+                    answer.text if answer.text is not None else DO_NOT_KNOW,
+                    ", ".join(f"{choice.text} {choice.probability:.0%}" for choice in answer.choices),
+                )
+                for answer in answers
+            ]
+            _show_table(question, ("file", "clip", "answer", "likeliest"), rows)
+        return
+    header = (
+        *("question", "file", "clip", "start_seconds", "end_seconds"),
+        *("answer", "probability", "likeliest"),
+    )
+    lines = [
+        (
+            question,
+            place(answer.path),
+            str(answer.clip),
+            f"{answer.start_seconds:.3f}",
+            f"{answer.end_seconds:.3f}",
+            answer.text if answer.text is not None else DO_NOT_KNOW,
+            f"{answer.probability:.6f}",
+            "; ".join(f"{choice.text} {choice.probability:.6f}" for choice in answer.choices),
+        )
+        for question, answers in asked
+        for answer in answers
+    ]
+    _emit_lines(header, lines, style)
+
+
+def show_written(captions: Sequence[Caption], style: Style, place: Callable[[Path], str]) -> None:
+    """A caption for each clip; `place` says how the path of a video is written."""
+    from hbi_infer.caption_file import COLUMNS, fields_of
+
+    if style != "table":
+        _emit_lines(COLUMNS, fields_of(captions, place), style)
+        return
+    for file, some in groupby(captions, lambda caption: caption.path):
+        rows = [(f"{clock(each.start_seconds)}-{clock(each.end_seconds)}", each.text) for each in some]
+        _show_table(place(file), ("clip", "caption"), rows)
 
 
 def show_explanation(explanation: Explanation, style: Style) -> None:
@@ -297,19 +348,34 @@ def _show_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
 
 
 @contextmanager
-def index_progress() -> Iterator[Callable[[IndexProgress], None] | None]:
-    """A progress bar on stderr, with rate and time left, from the first call on; None where stderr is no terminal."""
+def index_progress() -> Iterator[Callable[[IndexProgress], None]]:
+    """A `progress_bar` of an update."""
+    with progress_bar("indexing", "videos") as show:
+        yield lambda progress: show(progress.videos_done, progress.videos_total, progress.clips)
+
+
+@contextmanager
+def progress_bar(doing: str, what: str) -> Iterator[Callable[[int, int, int], None]]:
+    """A progress bar on stderr, with rate and time left, from the first call on; none where stderr is no terminal.
+
+    Args:
+        doing: What takes the time.
+        what: Is counted.
+
+    Yields:
+        What shows how many are done, of how many, and how many clips were made for it by now.
+    """
     if not sys.stderr.isatty():
-        yield None
+        yield lambda *_: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     bar = Progress(
-        TextColumn("indexing"),
+        TextColumn(doing),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("videos, {task.fields[clips_per_second]:.1f} clips/s,"),
+        TextColumn(what + ", {task.fields[clips_per_second]:.1f} clips/s,"),
         TimeRemainingColumn(),
         TextColumn("left"),
         console=Console(stderr=True),
@@ -318,9 +384,9 @@ def index_progress() -> Iterator[Callable[[IndexProgress], None] | None]:
     task = bar.add_task("", total=None, clips_per_second=0.0)
     started = time.perf_counter()
 
-    def show(progress: IndexProgress) -> None:
-        rate = progress.clips / (time.perf_counter() - started)
-        bar.update(task, completed=progress.videos_done, total=progress.videos_total, clips_per_second=rate)
+    def show(done: int, total: int, clips: int) -> None:
+        rate = clips / (time.perf_counter() - started)
+        bar.update(task, completed=done, total=total, clips_per_second=rate)
         bar.start()  # only now: nothing is shown when nothing is to be done
 
     try:

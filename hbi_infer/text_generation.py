@@ -7,7 +7,7 @@ are decoded by the same code.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -76,21 +76,39 @@ class _Writer(Generic[State]):
     end_id: int
     forbidden: Sequence[int]
 
-    def log_probabilities(self, logits: Floats, written: Sequence[Sequence[int]]) -> npt.NDArray[np.float64]:
-        """(N, A), -inf at tokens that may not follow."""
-        scores = logits.astype(np.float64)
+    def allowed(self, logits: Floats, written: Sequence[Sequence[int]]) -> Floats:
+        """The logits (N, A), -inf at tokens that may not follow; at least float32."""
+        scores = np.array(logits, np.promote_types(logits.dtype, np.float32))
         scores[:, list(self.forbidden)] = -np.inf
         size = self.options.no_repeat_ngram
         for row, tokens in enumerate(written if size else ()):
             scores[row, sorted(_would_repeat(tokens, size))] = -np.inf
-        return scores - _log_sum_exp(scores)
+        return scores
 
 
-def _log_sum_exp(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """(N, A) -> (N, 1)."""
+def _log_sum_exp(scores: Floats) -> npt.NDArray[np.float64]:
+    """(N, A) -> (N, 1). Exponentials are taken in the type of the scores, and added in float64."""
     largest = scores.max(axis=1, keepdims=True)
-    total: npt.NDArray[np.float64] = largest + np.log(np.exp(scores - largest).sum(axis=1, keepdims=True))
+    shares = scores - largest
+    np.exp(shares, out=shares)
+    total: npt.NDArray[np.float64] = largest + np.log(shares.sum(axis=1, keepdims=True, dtype=np.float64))
     return total
+
+
+def _likeliest(scores: Floats, count: int) -> tuple[Ids, npt.NDArray[np.float64]]:
+    """The tokens (N, K) of the largest scores of each row, best first, of equal ones the first; their log-probability.
+
+    Only these are sorted and made float64: a vocabulary may have 50,000 tokens.
+    """
+    count = min(count, scores.shape[1])
+    least = np.partition(scores, -count, axis=1)[:, -count, None]
+    rows, tokens = np.nonzero(scores >= least)
+    values = scores[rows, tokens].astype(np.float64)
+    order = np.lexsort((tokens, -values, rows))
+    # Of a row that has equal ones at the limit there are more than enough.
+    starts = np.searchsorted(rows, np.arange(len(scores)))
+    kept = order[starts[:, None] + np.arange(count)]
+    return tokens[kept], values[kept] - _log_sum_exp(scores)
 
 
 def _would_repeat(tokens: Sequence[int], size: int) -> set[int]:
@@ -109,15 +127,15 @@ class _Singles(_Writer[State]):
         written: list[list[int]] = [[] for _ in range(len(logits))]
         sums, complete = np.zeros(len(logits)), np.zeros(len(logits), np.bool_)
         rows = np.arange(len(logits))  # those that are not complete
-        for _ in range(self.options.max_tokens):
-            scores = self.log_probabilities(logits, [written[row] for row in rows])
+        for place in range(1, self.options.max_tokens + 1):
+            scores = self.allowed(logits, [written[row] for row in rows])
             chosen = self._choose(scores, rng)
-            sums[rows] += scores[np.arange(len(rows)), chosen]
+            sums[rows] += scores[np.arange(len(rows)), chosen] - _log_sum_exp(scores)[:, 0]
             ended = chosen == self.end_id
             complete[rows[ended]] = True
             for row, token in zip(rows[~ended], chosen[~ended], strict=True):
                 written[row].append(int(token))
-            if ended.all():
+            if ended.all() or place == self.options.max_tokens:
                 break
             if ended.any():
                 state = decoder.select(state, np.flatnonzero(~ended))
@@ -128,11 +146,11 @@ class _Singles(_Writer[State]):
             for tokens, total, done in zip(written, sums, complete, strict=True)
         ]
 
-    def _choose(self, scores: npt.NDArray[np.float64], rng: np.random.Generator) -> Ids:
+    def _choose(self, scores: Floats, rng: np.random.Generator) -> Ids:
         if self.options.nucleus is None:
             likeliest: Ids = scores.argmax(axis=1)
             return likeliest
-        tempered = scores / self.options.temperature
+        tempered = scores.astype(np.float64) / self.options.temperature
         probabilities = np.exp(tempered - _log_sum_exp(tempered))
         order = np.argsort(-probabilities, axis=1, kind="stable")
         ranked = np.take_along_axis(probabilities, order, axis=1)
@@ -145,11 +163,15 @@ class _Singles(_Writer[State]):
         return chosen
 
 
+_Way = tuple[float, int, int]
+"""The log-probability of a text with one token more, the candidate that it continues, and that token."""
+
+
 @dataclass
 class _Candidates:
     """The texts of one row: those being written, best first, and those that are complete."""
 
-    sums: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(1))
+    sums: list[float] = field(default_factory=lambda: [0.0])
     written: list[list[int]] = field(default_factory=lambda: [[]])
     complete: list[tuple[float, Generated]] = field(default_factory=list)
 
@@ -160,37 +182,59 @@ class _Beams(_Writer[State]):
     def run(self, decoder: Decoder[State], logits: Floats, state: State) -> list[Generated]:
         rows = [_Candidates() for _ in range(len(logits))]
         active = list(range(len(rows)))
-        for _ in range(self.options.max_tokens):
+        for place in range(1, self.options.max_tokens + 1):
             parents: list[int] = []
             tokens: list[int] = []
             still: list[int] = []
             offset = 0
-            for number in active:
+            for number, ways in zip(active, self._ways_on([rows[number] for number in active], logits), strict=True):
                 row = rows[number]
                 size = len(row.written)
-                kept = self._advance(row, logits[offset : offset + size])
+                kept = self._advance(row, ways)
                 if row.written and not self._is_settled(row):
                     still.append(number)
                     parents += [offset + parent for parent in kept]
                     tokens += [text[-1] for text in row.written]
                 offset += size
             active = still
-            if not active:
+            if not active or place == self.options.max_tokens:
                 break
             logits, state = decoder.step(np.array(tokens), decoder.select(state, np.array(parents)))
         return [self._best(row) for row in rows]
 
-    def _advance(self, row: _Candidates, logits: Floats) -> list[int]:
+    def _ways_on(self, rows: Sequence[_Candidates], logits: Floats) -> list[Iterable[_Way]]:
+        """Of each row the best ways to go on, best first; of equal ones that of the first candidate, and first token.
+
+        There are twice as many as candidates, so that enough go on even if half of them come to their end. All rows are
+        looked at together: what is done for each one by itself must be little.
+
+        Args:
+            rows: With C or fewer candidates.
+            logits: (N, A) of all candidates of all rows, in order.
+        """
+        count = 2 * self.options.beam_size
+        # (N, K)
+        tokens, gains = _likeliest(self.allowed(logits, [text for row in rows for text in row.written]), count)
+        sizes = [len(row.written) for row in rows]
+        of_row = np.repeat(np.arange(len(rows)), sizes), np.concatenate([np.arange(size) for size in sizes])
+        shape = len(rows), max(sizes), tokens.shape[1]
+        totals, followers = np.full(shape, -np.inf), np.zeros(shape, np.int64)
+        totals[of_row] = gains + np.array([total for row in rows for total in row.sums])[:, None]
+        followers[of_row] = tokens
+        # (R, C, K) -> (R, C K)
+        flat = [table.reshape(len(rows), -1) for table in (totals, followers)]
+        best = np.argsort(-flat[0], axis=1, kind="stable")[:, :count]
+        scores, chosen = (np.take_along_axis(table, best, axis=1).tolist() for table in flat)
+        parents = (best // tokens.shape[1]).tolist()
+        return [zip(*ways, strict=True) for ways in zip(scores, parents, chosen, strict=True)]
+
+    def _advance(self, row: _Candidates, ways: Iterable[_Way]) -> list[int]:
         """One token more for each candidate of a row; gives the candidate that each of the new ones continues."""
-        scores = row.sums[:, None] + self.log_probabilities(logits, row.written)
         size = self.options.beam_size
-        flat = np.argsort(-scores, axis=None, kind="stable")[: 2 * size]
         parents: list[int] = []
         written: list[list[int]] = []
         sums: list[float] = []
-        for place in flat:
-            parent, token = divmod(int(place), scores.shape[1])
-            score = float(scores[parent, token])
+        for score, parent, token in ways:
             if score == -np.inf:
                 continue
             if token == self.end_id:
@@ -200,7 +244,7 @@ class _Beams(_Writer[State]):
                 parents.append(parent)
                 written.append([*row.written[parent], token])
                 sums.append(score)
-        row.written, row.sums = written, np.array(sums)
+        row.written, row.sums = written, sums
         row.complete = sorted(row.complete, key=lambda pair: -pair[0])[:size]
         return parents
 
@@ -213,9 +257,9 @@ class _Beams(_Writer[State]):
         if len(row.complete) < self.options.beam_size:
             return False
         longest = self.options.max_tokens if self.options.length_penalty > 0 else len(row.written[0]) + 1
-        return float(row.sums.max()) / float(longest**self.options.length_penalty) <= row.complete[-1][0]
+        return row.sums[0] / float(longest**self.options.length_penalty) <= row.complete[-1][0]
 
     def _best(self, row: _Candidates) -> Generated:
         if row.complete:
             return row.complete[0][1]
-        return Generated(tuple(row.written[0]), float(row.sums[0]), is_complete=False)
+        return Generated(tuple(row.written[0]), row.sums[0], is_complete=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +38,7 @@ class LevelTokens:
         """The batch size B."""
         return len(self.tokens)
 
-    def __getitem__(self, items: slice) -> LevelTokens:
+    def __getitem__(self, items: slice | npt.NDArray[np.integer[Any]]) -> LevelTokens:
         """Some items of the batch."""
         return LevelTokens(self.tokens[items], self.weights[items], None if self.slots is None else self.slots[items])
 
@@ -49,7 +49,26 @@ Levels = Mapping[str, LevelTokens]
 
 def item(levels: Levels, row: int) -> Levels:
     """One item of a batch, as a batch of one."""
-    return {name: level[row : row + 1] for name, level in levels.items()}
+    return some(levels, slice(row, row + 1))
+
+
+def some(levels: Levels, items: slice | npt.NDArray[np.integer[Any]]) -> Levels:
+    """Some items of a batch, in any order and number."""
+    return {name: level[items] for name, level in levels.items()}
+
+
+def joined(parts: Sequence[Levels]) -> Levels:
+    """Batches of the same levels and numbers of tokens as one batch."""
+    levels = {}
+    for name in parts[0]:
+        batches = [part[name] for part in parts]
+        slots = [batch.slots for batch in batches if batch.slots is not None]
+        levels[name] = LevelTokens(
+            np.concatenate([batch.tokens for batch in batches]),
+            np.concatenate([batch.weights for batch in batches]),
+            np.concatenate(slots) if len(slots) == len(batches) else None,
+        )
+    return levels
 
 
 def unit(vectors: FloatArray) -> npt.NDArray[np.float32]:

@@ -1,8 +1,9 @@
-"""The tokens of one video: out of an index that holds them, or from the video itself."""
+"""The tokens of clips: of one video, out of an index that holds it or from the video itself, and of a whole index."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -14,7 +15,8 @@ from hbi_infer.encoder import Encoder, encode_clips
 from hbi_infer.errors import IndexStoreError, InputError, VideoError
 from hbi_infer.retrieve import decode_clips
 from hbi_infer.sqlite_file import damaged
-from hbi_infer.tokens import Levels, LevelTokens, item
+from hbi_infer.store import EVERYTHING, ClipIds, Filter
+from hbi_infer.tokens import Levels, LevelTokens, item, joined, some
 
 if TYPE_CHECKING:
     from hbi_infer.index import Index
@@ -57,6 +59,120 @@ class VideoTokens:
     clips: tuple[ClipTokens, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClipPlace:
+    """Which clip of which video.
+
+    Attributes:
+        path: Of the video.
+        clip: Which of its clips, counted from 1.
+        start_seconds: Where in the video it begins.
+        end_seconds: Where it ends.
+        file_version: Another text once the file has changed; empty if the file is gone.
+    """
+
+    path: Path
+    clip: int
+    start_seconds: float
+    end_seconds: float
+    file_version: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipBatch:
+    """The tokens of B clips of any videos.
+
+    Attributes:
+        places: (B,) which clips they are.
+        levels: A batch of B.
+    """
+
+    places: tuple[ClipPlace, ...]
+    levels: Levels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clips:
+    """Clips of one video or of many, whose tokens are read when they are asked for.
+
+    Attributes:
+        places: (N,) in order of path and time.
+        read: Which of the places -> their tokens, without clips that are gone since.
+        source: Where the tokens come from.
+    """
+
+    places: tuple[ClipPlace, ...]
+    read: Callable[[slice], ClipBatch]
+    source: Source
+
+    def batches(self, size: int) -> Iterator[ClipBatch]:
+        """All of them, `size` at a time."""
+        for start in range(0, len(self.places), size):
+            batch = self.read(slice(start, start + size))
+            if batch.places:
+                yield batch
+
+
+def clips_of_video(encoder: Encoder, video: Path, index: Index | None = None) -> Clips:
+    """The clips of a video; see `video_tokens`, which may decode it."""
+    tokens = video_tokens(encoder, video, index)
+    levels = joined([clip.levels for clip in tokens.clips])
+    version = _version(video)
+    places = tuple(
+        ClipPlace(
+            path=video,
+            clip=number,
+            start_seconds=clip.start_seconds,
+            end_seconds=clip.end_seconds,
+            file_version=version,
+        )
+        for number, clip in enumerate(tokens.clips, start=1)
+    )
+
+    def read(part: slice) -> ClipBatch:
+        return ClipBatch(places=places[part], levels=some(levels, part))
+
+    return Clips(places=places, read=read, source=tokens.source)
+
+
+def clips_of_index(index: Index, where: Filter = EVERYTHING) -> Clips:
+    """The clips of every indexed video that passes the filter; none is decoded.
+
+    Reading them raises IndexStoreError where what the index holds is damaged.
+    """
+    store = index.store
+    ledger = store.ledger()
+    stored = sorted(store.clips(store.clip_ids(where).tolist()), key=lambda clip: (clip.path, clip.clip_id))
+    ids: ClipIds = np.array([clip.clip_id for clip in stored], np.int64)
+    places: list[ClipPlace] = []
+    number = 0
+    for place, clip in enumerate(stored):
+        number = number + 1 if place and stored[place - 1].path == clip.path else 1
+        known = ledger.get(clip.path)
+        places.append(
+            ClipPlace(
+                path=index.folder / clip.path,
+                clip=number,
+                start_seconds=clip.start_seconds,
+                end_seconds=clip.end_seconds,
+                file_version=_known_version(known) if known else "",
+            )
+        )
+
+    def read(part: slice) -> ClipBatch:
+        wanted = ids[part]
+        found, records = store.fetch_tokens(wanted)
+        # What is found comes in the order of the ids.
+        rows = np.searchsorted(found, wanted[np.isin(wanted, found)])
+        levels = some(store.layout.unpack(records), rows)
+        if not all(map(_is_sound, levels.values())):
+            raise IndexStoreError(damaged(store.path, "tokens that make no sense"))
+        kept = [place for place, clip_id in zip(places[part], wanted, strict=True) if clip_id in found]
+        return ClipBatch(places=tuple(kept), levels=levels)
+
+    return Clips(places=tuple(places), read=read, source="index")
+
+
 def video_tokens(encoder: Encoder, video: Path, index: Index | None) -> VideoTokens:
     """The tokens of a video.
 
@@ -81,7 +197,7 @@ def video_tokens(encoder: Encoder, video: Path, index: Index | None) -> VideoTok
         return _from_video(encoder, video)
     except VideoError as error:
         warnings.warn(
-            f"{error}. It has changed since it was indexed: what was indexed is explained",
+            f"{error}. It has changed since it was indexed: what was indexed is used",
             IndexedFileChangedWarning,
             stacklevel=3,
         )
@@ -95,12 +211,20 @@ def _record(index: Index, video: Path) -> VideoRecord | None:
     return record if record and record.status != "failed" else None
 
 
-def _has_changed(video: Path, known: VideoRecord) -> bool:
+def _version(video: Path) -> str:
     try:
         status = video.stat()
-    except OSError:  # gone: what is known is all there is
-        return False
-    return (status.st_size, status.st_mtime_ns) != (known.size_bytes, known.modified_ns)
+    except OSError:
+        return ""
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def _known_version(known: VideoRecord) -> str:
+    return f"{known.size_bytes} {known.modified_ns}"
+
+
+def _has_changed(video: Path, known: VideoRecord) -> bool:
+    return _version(video) not in (_known_version(known), "")  # gone: what is known is all there is
 
 
 def _from_index(index: Index, path: str) -> VideoTokens:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from hbi_training.data.shapes import write_shapes
+from hbi_training.recipe import recipe_to_mapping
+from tests.training.tiny import tiny_recipe
 
 ROOT = Path(__file__).parent.parent
 
@@ -23,10 +25,19 @@ ROOT = Path(__file__).parent.parent
         ("startup", ["--clips", "50", "--repeats", "1"]),
         ("indexing", ["--videos", "samples"]),
         ("banzhaf", ["--pairs", "4", "--sampled-pairs", "2", "--samples", "2"]),
+        (
+            "captioning",
+            [
+                *("--recipe", "{tmp}/recipe.yaml", "--batches", "1", "2", "--beams", "1", "2"),
+                *("--tokens", "3", "--repeats", "1"),
+            ],
+        ),
+        ("answering", ["--recipe", "{tmp}/recipe.yaml", "--repeats", "1"]),
     ],
 )
 def test_benchmark(name: str, arguments: list[str], tmp_path: Path) -> None:
     (tmp_path / "queries.txt").write_text("a red circle moves left\na blue square blinks\n")
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe_to_mapping(tiny_recipe())))  # JSON is YAML
     done = subprocess.run(
         [sys.executable, f"benchmarks/{name}.py", *(argument.format(tmp=tmp_path) for argument in arguments)],
         cwd=ROOT,

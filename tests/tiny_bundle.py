@@ -1,6 +1,8 @@
 """A bundle that knows the mean colours of frames and the words red, green and blue, and videos of one colour each.
 
-It has the graphs, names and types of a trained bundle, so that everything but the training can be tested for real.
+It answers which of them a clip shows, not counting colours that the question names, and its captions are
+"a COLOUR video". It has the graphs, names and types of a trained bundle, so that everything but the training can be
+tested for real.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hbi_engines.engine import TensorSpec
 from hbi_infer.bundle import write_bundle
-from hbi_infer.manifest import BundleManifest, GraphSpec, LevelSpec, Provenance, TokenizerSpec
+from hbi_infer.manifest import TASK_GRAPHS, BundleManifest, GraphSpec, LevelSpec, Provenance, TokenizerSpec
 from hbi_infer.options import FrameSampling
 from hbi_infer.tokenizer import Tokenizer, clip_tokenizer_json
 
@@ -115,21 +117,119 @@ def text_encoder(tokenizer: Tokenizer) -> bytes:
     return make_graph(nodes, TEXT_INPUTS, outputs("T"), constants)
 
 
+def token_inputs(side: str, num_tokens: int | str) -> tuple[TensorSpec, ...]:
+    """What graphs on tokens take of one side: the outputs of its encoder but for the slots."""
+    return tuple(
+        TensorSpec(f"{side}_{spec.name}", spec.dtype, spec.shape)
+        for spec in outputs(num_tokens)
+        if not spec.name.endswith("slots")
+    )
+
+
+ANSWERS = tuple(COLOURS)
+ANSWERER = token_inputs("text", "T") + token_inputs("video", FRAMES), (TensorSpec("logits", "float32", ("B", 3)),)
+COLOUR_UNITS = np.array([np.array(colour) - np.mean(colour) for colour in COLOURS.values()], np.float32).T / 171.464
+
+
+def answerer() -> bytes:
+    """How much of each colour is in the clip, less what is in the question."""
+    nodes = [
+        helper.make_node("MatMul", ["video_event_tokens", "for_video"], ["seen"]),
+        helper.make_node("MatMul", ["text_event_tokens", "for_text"], ["named"]),
+        helper.make_node("Sub", ["seen", "named"], ["each"]),
+        helper.make_node("Squeeze", ["each", "first"], ["logits"]),
+    ]
+    constants = {"for_video": 0.02 * COLOUR_UNITS, "for_text": 0.05 * COLOUR_UNITS, "first": np.array([1])}
+    return make_graph(nodes, *ANSWERER, constants)
+
+
+def states(name: str, length: int | str) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(f"{name}_{part}", "float32", ("B", 1, 1, length, 3)) for part in ("keys", "values"))
+
+
+MEMORY = (*states("memory", 1), TensorSpec("memory_mask", "bool", ("B", 1)))
+
+
+def captioner(tokenizer: Tokenizer) -> dict[str, tuple[bytes, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]]:
+    """Two graphs that write "a red video": what follows a token is fixed, but for the colour, which memory knows.
+
+    The cache holds nothing of use, but grows as that of a real decoder does.
+    """
+    size, ids = tokenizer.vocabulary_size, tokenizer.encode([f"a {' '.join(COLOURS)} video"], MAX_WORDS).ids[0]
+    start, article, *colours, video, end = ids.tolist()
+    follows = np.zeros((size, size), np.float32)
+    follows[start, article] = follows[video, end] = follows[article, colours] = follows[colours, video] = 12
+    colour_words = np.zeros((3, size), np.float32)
+    colour_words[:, colours] = 0.02 * COLOUR_UNITS
+    behind_article = np.zeros((size, 1), np.float32)
+    behind_article[article] = 1
+    logits = TensorSpec("logits", "float32", ("B", size))
+    read = [
+        helper.make_node("Unsqueeze", ["video_event_tokens", "heads"], ["memory_keys"]),
+        *(helper.make_node("Identity", ["memory_keys"], [name]) for name in ("memory_values", "present_keys")),
+        helper.make_node("Identity", ["memory_keys"], ["present_values"]),
+        helper.make_node("Cast", ["video_event_weights"], ["memory_mask"], to=TensorProto.BOOL),
+        helper.make_node("MatMul", ["video_event_weights", "start_row"], ["logits"]),
+    ]
+    write = [
+        helper.make_node("Gather", ["follows", "token_ids"], ["base"]),
+        helper.make_node("Squeeze", ["memory_keys", "colour_axes"], ["colour"]),
+        helper.make_node("MatMul", ["colour", "colour_words"], ["named"]),
+        helper.make_node("Gather", ["behind_article", "token_ids"], ["gate"]),
+        helper.make_node("Mul", ["named", "gate"], ["gated"]),
+        helper.make_node("Add", ["base", "gated"], ["logits"]),
+        *(
+            helper.make_node("Concat", [f"past_{part}", f"memory_{part}"], [f"present_{part}"], axis=3)
+            for part in ("keys", "values")
+        ),
+    ]
+    prefill = token_inputs("video", FRAMES), (logits, *MEMORY, *states("present", 1))
+    step = (TensorSpec("token_ids", "int64", ("B",)), *MEMORY, *states("past", "t")), (logits, *states("present", "u"))
+    return {
+        "captioner_prefill": (
+            make_graph(read, *prefill, {"heads": np.array([1, 2]), "start_row": follows[start : start + 1]}),
+            *prefill,
+        ),
+        "captioner_step": (
+            make_graph(
+                write,
+                *step,
+                {
+                    "follows": follows,
+                    "colour_words": colour_words,
+                    "behind_article": behind_article,
+                    "colour_axes": np.array([1, 2, 3]),
+                },
+            ),
+            *step,
+        ),
+    }
+
+
 @cache
 def tokenizer_json() -> str:
-    return clip_tokenizer_json([f"a {' then '.join(COLOURS)} video"])
+    return clip_tokenizer_json([f"a {' then '.join(COLOURS)} video", "what colour is it?"])
 
 
 @cache
-def tiny_graphs() -> dict[str, bytes]:
-    return {"video_encoder": video_encoder(), "text_encoder": text_encoder(Tokenizer.from_json(tokenizer_json()))}
-
-
-def tiny_manifest() -> BundleManifest:
-    graphs = {
-        "video_encoder": (VIDEO_INPUTS, outputs(FRAMES)),
-        "text_encoder": (TEXT_INPUTS, outputs("T")),
+def every_graph() -> dict[str, tuple[bytes, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]]:
+    """Name -> graph, inputs, outputs."""
+    tokenizer = Tokenizer.from_json(tokenizer_json())
+    return {
+        "video_encoder": (video_encoder(), VIDEO_INPUTS, outputs(FRAMES)),
+        "text_encoder": (text_encoder(tokenizer), TEXT_INPUTS, outputs("T")),
+        "answerer": (answerer(), *ANSWERER),
+        **captioner(tokenizer),
     }
+
+
+def tiny_graphs(*tasks: str) -> dict[str, bytes]:
+    """Of a bundle that can search and do these tasks."""
+    names = {name for task in ("retrieve", *tasks) for name in TASK_GRAPHS[task]}
+    return {name: content for name, (content, _, _) in every_graph().items() if name in names}
+
+
+def tiny_manifest(*tasks: str) -> BundleManifest:
     return BundleManifest(
         name="tiny",
         notice=NOTICE,
@@ -140,11 +240,18 @@ def tiny_manifest() -> BundleManifest:
         levels=(LevelSpec("entity", FRAMES, MAX_WORDS, 1.0), LevelSpec("event", 1, 1, 0.5)),
         padded_partner="ignore",
         logit_scale=10.0,
-        tasks=("retrieve",),
+        tasks=("retrieve", *tasks),
+        answers=ANSWERS if "qa" in tasks else (),
         tokenizer=TokenizerSpec(),
         graphs={
-            name: GraphSpec(file=f"{name}.onnx", opset=OPSET, precision="float32", inputs=given, outputs=made)
-            for name, (given, made) in graphs.items()
+            name: GraphSpec(
+                file=f"{name}.onnx",
+                opset=OPSET,
+                precision="float32",
+                inputs=every_graph()[name][1],
+                outputs=every_graph()[name][2],
+            )
+            for name in tiny_graphs(*tasks)
         },
         provenance=Provenance(
             recipe="tests/tiny_bundle.py", data="none", seed=0, code_version="test", metrics={"text_to_video_r1": 1.0}
@@ -152,9 +259,14 @@ def tiny_manifest() -> BundleManifest:
     )
 
 
-def write_tiny_bundle(folder: Path) -> Path:
-    """Write the bundle to `folder`, in a tenth of a second but for the first one of a process."""
-    write_bundle(folder, tiny_manifest(), tiny_graphs(), tokenizer_json())
+def write_tiny_bundle(folder: Path, *tasks: str) -> Path:
+    """Write the bundle to `folder`, in a tenth of a second but for the first one of a process.
+
+    Args:
+        folder: The bundle.
+        tasks: What it can do besides searching: "qa", "caption".
+    """
+    write_bundle(folder, tiny_manifest(*tasks), tiny_graphs(*tasks), tokenizer_json())
     return folder
 
 

@@ -12,6 +12,7 @@ import ctypes
 import io
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -182,16 +183,21 @@ def _import() -> Any:
 
 @contextlib.contextmanager
 def _mapped(what: str) -> Iterator[None]:
-    """Turn every exception of ONNX Runtime, which have no base class of their own, into an EngineError."""
+    """Turn every exception of ONNX Runtime into an EngineError."""
+    try:
+        yield
+    except _raised() as error:
+        text = " ".join(str(error).split())
+        raise EngineError(f"ONNX Runtime {what}: {text}") from error
+
+
+@cache
+def _raised() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises: exceptions that have no base class of their own."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     found = (kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
-    raised: tuple[type[Exception], ...] = (*found, RuntimeError, ValueError)
-    try:
-        yield
-    except raised as error:
-        text = " ".join(str(error).split())
-        raise EngineError(f"ONNX Runtime {what}: {text}") from error
+    return (*found, RuntimeError, ValueError)
 
 
 def _spec(argument: Any) -> TensorSpec:

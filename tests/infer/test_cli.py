@@ -71,14 +71,15 @@ def search(library: Path, bundle: Path, indexed: Path) -> Iterator[list[str]]:
 
 def test_help_of_every_command_has_an_example() -> None:
     listed = run("--help").stdout
-    for command in ("index", "retrieve", "info"):
+    for command in ("index", "retrieve", "qa", "caption", "info"):
         assert re.search(rf"^  {command} +\w", listed, re.MULTILINE)
         assert f"\n  hbi-infer {command}" in run(command, "--help").stdout
 
 
-def test_help_imports_nothing_heavy() -> None:
+@pytest.mark.parametrize("command", ["retrieve", "qa", "caption"])
+def test_help_imports_nothing_heavy(command: str) -> None:
     script = (
-        "import sys; from hbi_infer.cli import app; app(['retrieve', '--help'], standalone_mode=False);"
+        f"import sys; from hbi_infer.cli import app; app(['{command}', '--help'], standalone_mode=False);"
         "print([name for name in ('numpy', 'av', 'onnxruntime', 'tokenizers', 'rich') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -412,7 +413,7 @@ def test_ctrl_c_keeps_what_was_indexed(bundle: Path, tmp_path: Path) -> None:
     assert (process.returncode, stdout) == (130, "")
     assert stderr.splitlines() == [
         f"note: {NOTICE}",
-        "error: interrupted: what was indexed is kept; the same command goes on from there",
+        "error: interrupted: what was done is kept; the same command goes on from there",
     ]
     assert 1 <= stored <= json.loads(run(*search, "--query", "red").stdout)["index"]["clips"] < 1000
 

@@ -128,7 +128,7 @@ def test_interactions_without_a_graph_for_them(hbi: HBI) -> None:
 
 def test_a_bundle_without_answers_says_so(hbi: HBI) -> None:
     with pytest.raises(BundleError, match=r"has no graph answerer; .* use a bundle that was exported for the task"):
-        hbi.answer(hbi.encode_text(["red"]), hbi.encode_video(*clips("red")))
+        hbi.answer_logits(hbi.encode_text(["red"]), hbi.encode_video(*clips("red")))
 
 
 def test_devices(bundle_path: Path) -> None:

@@ -29,6 +29,7 @@ class Batch:
         negative_mask: (B * K, T') bool, or None.
         question_ids: (B * Q, T") int64, or None; the Q questions about one clip stand together.
         question_mask: (B * Q, T") bool, or None.
+        clips: (B,) int64, which clips they are, by their places among the records; or None.
         answers: (B * Q,) int64, each answer's place in the closed list, or None; -1 where there is no question.
     """
 
@@ -41,6 +42,7 @@ class Batch:
     question_ids: Tensor | None = None
     question_mask: Tensor | None = None
     answers: Tensor | None = None
+    clips: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
@@ -141,6 +143,7 @@ class TrainingBatches:
             question_ids=question_ids,
             question_mask=question_mask,
             answers=answers,
+            clips=torch.from_numpy(chosen[mine]),
         )
 
     def _ask(self, questions: Sequence[Question], rng: np.random.Generator) -> list[Question | None]:

@@ -92,6 +92,23 @@ def evaluate(
     return Evaluation(metrics, answers, captions)
 
 
+@torch.no_grad()
+def encode_clips(model: Model, cache: FrameCache, batch_size: int = 64) -> Levels:
+    """The tokens of every clip that could be decoded, in their order.
+
+    Args:
+        model: On any device, where the tokens will be; left as it was found.
+        cache: The clips.
+        batch_size: Clips at a time.
+    """
+    was_training = model.training
+    model.eval()
+    device = model.logit_scale.device
+    parts = [_encode_videos(model, cache, part, device) for part in _parts(cache.decoded, batch_size)]
+    model.train(was_training)
+    return joined(parts)
+
+
 @torch.inference_mode()
 def evaluate_retrieval(
     model: Model,

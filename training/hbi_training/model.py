@@ -19,6 +19,9 @@ from hbi_training.token_merge import TokenMerge
 
 LevelTokens = dict[str, Tokens]
 
+VIDEO_ENCODER = ("frame_encoder", "temporal_transformer", "video_hierarchy")
+"""The parts that tokens of videos come from."""
+
 
 class TokenHierarchy(nn.Module):
     """From entity tokens to action and event tokens, each with its weights."""

@@ -17,7 +17,8 @@ class Objective:
     """Weights of the terms; a weight of 0 leaves a term out.
 
     Attributes:
-        deep_supervision: Of the contrastive loss at the action and event levels; at the entity level it is 1.
+        contrastive: Of the contrastive loss at the entity level.
+        deep_supervision: Of the contrastive loss at the action and event levels.
         self_distillation: Of the action and event levels' KL from the entity level.
         hard_negatives: Captions for each clip that are nearly true of it and are contrasted with it; 0 for none.
         banzhaf: Of the alignment of similarities with their Banzhaf interactions, at each level.
@@ -35,6 +36,7 @@ class Objective:
         estimator: For the released variant with `banzhaf`: the file of the fixed estimator.
     """
 
+    contrastive: float = 1.0
     deep_supervision: float = 1.0
     self_distillation: float = 0.2
     hard_negatives: int = 0
@@ -59,6 +61,12 @@ class Objective:
                 "'hbi-train estimator' wrote, or the authors'"
             )
 
+    @property
+    def compares(self) -> bool:
+        """Whether texts are compared with videos: False where a model only learns to answer or to caption."""
+        weights = (self.contrastive, self.deep_supervision, self.self_distillation, self.banzhaf, self.reconstruction)
+        return any(weights)
+
     def similarity_terms(
         self, similarity: Mapping[str, Tensor], scale: Tensor, hard_negatives: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
@@ -72,7 +80,7 @@ class Objective:
         first, *others = similarity
         terms: dict[str, Tensor] = {}
         for level in similarity:
-            weight = 1.0 if level == first else self.deep_supervision
+            weight = self.contrastive if level == first else self.deep_supervision
             negatives = None if hard_negatives is None else hard_negatives[level]
             if weight:
                 terms[f"contrastive_{level}"] = weight * contrastive_loss(similarity[level], scale, negatives)

@@ -26,7 +26,8 @@ from hbi_training.checkpoint import Checkpoint, Model, build_model, load_checkpo
 from hbi_training.config import HBIConfig
 from hbi_training.data.frame_cache import Split
 from hbi_training.data.records import VideoRecord
-from hbi_training.evaluation import evaluate
+from hbi_training.evaluation import encode_clips, evaluate
+from hbi_training.model import VIDEO_ENCODER
 from hbi_training.recipe import OptimiserOptions, Recipe, recipe_from_mapping, recipe_to_mapping
 from hbi_training.training_step import MAX_LOGIT_SCALE, TrainingStep
 
@@ -146,7 +147,13 @@ class Trainer:
             rank=self.accelerator.process_index,
             num_ranks=self.accelerator.num_processes,
         )
-        step = TrainingStep(model, recipe.objective)
+        known_tokens = None
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(not name.startswith(tuple(f"{part}." for part in options.frozen)))
+        if set(VIDEO_ENCODER) <= set(options.frozen) and not recipe.data.shift_pixels:
+            say(f"computing the tokens of {len(decoded)} clips, which stay as they are")
+            known_tokens = encode_clips(model.to(self.accelerator.device), train.cache)
+        step = TrainingStep(model, recipe.objective, known_tokens)
         self.step_module, *self.optimisers = self.accelerator.prepare(step, *build_optimisers(step, options))
         self.model: Model = self.accelerator.unwrap_model(self.step_module).model
         self.step = 0

@@ -44,15 +44,17 @@ class TrainingStep(nn.Module):
     Args:
         model: What is trained.
         objective: What is asked of it.
+        known_tokens: Of every clip, where the parts that they come from are not trained: no frame is looked at.
 
     Raises:
         TrainingError: The objective asks for what the model does not have.
     """
 
-    def __init__(self, model: Model, objective: Objective) -> None:
+    def __init__(self, model: Model, objective: Objective, known_tokens: LevelTokens | None = None) -> None:
         super().__init__()
         self.model = model
         self.objective = objective
+        self.known_tokens = known_tokens
         if objective.banzhaf and not isinstance(model, HBI):
             raise TrainingError("the objective's banzhaf aligns tokens of several levels: it needs a model of kind hbi")
         if objective.reconstruction and (not isinstance(model, HBI) or model.reconstruction is None):
@@ -69,13 +71,21 @@ class TrainingStep(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss, and each of its terms."""
+        if self.known_tokens is not None and batch.clips is not None:
+            video = items(self.known_tokens, batch.clips)
+        else:
+            video = self.model.encode_video(batch.frames, batch.frame_mask)
+        terms = self._comparing_terms(batch, video) if self.objective.compares else {}
+        terms |= self._answer_terms(batch, video) | self._caption_terms(batch, video)
+        return torch.stack(list(terms.values())).sum(), terms
+
+    def _comparing_terms(self, batch: Batch, video: LevelTokens) -> dict[str, Tensor]:
+        """Of captions with clips, those that are not theirs among them."""
         text = self.model.encode_text(batch.token_ids, batch.token_mask)
-        video = self.model.encode_video(batch.frames, batch.frame_mask)
         wrong = None
         if batch.negative_ids is not None and batch.negative_mask is not None:
             wrong = self.model.encode_text(batch.negative_ids, batch.negative_mask)
         pairs = list(self._reconstructed_pairs(text, video, wrong)) if self.objective.reconstruction else []
-        tasks = self._answer_terms(batch, video) | self._caption_terms(batch, video)
         # Similarities are multiplied by up to 100: half precision would blur them.
         with torch.autocast(batch.frames.device.type, enabled=False):
             scale = self.model.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
@@ -84,8 +94,7 @@ class TrainingStep(nn.Module):
                 terms |= self._reconstruction_terms(pairs, scale)
             if self.objective.banzhaf:
                 terms |= self._alignment_terms(text, video, *(pairs[0] if pairs else (text, video)))
-        terms |= tasks
-        return torch.stack(list(terms.values())).sum(), terms
+        return terms
 
     def _similarity_terms(
         self, text: LevelTokens, video: LevelTokens, wrong: LevelTokens | None, scale: Tensor

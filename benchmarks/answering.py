@@ -1,0 +1,75 @@
+"""How long a question about an indexed clip takes, in a process of its own and in one that has the model loaded.
+
+    python benchmarks/answering.py [--bundle PATH] [--video FILE] [--repeats 15]
+
+The clip is indexed first: nothing is decoded while it is measured. Cold is the whole command, `hbi-infer qa` about that
+file, from the start of Python to the answer; warm is a call of `answer_video` with an open index. Without --bundle,
+random weights at the size of training/recipes/shapes.yaml. Writes benchmarks/results/answering.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from machine import write_result
+from random_bundle import SHAPES, write_random_bundle
+from timing import timed
+
+from hbi_infer import HBI
+from hbi_infer.index import Index
+from hbi_infer.qa import answer_video
+
+COMMAND = [sys.executable, "-c", "from hbi_infer.cli import main; main()"]
+SAMPLES = Path(__file__).parent.parent / "samples"
+VIDEO = SAMPLES / "small-red-circle-moves-left-then-blue-square-blinks.mp4"
+QUESTION = "what colour is the circle?"
+
+
+def measure(bundle: Path, video: Path, repeats: int, cache: Path) -> dict[str, Any]:
+    """Cold and warm, with an index in the user's cache folder, which is `cache`."""
+    os.environ["XDG_CACHE_HOME"] = str(cache)
+    hbi = HBI.load(bundle)
+    with Index.open(video.parent, hbi) as index:
+        index.update(workers=1)
+        answer = answer_video(hbi, video, QUESTION, index=index)[0]
+        warm = timed(lambda: answer_video(hbi, video, QUESTION, index=index), repeats)
+    asked = ["qa", "--bundle", str(bundle), "--video", str(video), "--question", QUESTION]
+    cold = timed(lambda: subprocess.run([*COMMAND, *asked], check=True, capture_output=True), repeats)
+    return {
+        "bundle": {"name": hbi.bundle.manifest.name, "sha256": hbi.bundle.sha256},
+        "device": hbi.device_reason,
+        "question": QUESTION,
+        "answers": len(hbi.bundle.manifest.answers),
+        "likeliest": [choice.text for choice in answer.choices],
+        "seconds": {"cold": cold, "warm": warm},
+    }
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", type=Path)
+    parser.add_argument("--recipe", type=Path, default=SHAPES, help="of the size of the random weights")
+    parser.add_argument("--video", type=Path, default=VIDEO)
+    parser.add_argument("--repeats", type=int, default=15)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        bundle = options.bundle or write_random_bundle(Path(temporary) / "bundle", options.recipe)
+        folder = Path(temporary) / "videos"
+        folder.mkdir()
+        video = Path(shutil.copy(options.video, folder))
+        result = measure(bundle, video, options.repeats, Path(temporary) / "cache")
+    for name, taken in result["seconds"].items():
+        print(f"{name}: {1000 * taken['median']:.1f} ms")
+    print(write_result("answering", result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""A bundle of random weights that can do every task: what takes how long does not depend on what a model has learnt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hbi_export.bundle import export_bundle
+from hbi_infer.tokenizer import Tokenizer, clip_tokenizer_json
+from hbi_training.checkpoint import Checkpoint, build_model
+from hbi_training.data.shapes import captions, scenes
+from hbi_training.data.shapes.questions import ANSWERS
+from hbi_training.recipe import load_recipe
+
+SHAPES = Path(__file__).parent.parent / "training" / "recipes" / "shapes.yaml"
+PARTS = {"reconstruction_layers": 1, "caption_layers": 2, "answers": ANSWERS}
+NUM_SCENES = 2000
+"""Enough for their captions to hold every word of shapes."""
+
+
+def write_random_bundle(folder: Path, recipe: Path = SHAPES) -> Path:
+    """Write a bundle of the sizes of a recipe's model, with an answer head and a caption decoder of two layers."""
+    rng = np.random.default_rng(0)
+    corpus = [text for scene in scenes(0, "train", NUM_SCENES) for text in captions(scene, rng)]
+    tokenizer_json = clip_tokenizer_json(corpus)
+    torch.manual_seed(0)
+    section = {**load_recipe(recipe).model, **PARTS}
+    model = build_model(section, Tokenizer.from_json(tokenizer_json)).eval()
+    export_bundle(Checkpoint(model, tokenizer_json, f"{recipe.stem}, random weights"), folder)
+    return folder

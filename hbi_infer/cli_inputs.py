@@ -1,0 +1,176 @@
+"""What the commands of `hbi-infer` have in common: a model, texts and clips from what was given, and how they end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+
+from hbi_infer import terminal
+from hbi_infer.errors import InputError
+
+if TYPE_CHECKING:
+    from hbi_infer.encoder import Encoder
+    from hbi_infer.index import Index
+    from hbi_infer.model import HBI
+    from hbi_infer.update import IndexReport
+    from hbi_infer.video_tokens import Clips
+
+SOME_FAILED = 3
+"""Exit code: done, but not with every video."""
+
+
+def load_model(bundle: Path | None, device: str, verbose: bool) -> HBI:
+    """The model, with what its users should read."""
+    from hbi_infer.model import HBI
+
+    hbi = HBI.load(bundle, device=device)
+    if hbi.bundle.manifest.notice:
+        terminal.note("note", hbi.bundle.manifest.notice)
+    if verbose:
+        terminal.note("note", f"model {hbi.bundle.manifest.name} on {hbi.device_reason}")
+    return hbi
+
+
+def output_style(as_json: bool, as_csv: bool) -> terminal.Style:
+    """How results are shown."""
+    if as_json and as_csv:
+        raise typer.BadParameter("give --json or --csv, not both")
+    if as_json or as_csv:
+        return "json" if as_json else "csv"
+    return "table" if sys.stdout.isatty() else "tabs"
+
+
+def read_lines(path: Path | None) -> list[str]:
+    """The lines of a text file that are not blank."""
+    if path is None:
+        return []
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path} ({error}): give a UTF-8 text file, a sentence on each line") from error
+    if not any(lines):
+        raise InputError(f"{path} is empty: give a text file a sentence on each line")
+    return [line for line in lines if line]
+
+
+@dataclass(frozen=True)
+class FolderOptions:
+    """How the index of a folder is used."""
+
+    location: Path | None = None
+    workers: int | None = None
+    rebuild: bool = False
+    no_update: bool = False
+
+    def checked(self, video: Path) -> FolderOptions:
+        """The same; wrong usage if any is given and there is no folder."""
+        if self != FolderOptions() and not video.is_dir():
+            raise typer.BadParameter(
+                f"--index, --workers, --rebuild and --no-update are for a folder of videos; {video} is none"
+            )
+        return self
+
+
+@contextmanager
+def updated_index(hbi: HBI, videos: Path, options: FolderOptions) -> Iterator[tuple[Index, IndexReport | None]]:
+    """The index of a folder, with what is new in it; and what the update did, if it was wanted."""
+    from hbi_infer.index import Index
+
+    with Index.open(videos, hbi, location=options.location, rebuild=options.rebuild) as opened:
+        report = None if options.no_update else update_index(opened, options.workers)
+        if options.no_update and not opened.store.num_clips():
+            raise InputError(f"nothing of {videos} is indexed: leave out --no-update")
+        yield opened, report
+
+
+def update_index(opened: Index, workers: int | None, *, retry_failed: bool = False) -> IndexReport:
+    """Index what is new, with a progress bar."""
+
+    def on_wait() -> None:
+        terminal.note("note", "another process is indexing this folder; waiting until it is done")
+
+    with terminal.index_progress() as progress:
+        report = opened.update(workers=workers, retry_failed=retry_failed, progress=progress, on_wait=on_wait)
+    for path, reason in report.partial:
+        terminal.note("warning", f"{path} is indexed in part: {reason}")
+    return report
+
+
+@dataclass(frozen=True)
+class FoundClips:
+    """What a task is done with: the clips, what JSON says of them, and path and reason of videos that have none."""
+
+    clips: Clips
+    document: dict[str, Any]
+    failures: Sequence[tuple[str, str]]
+
+
+@contextmanager
+def find_clips(hbi: HBI, video: Path, options: FolderOptions) -> Iterator[FoundClips]:
+    """The clips of a folder, indexed first, or those of a video, out of an index that holds it or decoded."""
+    from hbi_infer.index import Index
+    from hbi_infer.video_tokens import clips_of_index, clips_of_video
+
+    if not video.is_dir():
+        with Index.open_for(video, hbi) or nullcontext() as index:
+            clips = clips_of_video(hbi, video, index)
+            yield FoundClips(clips, {"model": model_document(hbi), "video": str(video), "source": clips.source}, [])
+        return
+    with updated_index(hbi, video, options) as (opened, report):
+        failures = opened.failures()
+        if failures and not opened.store.num_clips():
+            path, reason = min(failures)
+            raise InputError(
+                f"none of the {len(failures)} videos in {video} can be read; {path} {reason}: give a folder of videos "
+                "that can be played"
+            )
+        yield FoundClips(clips_of_index(opened), index_document(opened, report), failures)
+
+
+def as_given(videos: Path) -> Callable[[Path], str]:
+    """How paths of videos are written: as the folder, or the video, was given."""
+    if not videos.is_dir():
+        return str
+    folder = videos.resolve()
+    return lambda path: str(videos / path.relative_to(folder))
+
+
+def end_with(failures: Sequence[tuple[str, str]], done: str) -> NoReturn:
+    """List the videos with which this could not be done, and say with the exit code whether there are any."""
+    for path, reason in failures:
+        terminal.note("warning", f"{path} cannot be {done}: {reason}")
+    raise typer.Exit(SOME_FAILED if failures else 0)
+
+
+def model_document(hbi: Encoder) -> dict[str, Any]:
+    """What JSON says about the model."""
+    return {"name": hbi.bundle.manifest.name, "path": str(hbi.bundle.path), "sha256": hbi.bundle.sha256}
+
+
+def index_document(opened: Index, report: IndexReport | None) -> dict[str, Any]:
+    """What JSON says about the model, the index and its update."""
+    update = None
+    if report is not None:
+        named = {
+            name: [{"path": path, "reason": reason} for path, reason in getattr(report, name)]
+            for name in ("partial", "failed")
+        }
+        update = asdict(report) | named | {"clips_per_second": report.clips_per_second}
+    return {
+        "model": model_document(opened.encoder),
+        "videos": str(opened.folder),
+        "index": {"path": str(opened.store.path), "clips": opened.store.num_clips()},
+        "update": update,
+    }
+
+
+def text_document(hbi: HBI, text: str, what: str) -> dict[str, Any]:
+    """What JSON says about a query or a question: where it was cut if it was too long."""
+    (cut,) = hbi.tokenize([text]).truncated
+    return {what: text, "cut_at_word": cut.word_number if cut else None}
