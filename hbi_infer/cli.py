@@ -51,7 +51,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions
 BundleOption = Annotated[Path | None, typer.Option(metavar="PATH", help="The model: a bundle's folder or zip.")]
 DeviceOption = Annotated[
     str,
-    typer.Option(metavar="DEVICE", help="auto, cpu, cuda, openvino, tensorrt, tensorrt-rtx...; see hbi-infer doctor."),
+    typer.Option(metavar="DEVICE", help="auto, cpu, cuda, openvino, tensorrt or tensorrt-rtx; see hbi-infer doctor."),
 ]
 IndexOption = Annotated[
     Path | None, typer.Option("--index", metavar="FILE", help="The index; by default in your cache folder.")

@@ -212,3 +212,40 @@ def test_the_commands_train_for_questions_and_captions(tmp_path: Path) -> None:
     assert all(line["said"] != line["answer"] and 0 < line["probability"] <= 1 for line in wrong)
     assert sum("captions" in line for line in lines) == 6
     assert load_checkpoint(model).provenance["metrics"]["test/answer/accuracy"] == figures["test/answer/accuracy"]
+
+
+HEADS_ALONE = {"contrastive": 0, "deep_supervision": 0, "self_distillation": 0, "answering": 1.0, "captioning": 1.0}
+FROZEN = ["frame_encoder", "word_encoder", "temporal_transformer", "text_hierarchy", "video_hierarchy", "logit_scale"]
+
+
+def heads_recipe(**optimiser: Any) -> Any:
+    options = {"steps": 4, "batch_size": 8, "learning_rate": 1e-3, "clip_learning_rate": 1e-3, "frozen": FROZEN}
+    data = {"format": "manifest", "folder": "unused", "vocabulary": "corpus"}
+    return tiny_recipe(model=ALL_TASKS, objective=HEADS_ALONE, data=data, optimiser={**options, **optimiser})
+
+
+def test_frozen_parts_stay_and_their_tokens_are_computed_once(splits: tuple[Split, Split], tmp_path: Path) -> None:
+    said: list[str] = []
+    trainer = Trainer(heads_recipe(), *splits, tmp_path, say=said.append, cpu=True)
+    assert said == [f"computing the tokens of {len(splits[0].records)} clips, which stay as they are"]
+    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    # The same loss as with frames that are looked at.
+    step, batch = trainer.step_module.eval(), trainer.batches[0]
+    known, terms = step(batch)
+    assert set(terms) == {"answer", "answer_levels", "caption"}
+    tokens, step.known_tokens = step.known_tokens, None
+    assert torch.allclose(step(batch)[0], known, rtol=1e-5)
+    step.known_tokens = tokens
+    trainer.run()
+    after = trainer.model.state_dict()
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"reconstruction", "answer_head", "caption_decoder"}
+
+    again = Trainer(heads_recipe(), *splits, tmp_path, cpu=True)
+    again.resume()
+    assert again.step == 3
+
+
+def test_a_part_that_cannot_be_frozen_is_named(splits: tuple[Split, Split], tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="frozen names text_encoder, which the model does not have; it has frame_"):
+        Trainer(heads_recipe(frozen=["text_encoder"]), *splits, tmp_path, cpu=True)

@@ -31,11 +31,13 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> T:
             near = get_close_matches(key, known, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
             raise TrainingError(f"{where} has the unknown key '{key}'; {hint}")
-    return cls(**{key: _number(value, kinds[key], f"{where}: {key}") for key, value in values.items()})
+    return cls(**{key: _typed(value, kinds[key], f"{where}: {key}") for key, value in values.items()})
 
 
-def _number(value: Any, kind: Any, where: str) -> Any:
-    """The value, checked if it must be a number; what is no number by its type is left alone."""
+def _typed(value: Any, kind: Any, where: str) -> Any:
+    """The value, checked if it must be a number, and as a tuple if it must be one; others are left alone."""
+    if get_origin(kind) is tuple and isinstance(value, list):
+        return tuple(value)
     wanted = set(get_args(kind)) if isinstance(kind, UnionType) else {kind}
     if not wanted <= {int, float, type(None)} or (value is None and type(None) in wanted):
         return value
@@ -144,9 +146,6 @@ class HBIConfig:
             TrainingError: A key is unknown or a size impossible.
         """
         given = dict(values)
-        for name, kind in get_type_hints(cls).items():
-            if name in given and get_origin(kind) is tuple:
-                given[name] = tuple(given[name])
         if "sampling" in given:
             given["sampling"] = from_mapping(FrameSampling, given["sampling"], "sampling")
         return from_mapping(cls, given, "the model's configuration")

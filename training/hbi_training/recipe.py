@@ -50,8 +50,8 @@ class OptimiserOptions:
         warmup_steps: Steps of linear warm-up.
         decay_steps: The last steps, in which the rate falls to zero; None for all after the warm-up. With a plateau, a
             longer run begins as a shorter one does.
-        frozen: Parts of the model that stay as they are, by the beginnings of their parameters' names. Where that is all
-            of `VIDEO_ENCODER` and clips are not shifted, the tokens of every clip are computed once.
+        frozen: Parts of the model that stay as they are. Where all of `VIDEO_ENCODER` is among them and clips are not
+            shifted, the tokens of every clip are computed once.
         max_gradient_norm: Gradients are scaled down to this norm.
         mixed_precision: "no", "bf16" or "fp16".
     """

@@ -148,8 +148,13 @@ class Trainer:
             num_ranks=self.accelerator.num_processes,
         )
         known_tokens = None
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(not name.startswith(tuple(f"{part}." for part in options.frozen)))
+        for part in options.frozen:
+            if (frozen := getattr(model, part, None)) is None:
+                raise TrainingError(
+                    f"the optimiser's frozen names {part}, which the model does not have; it has "
+                    f"{', '.join(name for name, _ in model.named_children())}"
+                )
+            frozen.requires_grad_(False)
         if set(VIDEO_ENCODER) <= set(options.frozen) and not recipe.data.shift_pixels:
             say(f"computing the tokens of {len(decoded)} clips, which stay as they are")
             known_tokens = encode_clips(model.to(self.accelerator.device), train.cache)
