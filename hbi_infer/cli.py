@@ -33,7 +33,7 @@ from hbi_infer.cli_inputs import (
     update_index,
     updated_index,
 )
-from hbi_infer.errors import HBIError, InputError
+from hbi_infer.errors import InputError
 from hbi_infer.options import Answering, Decoding
 
 if TYPE_CHECKING:
@@ -428,15 +428,13 @@ def doctor(as_json: JsonOption = False) -> None:
 
 
 def main() -> None:
-    """Run the command line. Only an `HBIError` becomes a line on stderr; anything else is a bug and keeps its trace."""
+    """Run the command line."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # names of files are bytes, which need not be text
     warnings.showwarning = lambda message, *_args, **_options: terminal.note("warning", str(message))
     try:
-        app(prog_name="hbi-infer")
-    except HBIError as error:
-        terminal.note("error", str(error))
-        sys.exit(1)
+        with terminal.errors_told():
+            app(prog_name="hbi-infer")
     except (KeyboardInterrupt, SystemExit) as end:
         if isinstance(end, SystemExit) and end.code != INTERRUPTED:
             raise

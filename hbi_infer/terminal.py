@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 
+from hbi_infer.errors import HBIError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -34,6 +36,16 @@ STRONGEST_SHOWN = 3
 
 CLOSED_PIPE = 141
 """Exit code when nobody reads stdout any more: what a shell reports for a command that a closed pipe ended."""
+
+
+@contextmanager
+def errors_told() -> Iterator[None]:
+    """Inside, an `HBIError` becomes a line on stderr and exit code 1; anything else is a bug and keeps its trace."""
+    try:
+        yield
+    except HBIError as error:
+        note("error", str(error))
+        sys.exit(1)
 
 
 def emit(text: str) -> None:

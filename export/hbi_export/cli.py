@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from hbi_infer.errors import HBIError
+from hbi_infer.terminal import errors_told
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Turn trained models into bundles for hbi-infer.")
 
@@ -163,9 +162,6 @@ def trt(
 
 
 def main() -> None:
-    """Entry point: errors of ours become one line and exit code 1."""
-    try:
+    """Run the command line."""
+    with errors_told():
         app()
-    except HBIError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(1)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hbi_infer.errors import HBIError, TrainingError
+from hbi_infer.errors import TrainingError
+from hbi_infer.terminal import errors_told
 
 if TYPE_CHECKING:
     from hbi_training.runs import Task
@@ -157,9 +157,6 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def main() -> None:
-    """Entry point: errors of ours become one line and exit code 1."""
-    try:
+    """Run the command line."""
+    with errors_told():
         app()
-    except HBIError as error:
-        sys.stderr.write(f"error: {error}\n")
-        sys.exit(1)
