@@ -14,6 +14,7 @@ import json
 import statistics
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -80,14 +81,20 @@ class Runs:
             rerank = RERANK if "model.reconstruction_layers" in overrides else 0
             figures, _ = measure(load_checkpoint(model), self.test, Path(recipe.data.folder), "test", rerank=rerank)
             result.write_text(json.dumps(figures, indent=2))
-        return read_run(run_folder, recipe)
+        return read_run(run_folder)
 
 
-def read_run(run_folder: Path, recipe: Recipe) -> dict[str, float]:
+def read_run(run_folder: Path) -> dict[str, float]:
     """What a run measured, and how long a step took."""
     measured: dict[str, float] = json.loads((run_folder / "test.json").read_text())
-    progress = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
-    measured["seconds_per_step"] = round(progress[-1]["seconds"] / recipe.optimiser.steps, 3)
+    lines = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
+    # Line by line: a run that was held up for a while is no slower for it.
+    begin = [{"step": 0, "seconds": 0.0}]
+    paces = [
+        (after["seconds"] - before["seconds"]) / (after["step"] - before["step"])
+        for before, after in pairwise(begin + [line for line in lines if "loss/total" in line])
+    ]
+    measured["seconds_per_step"] = round(statistics.median(paces), 3) if paces else lines[-1]["seconds"]
     return measured
 
 
