@@ -223,7 +223,7 @@ def test_clips_towers_as_graphs() -> None:
     given = {"token_ids": g["ids"], "token_mask": g["mask"].astype(bool)}
     length = Dim("length", min=2, max=20)
     example = {name: torch.from_numpy(array[:2, :7].copy()) for name, array in given.items()}
-    graph = trace(TextTower(words), example, dict.fromkeys(given, {1: length}))
+    graph = trace(TextTower(words), example, {name: {1: length} for name in given})
     assert_close(open_engine(graph.content, "cpu", 1).run(given)["hidden"], g["hidden"])
 
     g = golden("clip_visual.npz")
