@@ -20,12 +20,10 @@ from typing import Any
 
 from machine import write_result
 
-from hbi_infer.options import FrameSampling
 from hbi_training.checkpoint import load_checkpoint
-from hbi_training.config import from_mapping
 from hbi_training.data.frame_cache import Split
 from hbi_training.recipe import Recipe, load_recipe
-from hbi_training.runs import load_split, load_training_splits, measure, train_recipe
+from hbi_training.runs import load_recipe_split, measure, train_recipe
 
 RECIPE = Path(__file__).parent.parent / "training" / "recipes" / "shapes_ablation.yaml"
 
@@ -59,16 +57,9 @@ class Runs:
         self.recipe, self.folder = recipe, folder
 
     @cached_property
-    def splits(self) -> tuple[Split, Split]:
-        """Training and validation clips."""
-        return load_training_splits(self.recipe, workers=None)
-
-    @cached_property
-    def test(self) -> Split:
-        """Test clips."""
-        data = self.recipe.data
-        sampling = from_mapping(FrameSampling, self.recipe.model["sampling"], "sampling")
-        return load_split(Path(data.folder), data.format, "test", sampling, workers=None)
+    def splits(self) -> list[Split]:
+        """Training, validation and test clips."""
+        return [load_recipe_split(self.recipe, split) for split in ("train", "val", "test")]
 
     def measure(self, name: str, seed: int, overrides: Mapping[str, str]) -> dict[str, float]:
         """Trains and measures one configuration, or reads what was measured before."""
@@ -77,9 +68,10 @@ class Runs:
         result = run_folder / "test.json"
         recipe = load_recipe(RECIPE, {**overrides, "seed": str(seed)})
         if not result.exists():
-            model = train_recipe(recipe, run_folder, *self.splits)
+            train, validation, test = self.splits
+            model = train_recipe(recipe, run_folder, train, validation)
             rerank = RERANK if "model.reconstruction_layers" in overrides else 0
-            figures, _ = measure(load_checkpoint(model), self.test, Path(recipe.data.folder), "test", rerank=rerank)
+            figures, _ = measure(load_checkpoint(model), test, Path(recipe.data.folder), "test", rerank=rerank)
             result.write_text(json.dumps(figures, indent=2))
         return read_run(run_folder)
 

@@ -9,13 +9,12 @@ timed on `--sampled-pairs` of the pairs, for its time grows with their number. W
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from machine import write_result
+from timing import timed
 
 import hbi_infer.banzhaf
 from hbi_training.banzhaf import banzhaf_interaction
@@ -44,17 +43,6 @@ def random_game(num_pairs: int) -> Game:
     return Game(text @ video.mT, *weights, *masks)
 
 
-def seconds(function: Callable[[], object], repeats: int) -> float:
-    """The median time of a call, after one to warm up."""
-    function()
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
-
-
 def errors(estimate: torch.Tensor, exact: torch.Tensor) -> dict[str, float]:
     """Root mean square and largest difference, as parts of the largest value."""
     difference = (estimate.double() - exact).abs() / exact.abs().max()
@@ -72,12 +60,12 @@ def measure(num_pairs: int, sampled_pairs: int, samples: list[int]) -> dict[str,
     rows: list[dict[str, Any]] = [
         {
             "method": "exact, PyTorch float32",
-            "seconds": seconds(lambda: banzhaf_interaction(*game), REPEATS),
+            "seconds": timed(lambda: banzhaf_interaction(*game), REPEATS)["median"],
             **errors(banzhaf_interaction(*game), exact),
         },
         {
             "method": "exact, NumPy float32",
-            "seconds": seconds(lambda: hbi_infer.banzhaf.banzhaf_interaction(*arrays), REPEATS),
+            "seconds": timed(lambda: hbi_infer.banzhaf.banzhaf_interaction(*arrays), REPEATS)["median"],
             **errors(torch.from_numpy(hbi_infer.banzhaf.banzhaf_interaction(*arrays)), exact),
         },
     ]

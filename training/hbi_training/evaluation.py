@@ -6,7 +6,7 @@ For retrieval every clip and every caption is encoded once, then they are compar
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from hbi_infer.errors import TrainingError
 from hbi_infer.options import Decoding
 from hbi_infer.tokenizer import Tokenizer
-from hbi_training.answer_evaluation import Answers, answer_questions, calibration_error
+from hbi_training.answer_evaluation import Answers, answer_questions, calibration_error, fit_temperature
 from hbi_training.caption_metrics import caption_metrics
 from hbi_training.caption_writing import caption_split
 from hbi_training.checkpoint import Model
@@ -58,17 +58,19 @@ def evaluate(
     all_captions: bool = False,
     rerank: int = 0,
     decoding: Decoding | None = None,
+    calibrate: bool = False,
 ) -> Evaluation:
     """Measures retrieval, answers and captions.
 
     Args:
-        model: On any device; left as it was found.
+        model: On any device; left as it was found, but for the temperature if it is calibrated.
         records: The clips of the split.
         cache: Their frames.
         tokenizer: The model's.
         all_captions: See `evaluate_retrieval`.
         rerank: See `evaluate_retrieval`.
         decoding: How captions are written; by default greedily, which is quick.
+        calibrate: Whether the temperature of the model's answers is fitted to these clips first.
 
     Raises:
         TrainingError: The split has neither captions nor questions for what the model can do.
@@ -80,6 +82,8 @@ def evaluate(
         metrics |= evaluate_retrieval(model, records, cache, tokenizer, all_captions=all_captions, rerank=rerank)
     if isinstance(model, HBI) and model.answer_head is not None and any(r.questions for r in records):
         answers = answer_questions(model, records, cache, tokenizer)
+        if calibrate:
+            model.config = replace(model.config, answer_temperature=fit_temperature(answers))
         metrics |= answers.accuracy()
         metrics["answer/calibration_error"] = calibration_error(answers, model.config.answer_temperature)
     if isinstance(model, HBI) and model.caption_decoder is not None and described:

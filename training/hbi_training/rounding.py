@@ -19,7 +19,12 @@ def channel_scale(weight: Tensor, others: tuple[int, ...]) -> Tensor:
 
 
 def rounded(model: Module, weights: Weights) -> Module:
-    """A copy whose large weights take fewer bits: float16, or whole numbers times a scale for each channel."""
+    """A copy whose large weights take fewer bits: float16, or whole numbers times a scale for each channel.
+
+    In float32 there is nothing to round, and it is the model itself.
+    """
+    if weights == "float32":
+        return model
     model = copy.deepcopy(model)
     with torch.no_grad():
         for parameter in model.parameters():

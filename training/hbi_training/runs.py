@@ -56,14 +56,10 @@ def load_split(folder: Path, data_format: str, split: str, sampling: FrameSampli
     return Split(records, cache)
 
 
-def load_training_splits(recipe: Recipe, workers: int | None) -> tuple[Split, Split]:
-    """What a recipe learns from and what it is measured on."""
+def load_recipe_split(recipe: Recipe, split: str, workers: int | None = None) -> Split:
+    """A split of a recipe's data, sampled as its model needs it."""
     sampling = from_mapping(FrameSampling, recipe.model.get("sampling", {}), "sampling")
-    data = recipe.data
-    train, validation = (
-        load_split(Path(data.folder), data.format, split, sampling, workers) for split in ("train", "val")
-    )
-    return train, validation
+    return load_split(Path(recipe.data.folder), recipe.data.format, split, sampling, workers)
 
 
 def train_recipe(
@@ -101,7 +97,8 @@ def run_training(
             f"the recipe {recipe.name} does not train for {task}: its objective.{term} is 0; give a recipe that does, "
             f"or --set objective.{term}=1"
         )
-    train_recipe(recipe, out, *load_training_splits(recipe, workers), restart=restart, cpu=cpu)
+    train, validation = (load_recipe_split(recipe, split, workers) for split in ("train", "val"))
+    train_recipe(recipe, out, train, validation, restart=restart, cpu=cpu)
 
 
 def measure(

@@ -8,7 +8,6 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,8 @@ from torch.utils.tensorboard import SummaryWriter
 import hbi_infer
 from hbi_infer.errors import TrainingError
 from hbi_infer.tokenizer import Tokenizer, clip_tokenizer_json
-from hbi_training.answer_evaluation import calibration_error, fit_temperature
 from hbi_training.batches import TrainingBatches
 from hbi_training.checkpoint import Checkpoint, Model, build_model, load_checkpoint, save_checkpoint, start_from
-from hbi_training.config import HBIConfig
 from hbi_training.data.frame_cache import Split
 from hbi_training.data.records import VideoRecord
 from hbi_training.evaluation import encode_clips, evaluate
@@ -245,12 +242,8 @@ class Trainer:
     def _evaluate(self, writer: SummaryWriter | None) -> dict[str, float]:
         if writer is None:  # one device measures, the others wait at the next gather
             return {}
-        found = evaluate(self.model, self.validation.records, self.validation.cache, self.tokenizer)
-        metrics = found.metrics
-        if found.answers is not None and isinstance(self.model.config, HBIConfig):
-            self.model.config = replace(self.model.config, answer_temperature=fit_temperature(found.answers))
-            temperature = self.model.config.answer_temperature
-            metrics["answer/calibration_error"] = calibration_error(found.answers, temperature)
+        clips = self.validation
+        metrics = evaluate(self.model, clips.records, clips.cache, self.tokenizer, calibrate=True).metrics
         self._write(writer, {f"validation/{name}": value for name, value in metrics.items()})
         told = ", ".join(f"{said} {metrics[name]:.1f}" for name, said in HEADLINES.items() if name in metrics)
         self.say(f"step {self.step}: {told} ({self.seconds:.0f} s)")
