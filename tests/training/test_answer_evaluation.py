@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -30,8 +29,8 @@ def test_accuracy_by_type() -> None:
 
 @pytest.mark.parametrize("sharpness", [0.3, 1.0, 5.0])
 def test_the_temperature_undoes_sharpness(sharpness: float) -> None:
-    rng = np.random.default_rng(0)
-    honest = torch.from_numpy(2 * rng.standard_normal((20000, 5)))
+    torch.manual_seed(0)
+    honest = 2 * torch.randn(20000, 5)
     labels = torch.distributions.Categorical(logits=honest).sample()
     answers = Answers(sharpness * honest, labels, (Question("?", "", ""),) * len(labels), (0,) * len(labels))
     temperature = fit_temperature(answers)
