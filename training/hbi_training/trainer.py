@@ -25,6 +25,7 @@ from hbi_training.data.frame_cache import Split
 from hbi_training.data.records import VideoRecord
 from hbi_training.evaluation import encode_clips, evaluate
 from hbi_training.model import VIDEO_ENCODER
+from hbi_training.muon import Muon
 from hbi_training.recipe import OptimiserOptions, Recipe, recipe_from_mapping, recipe_to_mapping
 from hbi_training.training_step import MAX_LOGIT_SCALE, TrainingStep
 
@@ -74,7 +75,7 @@ def build_optimisers(step: TrainingStep, options: OptimiserOptions) -> list[torc
 
     optimisers: list[torch.optim.Optimizer] = [torch.optim.AdamW(of(muon=False), betas=(0.9, 0.98))]
     if options.matrices == "muon":
-        optimisers.append(torch.optim.Muon(of(muon=True), adjust_lr_fn="match_rms_adamw"))
+        optimisers.append(Muon(of(muon=True)))
     return optimisers
 
 
