@@ -232,6 +232,24 @@ def test_every_recipe_is_readable(path: Path) -> None:
     assert recipe_from_mapping(recipe_to_mapping(recipe), "itself") == recipe
 
 
+def test_a_bare_no_of_yaml_is_no_mixed_precision(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    rates = "steps: 1, batch_size: 1, learning_rate: 1, clip_learning_rate: 1"
+    path.write_text(f"{{name: a, model: {{}}, data: {{format: m, folder: f}}, optimiser: {{{rates}}}}}")
+    assert load_recipe(path, {"optimiser.mixed_precision": "no"}).optimiser.mixed_precision == "no"
+
+
+def test_auto_is_bfloat16_where_the_processor_has_it(splits: tuple[Split, Split], tmp_path: Path) -> None:
+    options = {"steps": 1, "batch_size": 8, "learning_rate": 1e-3, "clip_learning_rate": 1e-3}
+    recipe = tiny_recipe(optimiser={**options, "mixed_precision": "auto"})
+    said: list[str] = []
+    trainer = Trainer(recipe, *splits, tmp_path / "run", cpu=True, say=said.append)
+    flags = set(Path("/proc/cpuinfo").read_text().split())
+    has = "bf16" if flags & {"avx512_bf16", "amx_bf16", "bf16"} else "no"
+    assert trainer.accelerator.mixed_precision == has
+    assert f"mixed precision: {has}" in said
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -242,6 +260,10 @@ def test_every_recipe_is_readable(path: Path) -> None:
             "steps is 'many'; it must be a",
         ),
         ("{name: a, model: {}, data: {format: m, folder: f}, optimiser: {steps: 2.5}}", "must be a whole number"),
+        (
+            "{name: a, model: {}, data: {format: m, folder: f}, optimiser: {mixed_precision: fp8}}",
+            "mixed_precision is 'fp8'; choose one of: auto, no, bf16, fp16",
+        ),
         ("{name: a, modle: {}}", "unknown key 'modle'; did you mean 'model'?"),
         ("{name: a, model: {}, data: {format: m, folder: f}, optimiser: {stepz: 3}}", "did you mean 'steps'?"),
         ("{name: a, model: {}, data: {format: m, folder: f}, optimiser: {steps: 3}}", "missing 3 required"),

@@ -22,7 +22,8 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     """Builds a dataclass from a mapping of its fields.
 
     Raises:
-        TrainingError: A key is unknown (the message names the nearest known one), or a number is none.
+        TrainingError: A key is unknown (the message names the nearest known one), a number is none, or a choice is none
+            of those that there are.
     """
     kinds = get_type_hints(cls)
     known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
@@ -35,9 +36,14 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> T:
 
 
 def _typed(value: Any, kind: Any, where: str) -> Any:
-    """The value, checked if it must be a number, and as a tuple if it must be one; others are left alone."""
+    """The value, checked where it must be a number or a choice, and as a tuple where it must be one."""
     if get_origin(kind) is tuple and isinstance(value, list):
         return tuple(value)
+    if get_origin(kind) is Literal:
+        value = "no" if value is False else value  # as YAML reads a bare no
+        if value not in (choices := get_args(kind)):
+            raise TrainingError(f"{where} is {value!r}; choose one of: {', '.join(choices)}")
+        return value
     wanted = set(get_args(kind)) if isinstance(kind, UnionType) else {kind}
     if not wanted <= {int, float, type(None)} or (value is None and type(None) in wanted):
         return value

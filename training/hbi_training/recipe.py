@@ -53,7 +53,8 @@ class OptimiserOptions:
         frozen: Parts of the model that stay as they are. Where all of `VIDEO_ENCODER` is among them and clips are not
             shifted, the tokens of every clip are computed once.
         max_gradient_norm: Gradients are scaled down to this norm.
-        mixed_precision: "no", "bf16" or "fp16".
+        mixed_precision: "no", "bf16", "fp16", or "auto": bf16 where the device computes in it. Processors that do not
+            take several times as long with it as without.
     """
 
     steps: int
@@ -66,7 +67,7 @@ class OptimiserOptions:
     decay_steps: int | None = None
     frozen: tuple[str, ...] = ()
     max_gradient_norm: float = 1.0
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "no"
 
 
 @dataclass(frozen=True, kw_only=True)

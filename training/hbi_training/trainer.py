@@ -79,6 +79,14 @@ def build_optimisers(step: TrainingStep, options: OptimiserOptions) -> list[torc
     return optimisers
 
 
+def computes_in_bfloat16(*, cpu: bool) -> bool:
+    """Whether the device that a run is for has instructions for bfloat16."""
+    if torch.cuda.is_available() and not cpu:
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
 def common_answers(records: Sequence[VideoRecord], most: int) -> tuple[str, ...]:
     """The answers of the records' questions, the most frequent first, equal ones in the order of the alphabet."""
     counts = Counter(question.answer for record in records for question in record.questions)
@@ -112,7 +120,11 @@ class Trainer:
     ) -> None:
         self.recipe, self.validation, self.run_folder, self.say = recipe, validation, run_folder, say
         options = recipe.optimiser
-        self.accelerator = Accelerator(mixed_precision=options.mixed_precision, cpu=cpu)
+        precision = options.mixed_precision
+        if precision == "auto":
+            precision = "bf16" if computes_in_bfloat16(cpu=cpu) else "no"
+            say(f"mixed precision: {precision}")
+        self.accelerator = Accelerator(mixed_precision=precision, cpu=cpu)
         answering = recipe.objective.answering > 0
         if recipe.objective.captioning and not all(record.captions for record in train.records):
             raise TrainingError("the objective's captioning needs captions, and some clips of the data set have none")
