@@ -161,6 +161,40 @@ def trt(
     raise typer.Exit(1 if failures else 0)
 
 
+@app.command()
+def triton(
+    bundle: Annotated[Path, typer.Argument(help="A bundle.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="REPO", help="The model repository's folder.")],
+    backend: Annotated[
+        Literal["onnx", "tensorrt"], typer.Option(help="Serve the graphs, or engines that 'hbi-export trt' built.")
+    ] = "onnx",
+    precision: Annotated[Literal["fp32", "fp16", "bf16"], typer.Option(help="Of those engines.")] = "fp32",
+    max_batch: Annotated[int, typer.Option(min=1, help="The most clips or texts of one execution.")] = 64,
+    instances: Annotated[int, typer.Option(min=1, help="Executions of a model at a time, on each GPU.")] = 1,
+    queue_delay: Annotated[
+        int, typer.Option(min=0, metavar="MICROSECONDS", help="How long a request waits for others.")
+    ] = 500,
+    force: Annotated[bool, typer.Option("--force", help="Replace models of the same names.")] = False,
+) -> None:
+    """Write a model repository for Triton Inference Server: a model for each graph, with dynamic batching.
+
+    Requests share an execution where their shapes agree: pad texts to one length, which changes no result.
+
+    Example: hbi-export triton clip-b32 -o models
+    """
+    from hbi_export.triton import TritonOptions, export_triton
+
+    options = TritonOptions(
+        backend=backend,
+        precision=precision,
+        max_batch=max_batch,
+        instances=instances,
+        max_queue_delay_microseconds=queue_delay,
+    )
+    for folder in export_triton(bundle, output, options, force=force):
+        typer.echo(str(folder))
+
+
 def main() -> None:
     """Run the command line."""
     with errors_told():

@@ -1,0 +1,226 @@
+"""A bundle as a model repository of Triton Inference Server: a model for each graph.
+
+    REPO/shapes.bundle.json, shapes.tokenizer.json          what a client needs: sampling, words, answers
+    REPO/shapes_video_encoder/config.pbtxt                  what goes in and comes out, and how requests are batched
+    REPO/shapes_video_encoder/1/model.onnx or model.plan
+
+Facts about the format: Triton's user guide ("Model Repository", "Model Configuration") and its model_config.proto.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hbi_engines.engine import AxisRange, TensorSpec
+from hbi_engines.engine_files import FLAVORS, BuiltEngines, EngineRecord, read_engine
+from hbi_engines.half_products import Precision
+from hbi_export.trt_build import ranges_of
+from hbi_infer.bundle import Bundle
+from hbi_infer.errors import ExportError
+
+Backend = Literal["onnx", "tensorrt"]
+DATA_TYPES = {
+    "bool": "TYPE_BOOL",
+    "uint8": "TYPE_UINT8",
+    "int8": "TYPE_INT8",
+    "int32": "TYPE_INT32",
+    "int64": "TYPE_INT64",
+    "float16": "TYPE_FP16",
+    "bfloat16": "TYPE_BF16",
+    "float32": "TYPE_FP32",
+}
+VERSION = "1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TritonOptions:
+    """How the models are served.
+
+    Attributes:
+        backend: "onnx" runs the graphs themselves, "tensorrt" the engines that `hbi-export trt` built of them.
+        precision: Of those engines.
+        max_batch: The most clips or texts that one execution takes; an engine's own limit goes first.
+        instances: Executions of a model at the same time, on each GPU, or on the processor where there is none.
+        max_queue_delay_microseconds: How long a request waits for others to share an execution with.
+    """
+
+    backend: Backend = "onnx"
+    precision: Precision = "fp32"
+    max_batch: int = 64
+    instances: int = 1
+    max_queue_delay_microseconds: int = 500
+
+
+@dataclass(frozen=True)
+class Served:
+    """The file of a model, and what it takes.
+
+    Attributes:
+        file: Triton's name of it.
+        content: Its bytes, checked against their hash.
+        inputs: The first axis of each is the batch.
+        outputs: The same.
+        max_batch: The most items that it takes at a time.
+        ranges: Sizes of the axes that are dynamic, by their names.
+    """
+
+    file: str
+    content: bytes
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    max_batch: int
+    ranges: Mapping[str, AxisRange]
+
+
+def export_triton(
+    path: Path, repository: Path, options: TritonOptions | None = None, *, force: bool = False
+) -> list[Path]:
+    """Writes a bundle's models into a repository; models of other names stay as they are.
+
+    Args:
+        path: The bundle.
+        repository: Made if it is not there.
+        options: How the models are served.
+        force: Whether models of the same names are replaced.
+
+    Returns:
+        The models' folders.
+
+    Raises:
+        BundleError: A file of the bundle is missing, damaged or another one.
+        ExportError: A model is there already, an engine is missing, or the repository cannot be written.
+    """
+    options = options or TritonOptions()
+    bundle = Bundle.load(path)
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", bundle.manifest.name)
+    folders = {graph: repository / f"{name}_{graph}" for graph in bundle.manifest.graphs}
+    if there := [str(folder) for folder in folders.values() if folder.exists() and not force]:
+        raise ExportError(f"{', '.join(there)} is there already; give --force to replace it, or another -o REPO")
+    served = {graph: _served(bundle, graph, options) for graph in folders}
+    about = {"bundle.json": bundle.manifest.to_json(), "tokenizer.json": bundle.tokenizer_json().encode()}
+    try:
+        for graph, folder in folders.items():
+            _write_model(folder, served[graph], options)
+        for file, content in about.items():
+            partial = repository / f".{name}.{file}"
+            partial.write_bytes(content)
+            partial.rename(repository / f"{name}.{file}")
+    except OSError as error:
+        raise ExportError(f"cannot write into {repository} ({error.strerror}): choose another folder") from error
+    return list(folders.values())
+
+
+def _served(bundle: Bundle, graph: str, options: TritonOptions) -> Served:
+    spec = bundle.manifest.graphs[graph]
+    content = bundle.graph_bytes(graph)
+    if options.backend == "onnx":
+        ranges = ranges_of(spec, AxisRange(1, 1, options.max_batch), bundle.manifest.max_words)
+        return Served("model.onnx", content, spec.inputs, spec.outputs, options.max_batch, ranges)
+    engine, record = _engine(bundle, graph, options.precision)
+    most = min(options.max_batch, record.ranges[str(record.inputs[0].shape[0])].most)
+    return Served("model.plan", engine, record.inputs, record.outputs, most, record.ranges)
+
+
+def _engine(bundle: Bundle, graph: str, precision: Precision) -> tuple[bytes, EngineRecord]:
+    """The engine of a graph that Triton's TensorRT can load; whether it fits the server's GPU is seen there."""
+    flavor = FLAVORS["tensorrt"]
+    sha256 = bundle.manifest.graphs[graph].sha256
+    records = {file: EngineRecord.read(file) for file in BuiltEngines(bundle.path, graph).records(flavor)}
+    for file, record in records.items():
+        if record.graph_sha256 == sha256 and record.precision == precision:
+            if record.plugins:
+                raise ExportError(
+                    f"{file} needs plugins ({', '.join(map(str, record.plugins))}), which Triton does not have: build "
+                    "it again without them"
+                )
+            return read_engine(file.with_suffix(".engine"), record), record
+    raise ExportError(
+        f"{bundle.path} has no engine of {graph} in {precision}: on the server's GPU and with the TensorRT of its "
+        f"Triton run: hbi-export trt {bundle.path} --flavor {flavor.option} --precision {precision}"
+    )
+
+
+def _write_model(folder: Path, served: Served, options: TritonOptions) -> None:
+    """The model appears under its name when it is whole."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / VERSION).mkdir(parents=True)
+    (partial / VERSION / served.file).write_bytes(served.content)
+    (partial / "config.pbtxt").write_text(model_config(folder.name, served, options))
+    if folder.exists():
+        shutil.rmtree(folder)
+    partial.rename(folder)
+
+
+def model_config(name: str, served: Served, options: TritonOptions) -> str:
+    """The text of config.pbtxt.
+
+    Triton lets requests share an execution where their shapes agree but for the batch. Texts are therefore best padded
+    to one length, which changes no output.
+    """
+    platform = {"model.onnx": "onnxruntime_onnx", "model.plan": "tensorrt_plan"}[served.file]
+    delay = options.max_queue_delay_microseconds
+    warm = [
+        {"key": tensor.name, "value": {"data_type": _data_type(tensor), "dims": dims, "zero_data": True}}
+        for tensor, dims in zip(served.inputs, _warm_up_dims(served), strict=True)
+    ]
+    fields = {
+        "name": name,
+        "platform": platform,
+        "max_batch_size": served.max_batch,
+        "input": [_tensor(tensor) for tensor in served.inputs],
+        "output": [_tensor(tensor) for tensor in served.outputs],
+        "dynamic_batching": {"max_queue_delay_microseconds": delay},
+        "instance_group": [{"count": options.instances, "kind": _Word("KIND_AUTO")}],
+        # The first execution on a GPU is slow: a model is not said to be ready before it is over.
+        "model_warmup": [{"name": "one item of zeros", "batch_size": 1, "inputs": warm}],
+    }
+    return _pbtxt(fields)
+
+
+class _Word(str):
+    """A name of an enumeration: written without quotes."""
+
+
+def _data_type(tensor: TensorSpec) -> _Word:
+    if tensor.dtype not in DATA_TYPES:
+        raise ExportError(f"{tensor} is of a type that Triton does not know; it knows {', '.join(DATA_TYPES)}")
+    return _Word(DATA_TYPES[tensor.dtype])
+
+
+def _tensor(tensor: TensorSpec) -> dict[str, Any]:
+    """An input or output without its batch; a single number for each item is [1] in a request and [] in the graph."""
+    dims = [size if isinstance(size, int) else -1 for size in tensor.shape[1:]]
+    described = {"name": tensor.name, "data_type": _data_type(tensor), "dims": dims or [1]}
+    return described if dims else {**described, "reshape": {"shape": []}}
+
+
+def _warm_up_dims(served: Served) -> list[list[int]]:
+    return [
+        [size if isinstance(size, int) else served.ranges[size].usual for size in tensor.shape[1:]] or [1]
+        for tensor in served.inputs
+    ]
+
+
+def _pbtxt(fields: dict[str, Any], depth: int = 0) -> str:
+    """Fields in the text format of protocol buffers."""
+    lines = []
+    indent = "  " * depth
+    for name, value in fields.items():
+        if isinstance(value, list) and (not value or isinstance(value[0], int)):
+            lines.append(f"{indent}{name}: [{', '.join(map(str, value))}]")
+            continue
+        for one in value if isinstance(value, Sequence) and not isinstance(value, str) else [value]:
+            if isinstance(one, dict):
+                lines.append(f"{indent}{name} {{\n{_pbtxt(one, depth + 1)}{indent}}}")
+            elif isinstance(one, _Word) or not isinstance(one, str):
+                lines.append(f"{indent}{name}: {str(one).lower() if isinstance(one, bool) else one}")
+            else:
+                lines.append(f"{indent}{name}: {json.dumps(one)}")
+    return "".join(f"{line}\n" for line in lines)

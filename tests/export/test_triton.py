@@ -1,0 +1,174 @@
+"""Model repositories for Triton, read by Triton's own protocol buffers; and what they serve, run as it would be."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from hbi_engines.engine import AxisRange
+from hbi_engines.engine_files import FOLDER, EngineRecord, PluginUse
+from hbi_engines.registry import open_engine
+from hbi_export.triton import TritonOptions, export_triton
+from hbi_infer.bundle import Bundle
+from hbi_infer.errors import BundleError, EngineError, ExportError
+from tests.tiny_bundle import MAX_WORDS, SAMPLING, write_tiny_bundle
+
+TYPES = {"uint8": "TYPE_UINT8", "bool": "TYPE_BOOL", "int64": "TYPE_INT64", "float32": "TYPE_FP32"}
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return Bundle.load(write_tiny_bundle(tmp_path / "tiny", "retrieve", "qa", "caption"))
+
+
+def read_config(folder: Path) -> Any:
+    return text_format.Parse((folder / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+
+
+def test_every_graph_is_a_model_that_triton_can_read(bundle: Bundle, tmp_path: Path) -> None:
+    folders = export_triton(bundle.path, tmp_path / "repo", TritonOptions(max_batch=32, instances=2))
+    graphs = bundle.manifest.graphs
+    assert [folder.name for folder in folders] == [f"{bundle.manifest.name}_{graph}" for graph in graphs]
+    for folder, (graph, spec) in zip(folders, graphs.items(), strict=True):
+        config = read_config(folder)
+        assert (config.name, config.platform) == (folder.name, "onnxruntime_onnx")
+        assert config.max_batch_size == 32
+        assert config.dynamic_batching.max_queue_delay_microseconds == 500
+        assert [group.count for group in config.instance_group] == [2]
+        assert hashlib.sha256((folder / "1" / "model.onnx").read_bytes()).hexdigest() == graphs[graph].sha256
+        for given, declared in ((config.input, spec.inputs), (config.output, spec.outputs)):
+            assert [tensor.name for tensor in given] == [tensor.name for tensor in declared]
+            for tensor, own in zip(given, declared, strict=True):
+                assert model_config_pb2.DataType.Name(tensor.data_type) == TYPES[own.dtype]
+                dims = [size if isinstance(size, int) else -1 for size in own.shape[1:]]
+                assert list(tensor.dims) == (dims or [1])  # Triton refuses an empty shape
+                assert tensor.HasField("reshape") == (not dims)
+                assert list(tensor.reshape.shape) == []
+
+
+def test_what_triton_would_warm_up_with_runs(bundle: Bundle, tmp_path: Path) -> None:
+    for folder in export_triton(bundle.path, tmp_path / "repo"):
+        (warm_up,) = read_config(folder).model_warmup
+        engine = open_engine(folder / "1" / "model.onnx", "cpu")
+        inputs = {}
+        for spec in engine.inputs:
+            part = warm_up.inputs[spec.name]
+            assert part.zero_data
+            assert -1 not in part.dims
+            shape = (warm_up.batch_size, *part.dims)[: len(spec.shape)]
+            inputs[spec.name] = np.zeros(shape, spec.dtype)
+        assert set(warm_up.inputs) == inputs.keys()
+        assert set(engine.run(inputs)) == {spec.name for spec in engine.outputs}
+
+
+def test_a_client_finds_words_and_sampling_beside_the_models(bundle: Bundle, tmp_path: Path) -> None:
+    repository = tmp_path / "repo"
+    export_triton(bundle.path, repository)
+    about = json.loads((repository / f"{bundle.manifest.name}.bundle.json").read_text())
+    assert about["sampling"]["max_frames"] == SAMPLING.max_frames
+    assert about["max_words"] == MAX_WORDS
+    assert (repository / f"{bundle.manifest.name}.tokenizer.json").read_text() == bundle.tokenizer_json()
+
+
+def record(bundle: Bundle, graph: str, **changes: Any) -> EngineRecord:
+    spec = bundle.manifest.graphs[graph]
+    made = EngineRecord(
+        graph=graph,
+        graph_sha256=spec.sha256,
+        engine_sha256=hashlib.sha256(b"an engine").hexdigest(),
+        flavor="tensorrt",
+        version="11.0.0",
+        compute_capabilities=("sm90",),
+        gpu="NVIDIA H100",
+        precision="fp16",
+        ranges={"B": AxisRange(1, 8, 16), "T": AxisRange(2, 5, MAX_WORDS)},
+        inputs=spec.inputs,
+        outputs=spec.outputs,
+        plugins=(),
+        layers=3,
+        size_bytes=9,
+        build_seconds=0.1,
+    )
+    return replace(made, **changes)
+
+
+def put(bundle: Bundle, made: EngineRecord) -> Path:
+    (bundle.path / FOLDER).mkdir(exist_ok=True)
+    (bundle.path / FOLDER / f"{made.stem}.engine").write_bytes(b"an engine")
+    path = bundle.path / FOLDER / f"{made.stem}.json"
+    path.write_bytes(made.to_json())
+    return path
+
+
+def test_engines_are_served_within_their_limits(tmp_path: Path) -> None:
+    bundle = Bundle.load(write_tiny_bundle(tmp_path / "tiny", "retrieve"))
+    for graph in bundle.manifest.graphs:
+        put(bundle, record(bundle, graph))
+    options = TritonOptions(backend="tensorrt", precision="fp16")
+    for folder in export_triton(bundle.path, tmp_path / "repo", options):
+        config = read_config(folder)
+        assert config.platform == "tensorrt_plan"
+        assert config.max_batch_size == 16
+        assert (folder / "1" / "model.plan").read_bytes() == b"an engine"
+    assert list(config.model_warmup[0].inputs["token_ids"].dims) == [5]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"precision": "fp32"}, "has no engine of video_encoder in fp16.*hbi-export trt .* --precision fp16"),
+        ({"graph_sha256": "0" * 64}, "has no engine of video_encoder in fp16"),
+        ({"plugins": (PluginUse("TokenMerge", "1", "hbi"),)}, "TokenMerge.*which Triton does not have"),
+        ({"engine_sha256": "0" * 64}, "was altered or damaged"),
+    ],
+)
+def test_an_engine_that_triton_cannot_serve_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    bundle = Bundle.load(write_tiny_bundle(tmp_path / "tiny", "retrieve"))
+    put(bundle, record(bundle, "video_encoder", **changes))
+    with pytest.raises((ExportError, EngineError), match=message):
+        export_triton(bundle.path, tmp_path / "repo", TritonOptions(backend="tensorrt", precision="fp16"))
+    assert not (tmp_path / "repo").exists()
+
+
+def test_models_that_are_there_are_only_replaced_when_asked(bundle: Bundle, tmp_path: Path) -> None:
+    repository = tmp_path / "repo"
+    first, *_ = export_triton(bundle.path, repository)
+    (repository / "another_model").mkdir()
+    with pytest.raises(ExportError, match=f"{first.name}.* is there already; give --force"):
+        export_triton(bundle.path, repository)
+    export_triton(bundle.path, repository, TritonOptions(max_batch=3), force=True)
+    assert read_config(first).max_batch_size == 3
+    assert (repository / "another_model").is_dir()
+    assert not list(repository.glob(".*"))
+
+
+def test_a_graph_that_was_edited_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    file = bundle.path / bundle.manifest.graphs["text_encoder"].file
+    file.write_bytes(file.read_bytes() + b"\0")
+    with pytest.raises(BundleError, match="altered or damaged"):
+        export_triton(bundle.path, tmp_path / "repo")
+    assert not (tmp_path / "repo").exists()
+
+
+def test_the_command_names_the_models(bundle: Bundle, tmp_path: Path) -> None:
+    code = "from hbi_export.cli import main; main()"
+    command = [sys.executable, "-c", code, "triton", str(bundle.path), "-o", str(tmp_path / "repo")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [Path(line).name for line in done.stdout.splitlines()] == [
+        f"{bundle.manifest.name}_{graph}" for graph in bundle.manifest.graphs
+    ]
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 1
+    assert again.stderr.startswith("error: ")
+    assert again.stderr.count("\n") == 1
