@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -307,6 +308,7 @@ def _used_merges(merges: Sequence[Merge], corpus: Iterable[str]) -> list[Merge]:
     return [merge for merge in merges if merge in used]
 
 
+@cache
 def _byte_symbols() -> dict[str, int]:
     """The character that stands for each byte in a token -> the byte, in CLIP's order."""
     # Bytes that print as themselves in Latin-1 come first; the others are moved past 255, in order.

@@ -24,7 +24,7 @@ def test_a_recipe_fits_together(path: Path) -> None:
     if isinstance(section["clip"], str):
         section["clip"] = {"projection_dim": 512}  # of openai/clip-vit-base-patch32, which a test cannot fetch
     config = HBIConfig.from_json(section)
-    assert config.caption_layers or not recipe.objective.captioning
+    assert config.caption_layers or not recipe.objective.writes_captions
     assert config.reconstruction_layers or not recipe.objective.reconstruction
     assert not config.answers  # they come from the training questions
     options = recipe.optimiser

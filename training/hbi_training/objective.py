@@ -31,6 +31,10 @@ class Objective:
         questions: Asked about each clip of a batch.
         captioning: Of the cross-entropy of captions, word by word; the model must have `caption_layers`.
         label_smoothing: Of that cross-entropy.
+        self_critical: Of the CIDEr of captions that the decoder draws (`hbi_training.self_critical`): a stage behind
+            one of cross-entropy, whose model is the recipe's `initial`. It may stand beside `captioning`, or alone.
+        self_critical_samples: Captions drawn for each clip. One is compared with the likeliest caption, several with
+            the mean of one another.
         variant: "released" is the loss of the authors' code: estimator networks (`BanzhafEstimator`) read the
             similarities, and their outputs are aligned with that of a fixed one; other temperatures and means.
         estimator: For the released variant with `banzhaf`: the file of the fixed estimator.
@@ -49,6 +53,8 @@ class Objective:
     questions: int = 1
     captioning: float = 0.0
     label_smoothing: float = 0.1
+    self_critical: float = 0.0
+    self_critical_samples: int = 5
     variant: Literal["hbi", "released"] = "hbi"
     estimator: str = ""
 
@@ -60,6 +66,16 @@ class Objective:
                 "the released alignment needs a trained estimator: give objective.estimator a file that "
                 "'hbi-train estimator' wrote, or the authors'"
             )
+
+        if self.self_critical_samples < 1:
+            raise TrainingError(
+                f"the objective's self_critical_samples is {self.self_critical_samples}; it must be at least 1"
+            )
+
+    @property
+    def writes_captions(self) -> bool:
+        """Whether the caption decoder is trained."""
+        return bool(self.captioning or self.self_critical)
 
     @property
     def compares(self) -> bool:

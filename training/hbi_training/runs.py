@@ -32,8 +32,12 @@ from hbi_training.trainer import Trainer
 console = Console(stderr=True)
 
 Task = Literal["retrieval", "qa", "caption"]
-TASK_TERMS: dict[Task, str] = {"retrieval": "", "qa": "answering", "caption": "captioning"}
-"""What a recipe's objective must ask for; retrieval is always part of it."""
+TASK_TERMS: dict[Task, tuple[str, ...]] = {
+    "retrieval": (),
+    "qa": ("answering",),
+    "caption": ("captioning", "self_critical"),
+}
+"""What a recipe's objective must ask for, one of them; retrieval is always part of it."""
 
 
 @contextmanager
@@ -91,11 +95,11 @@ def run_training(
     Raises:
         TrainingError: The recipe does not ask for the task.
     """
-    term = TASK_TERMS[task]
-    if term and not getattr(recipe.objective, term):
+    terms = TASK_TERMS[task]
+    if terms and not any(getattr(recipe.objective, term) for term in terms):
         raise TrainingError(
-            f"the recipe {recipe.name} does not train for {task}: its objective.{term} is 0; give a recipe that does, "
-            f"or --set objective.{term}=1"
+            f"the recipe {recipe.name} does not train for {task}: its objective.{terms[0]} is 0; give a recipe that "
+            f"does, or --set objective.{terms[0]}=1"
         )
     train, validation = (load_recipe_split(recipe, split, workers) for split in ("train", "val"))
     train_recipe(recipe, out, train, validation, restart=restart, cpu=cpu)

@@ -27,6 +27,7 @@ from hbi_training.evaluation import encode_clips, evaluate
 from hbi_training.model import VIDEO_ENCODER
 from hbi_training.muon import Muon
 from hbi_training.recipe import OptimiserOptions, Recipe, recipe_from_mapping, recipe_to_mapping
+from hbi_training.self_critical import CaptionCritic
 from hbi_training.training_step import MAX_LOGIT_SCALE, TrainingStep
 
 CHECKPOINTS_KEPT = 2
@@ -126,8 +127,9 @@ class Trainer:
             say(f"mixed precision: {precision}")
         self.accelerator = Accelerator(mixed_precision=precision, cpu=cpu)
         answering = recipe.objective.answering > 0
-        if recipe.objective.captioning and not all(record.captions for record in train.records):
-            raise TrainingError("the objective's captioning needs captions, and some clips of the data set have none")
+        if recipe.objective.writes_captions and not all(record.captions for record in train.records):
+            term = "captioning" if recipe.objective.captioning else "self_critical"
+            raise TrainingError(f"the objective's {term} needs captions, and some clips of the data set have none")
         corpus = [caption for record in train.records for caption in record.captions + record.hard_negatives]
         corpus += [question.question for record in train.records for question in record.questions if answering]
         self.tokenizer_json = clip_tokenizer_json(corpus if recipe.data.vocabulary == "corpus" else None)
@@ -168,7 +170,11 @@ class Trainer:
         if set(VIDEO_ENCODER) <= set(options.frozen) and not recipe.data.shift_pixels:
             say(f"computing the tokens of {len(decoded)} clips, which stay as they are")
             known_tokens = encode_clips(model.to(self.accelerator.device), train.cache)
-        step = TrainingStep(model, recipe.objective, known_tokens)
+        critic = None
+        if recipe.objective.self_critical:
+            references = [record.captions for record in decoded]
+            critic = CaptionCritic(references, self.tokenizer, num_samples=recipe.objective.self_critical_samples)
+        step = TrainingStep(model, recipe.objective, known_tokens, critic)
         self.step_module, *self.optimisers = self.accelerator.prepare(step, *build_optimisers(step, options))
         self.model: Model = self.accelerator.unwrap_model(self.step_module).model
         self.step = 0

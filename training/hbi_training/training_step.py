@@ -20,6 +20,7 @@ from hbi_training.losses import alignment_loss, pair_contrastive_loss, released_
 from hbi_training.model import HBI, LevelTokens
 from hbi_training.objective import Objective
 from hbi_training.sampled_banzhaf import Game, sampled_banzhaf_interaction
+from hbi_training.self_critical import CaptionCritic
 from hbi_training.token_interaction import Tokens, items, pair_similarities
 
 MAX_LOGIT_SCALE = math.log(100.0)
@@ -45,24 +46,35 @@ class TrainingStep(nn.Module):
         model: What is trained.
         objective: What is asked of it.
         known_tokens: Of every clip, where the parts that they come from are not trained: no frame is looked at.
+        critic: Of captions, where the objective is self-critical.
 
     Raises:
         TrainingError: The objective asks for what the model does not have.
     """
 
-    def __init__(self, model: Model, objective: Objective, known_tokens: LevelTokens | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        objective: Objective,
+        known_tokens: LevelTokens | None = None,
+        critic: CaptionCritic | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.objective = objective
         self.known_tokens = known_tokens
+        self.critic = critic
         if objective.banzhaf and not isinstance(model, HBI):
             raise TrainingError("the objective's banzhaf aligns tokens of several levels: it needs a model of kind hbi")
         if objective.reconstruction and (not isinstance(model, HBI) or model.reconstruction is None):
             raise TrainingError("the objective's reconstruction needs a model with reconstruction_layers of at least 1")
         if objective.answering and (not isinstance(model, HBI) or model.answer_head is None):
             raise TrainingError("the objective's answering needs a model of kind hbi, and clips with questions")
-        if objective.captioning and (not isinstance(model, HBI) or model.caption_decoder is None):
-            raise TrainingError("the objective's captioning needs a model with caption_layers of at least 1")
+        if objective.writes_captions and (not isinstance(model, HBI) or model.caption_decoder is None):
+            term = "captioning" if objective.captioning else "self_critical"
+            raise TrainingError(f"the objective's {term} needs a model with caption_layers of at least 1")
+        if objective.self_critical and critic is None:
+            raise ValueError("a self-critical objective needs a critic")
         self.students = nn.ModuleDict()
         self.teacher: BanzhafEstimator | None = None
         if objective.variant == "released" and objective.banzhaf:
@@ -147,15 +159,25 @@ class TrainingStep(nn.Module):
         return {"answer": self.objective.answering * losses[0], "answer_levels": self.objective.answering * levels}
 
     def _caption_terms(self, batch: Batch, video: LevelTokens) -> dict[str, Tensor]:
-        """Of each word behind those before it; the captions are those that the clips are contrasted with."""
-        if not self.objective.captioning:
+        """Of each word behind those before it; the captions are those that the clips are contrasted with.
+
+        And of captions that the decoder draws, where a critic rewards them.
+        """
+        if not self.objective.writes_captions:
             return {}
         assert isinstance(self.model, HBI)
         assert self.model.caption_decoder is not None
-        logits = self.model.caption_decoder(batch.token_ids[:, :-1], self.model.read(video))
-        following = batch.token_ids[:, 1:].masked_fill(~batch.token_mask[:, 1:], IGNORED)
-        loss = _cross_entropy(logits.flatten(0, 1), following.flatten(), self.objective.label_smoothing)
-        return {"caption": self.objective.captioning * loss}
+        memory = self.model.read(video)
+        terms = {}
+        if self.objective.captioning:
+            logits = self.model.caption_decoder(batch.token_ids[:, :-1], memory)
+            following = batch.token_ids[:, 1:].masked_fill(~batch.token_mask[:, 1:], IGNORED)
+            loss = _cross_entropy(logits.flatten(0, 1), following.flatten(), self.objective.label_smoothing)
+            terms["caption"] = self.objective.captioning * loss
+        if self.objective.self_critical and self.critic is not None and batch.clips is not None:
+            reward = self.critic.loss(self.model.caption_decoder, memory, batch.clips)
+            terms["self_critical"] = self.objective.self_critical * reward
+        return terms
 
     def _alignment_terms(
         self, text: LevelTokens, video: LevelTokens, target_text: LevelTokens, target_video: LevelTokens
