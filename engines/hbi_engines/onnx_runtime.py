@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import io
+import os
 import subprocess
 from collections.abc import Iterator
 from functools import cache
@@ -167,12 +168,13 @@ def _session(graph: Path | bytes, provider: str, threads: int) -> Any:
 
 
 def _import() -> Any:
-    """The onnxruntime module.
+    """The onnxruntime module, which from 1.32 on would tell its makers about each session; from here it does not.
 
     Raises:
         EngineError: It is not installed; or its folder was left without contents, which happens where both wheels were
             installed and one was removed.
     """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, when it is imported; a user's own choice stays
     try:
         import onnxruntime
     except ImportError as error:

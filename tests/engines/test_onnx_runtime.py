@@ -108,6 +108,17 @@ def test_a_failure_inside_the_graph_is_mapped(capfd: pytest.CaptureFixture[str])
     assert capfd.readouterr() == ("", "")
 
 
+def test_nothing_is_told_or_left_in_the_cache(tmp_path: Path) -> None:
+    """ONNX Runtime leaves the number of the device and what it will send there."""
+    graph = tmp_path / "sum.onnx"
+    graph.write_bytes(weighted_sum())
+    inherited = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    env = inherited | {"XDG_CACHE_HOME": str(tmp_path / "cache"), "HOME": str(tmp_path / "home")}
+    script = f"import pathlib, hbi_engines.registry as r; r.open_engine(pathlib.Path({str(graph)!r}), 'cpu')"
+    subprocess.run([sys.executable, "-c", script], env=env, check=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["sum.onnx"]
+
+
 def test_a_closed_engine_does_not_run() -> None:
     engine = open_engine(weighted_sum(), "cpu")
     engine.close()
