@@ -84,9 +84,21 @@ def updated_index(hbi: HBI, videos: Path, options: FolderOptions) -> Iterator[tu
 
     with Index.open(videos, hbi, location=options.location, rebuild=options.rebuild) as opened:
         report = None if options.no_update else update_index(opened, options.workers)
-        if options.no_update and not opened.store.num_clips():
-            raise InputError(f"nothing of {videos} is indexed: leave out --no-update")
+        if not opened.store.num_clips():
+            _tell_why_there_is_nothing(opened, videos)
         yield opened, report
+
+
+def _tell_why_there_is_nothing(opened: Index, videos: Path) -> NoReturn:
+    """The videos that cannot be read, if that is why no clip is indexed, and an error."""
+    failures = opened.failures()
+    if not failures:
+        raise InputError(f"nothing of {videos} is indexed: leave out --no-update")
+    for path, reason in failures:
+        terminal.note("warning", f"{path} {reason}")
+    raise InputError(
+        f"none of the {len(failures)} videos in {videos} can be read: give a folder of videos that can be played"
+    )
 
 
 def update_index(opened: Index, workers: int | None, *, retry_failed: bool = False) -> IndexReport:
@@ -123,14 +135,7 @@ def find_clips(hbi: HBI, video: Path, options: FolderOptions) -> Iterator[FoundC
             yield FoundClips(clips, {"model": model_document(hbi), "video": str(video), "source": clips.source}, [])
         return
     with updated_index(hbi, video, options) as (opened, report):
-        failures = opened.failures()
-        if failures and not opened.store.num_clips():
-            path, reason = min(failures)
-            raise InputError(
-                f"none of the {len(failures)} videos in {video} can be read; {path} {reason}: give a folder of videos "
-                "that can be played"
-            )
-        yield FoundClips(clips_of_index(opened), index_document(opened, report), failures)
+        yield FoundClips(clips_of_index(opened), index_document(opened, report), opened.failures())
 
 
 def as_given(videos: Path) -> Callable[[Path], str]:

@@ -132,6 +132,20 @@ def test_retrieve_indexes_first_then_ranks(library: Path, bundle: Path, tmp_path
     assert second.stdout == first.stdout
 
 
+def test_a_folder_in_which_nothing_can_be_searched(bundle: Path, tmp_path: Path) -> None:
+    """It is said each time, not only when the videos are new."""
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    (videos / "damaged.mp4").write_bytes(b"\0" * 100)
+    arguments = ("retrieve", "--videos", videos, "--bundle", bundle, "--index", tmp_path / "i.sqlite", "-q", "red")
+    for _ in range(2):
+        done = run(*arguments)
+        assert (done.returncode, done.stdout) == (1, "")
+        warning, error = done.stderr.splitlines()[-2:]
+        assert warning.startswith("warning: damaged.mp4 is ")
+        assert error.startswith(f"error: none of the 1 videos in {videos} can be read: give a folder of videos")
+
+
 def test_lines_for_a_pipe(search: list[str], library: Path) -> None:
     done = run(*search, "--query", "red", "-q", "blue", "--top-k", "2")
     assert (done.returncode, done.stderr) == (0, f"note: {NOTICE}\n")
