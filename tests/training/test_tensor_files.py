@@ -149,6 +149,21 @@ def test_code_is_refused_and_not_run(old_format: bool, tmp_path: Path) -> None:
     assert trap.exists(), "the trap works"
 
 
+def test_a_plain_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
+    trap = tmp_path / "trap"
+    call = f"cos\nsystem\n(S'touch {trap}'\ntR.".encode()
+    (tmp_path / "c.pt").write_bytes(b"\x80\x04\x95" + len(call).to_bytes(8, "little") + call)
+    with pytest.raises(
+        TrainingError, match=r"was not run \(it is a pickle of other things: \w[^)]*\): give"
+    ) as refused:
+        load_tensors(tmp_path / "c.pt")
+    assert "weights_only" not in str(refused.value), "nobody is told how to run it"
+    assert not trap.exists()
+    with pytest.raises(RuntimeError, match="Invalid magic number"):
+        torch.load(tmp_path / "c.pt", weights_only=False)
+    assert trap.exists(), "the trap works"
+
+
 def test_damaged_files_are_refused(tmp_path: Path) -> None:
     torch.save(Tower().state_dict(), tmp_path / "whole.pt")
     torch.save(Tower().state_dict(), tmp_path / "old.pt", _use_new_zipfile_serialization=False)

@@ -60,11 +60,18 @@ def _load_checkpoint(path: Path) -> object:
             warnings.simplefilter("ignore")  # of unusual pickles, which are read or refused all the same
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # over a file that is no checkpoint, torch stumbles in many ways
-        wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
-        reason = (
-            f"it asks for {wanted[1]}" if wanted else f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        )
+        reason = _why_refused(error)
         raise TrainingError(
             f"{path} is not a PyTorch file of tensors, or holds more than tensors, and was not run ({reason}): give a "
             "state dict alone, as torch.save(model.state_dict(), FILE) writes it"
         ) from error
+
+
+def _why_refused(error: Exception) -> str:
+    """What torch has against a file, without its advice to run what the file holds."""
+    text = str(error)
+    if wanted := re.search(r"GLOBAL ([\w.]+)", text):
+        return f"it asks for {wanted[1]}"
+    if detail := re.search(r"WeightsUnpickler error:\s*(.+)", text):
+        return f"it is a pickle of other things: {detail[1]}"
+    return f"{type(error).__name__}: {(text.splitlines() or [''])[0]}"
