@@ -76,7 +76,7 @@ class Bundle:
         """
         if task not in self.manifest.tasks:
             raise BundleError(
-                f"the bundle {self.path} cannot {task}; it can {', '.join(self.manifest.tasks)}: {HOW_TO_GET[task]}"
+                f"the bundle {self.path} does not do {task}, only {', '.join(self.manifest.tasks)}: {HOW_TO_GET[task]}"
             )
 
     def graph_bytes(self, name: str) -> bytes:

@@ -53,7 +53,8 @@ def read_lines(path: Path | None) -> list[str]:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path} ({error}): give a UTF-8 text file, a sentence on each line") from error
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise InputError(f"cannot read {path} ({reason}): give a UTF-8 text file, a sentence on each line") from error
     if not any(lines):
         raise InputError(f"{path} is empty: give a text file a sentence on each line")
     return [line for line in lines if line]

@@ -136,7 +136,9 @@ def test_what_is_known_is_not_written_again(model: HBI, index: Index, monkeypatc
 
 def test_a_bundle_that_writes_no_captions(folder: Path, tmp_path: Path) -> None:
     model = HBI.load(write_tiny_bundle(tmp_path / "tiny"), device="cpu", threads=1)
-    with pytest.raises(BundleError, match=r"cannot caption; it can retrieve: train a model with 'hbi-train caption'"):
+    with pytest.raises(
+        BundleError, match=r"does not do caption, only retrieve: train a model with 'hbi-train caption'"
+    ):
         model.caption(folder / "a.mp4")
 
 

@@ -254,7 +254,7 @@ def test_a_bundle_that_writes_no_captions(folder: Path, tmp_path: Path) -> None:
     out, index_file = tmp_path / "captions.jsonl", tmp_path / "i.sqlite"
     done = run("caption", folder, "--bundle", other, "--index", index_file, "--out", out)
     assert (done.returncode, done.stdout) == (1, "")
-    assert f"error: the bundle {other} cannot caption; it can retrieve: train a model with" in done.stderr
+    assert f"error: the bundle {other} does not do caption, only retrieve: train a model with" in done.stderr
     assert not index_file.exists()
     assert not list(tmp_path.glob("captions*"))
 

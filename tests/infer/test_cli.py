@@ -276,7 +276,7 @@ def test_verbose_says_which_device(search: list[str]) -> None:
         (["--query", " "], "a query is empty"),
         (["--query", "red", "--bundle", "/nowhere"], "there is no bundle at /nowhere"),
         (["--query", "red", "--videos", "/nowhere"], "/nowhere"),
-        (["--queries", "/nowhere"], "cannot read /nowhere"),
+        (["--queries", "/nowhere"], "cannot read /nowhere (No such file or directory): give a UTF-8"),
         (["--like", "/nowhere.mp4"], "there is no file /nowhere.mp4"),
     ],
 )

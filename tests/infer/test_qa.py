@@ -211,5 +211,5 @@ def test_options_that_cannot_be(options: dict[str, float], message: str) -> None
 
 def test_a_bundle_that_cannot_answer(folder: Path, tmp_path: Path) -> None:
     model = HBI.load(write_tiny_bundle(tmp_path / "tiny"), device="cpu", threads=1)
-    with pytest.raises(BundleError, match=r"cannot qa; it can retrieve: train a model with 'hbi-train qa'"):
+    with pytest.raises(BundleError, match=r"does not do qa, only retrieve: train a model with 'hbi-train qa'"):
         model.answer(folder / "red.mp4", "what colour?")

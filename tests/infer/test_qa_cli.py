@@ -161,7 +161,7 @@ def test_what_cannot_be_done_is_told_before_anything_is_indexed(folder: Path, bu
     other = write_tiny_bundle(tmp_path / "tiny")
     done = run(*arguments, "-q", "what?", "--bundle", other)
     assert (done.returncode, done.stdout) == (1, "")
-    assert f"error: the bundle {other} cannot qa; it can retrieve: train a model with 'hbi-train qa'" in done.stderr
+    assert f"error: the bundle {other} does not do qa, only retrieve: train a model with 'hbi-train qa'" in done.stderr
     assert not index_file.exists()
     done = run(*arguments, "-q", "what?", "--no-update")
     assert f"error: nothing of {folder} is indexed: leave out --no-update\n" in done.stderr

@@ -269,5 +269,7 @@ def test_the_best_are_scored_anew_by_their_reconstruction(contrary: Index, exact
 
 
 def test_a_bundle_without_reconstruction_cannot_rerank(index: Index) -> None:
-    with pytest.raises(BundleError, match="cannot rerank; it can retrieve: train a model with reconstruction_layers"):
+    with pytest.raises(
+        BundleError, match="does not do rerank, only retrieve: train a model with reconstruction_layers"
+    ):
         search(index, ["red"], rerank=3)
