@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from hbi_infer.errors import HBIError
+from hbi_infer.errors import HBIError, InputError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,13 +49,25 @@ def errors_told() -> Iterator[None]:
 
 
 def emit(text: str) -> None:
-    """Write to stdout at once; end the process quietly if nobody reads any more, as behind `| head`."""
+    """Write to stdout at once; end the process quietly if nobody reads any more, as behind `| head`.
+
+    Raises:
+        InputError: It cannot be written, as where stdout is a file on a full disk.
+    """
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
+        _discard(sys.stdout)
         sys.exit(CLOSED_PIPE)
+    except OSError as error:
+        _discard(sys.stdout)
+        raise InputError(f"cannot write the results ({error.strerror}): send them to another place") from error
+
+
+def _discard(stream: TextIO) -> None:
+    """Let what cannot be written go nowhere: the interpreter flushes once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def emit_json(document: dict[str, Any]) -> None:
@@ -64,8 +76,11 @@ def emit_json(document: dict[str, Any]) -> None:
 
 
 def note(kind: Literal["error", "note", "warning"], text: str) -> None:
-    """One line on stderr."""
-    print(f"{kind}: {printable(text)}", file=sys.stderr)  # noqa: T201
+    """One line on stderr; nothing if nobody reads it any more, as behind `2>&1 | head`."""
+    try:
+        print(f"{kind}: {printable(text)}", file=sys.stderr)  # noqa: T201
+    except OSError:
+        _discard(sys.stderr)
 
 
 def printable(text: str) -> str:

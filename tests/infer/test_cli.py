@@ -369,6 +369,23 @@ def test_a_reader_that_leaves_ends_it_quietly(search: list[str], tmp_path: Path)
     assert process.wait(timeout=30) == 141
 
 
+def test_stdout_on_a_full_disk_is_one_line(search: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*COMMAND, *search, "--query", "red"], cwd=ROOT, stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 1
+    message = "error: cannot write the results (No space left on device): send them to another place"
+    assert done.stderr.decode().splitlines()[1:] == [message]
+
+
+def test_nobody_need_read_the_notes(search: list[str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([*COMMAND, *search, "--query", "red"], cwd=ROOT, stdout=subprocess.PIPE, stderr=write)
+    os.close(write)
+    assert done.returncode == 0
+    assert done.stdout.startswith(b"red\t1\t")
+
+
 def on_terminal(*arguments: str | Path) -> tuple[int, str]:
     """Run `hbi-infer` on a terminal of its own; its exit code and what was shown, without colours."""
     pid, terminal = pty.fork()
