@@ -93,7 +93,7 @@ class CaptionCritic:
             chosen = chosen.masked_fill(ended, end)
             ids = torch.cat([ids, chosen[:, None]], dim=1)
             ended = ended | (chosen == end)
-        torch.clear_autocast_cache()  # PyTorch up to 2.9 would take weights that were cast here, without a gradient
+        torch.clear_autocast_cache()  # older PyTorch would take weights that were cast here, without a gradient
         return ids
 
     def log_probabilities(self, decoder: CaptionDecoder, memory: Memory, token_ids: Tensor) -> Tensor:
