@@ -15,6 +15,9 @@ from torch import Tensor
 from hbi_infer.errors import TrainingError
 from hbi_training.torchscript_archive import is_torchscript, read_torchscript
 
+STARTS = (b"PK", b"\x80")
+"""Of files that PyTorch writes: a zip, or before version 1.6 a pickle."""
+
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 
 
@@ -60,7 +63,9 @@ def _load_checkpoint(path: Path) -> object:
             warnings.simplefilter("ignore")  # of unusual pickles, which are read or refused all the same
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # over a file that is no checkpoint, torch stumbles in many ways
-        reason = _why_refused(error)
+        with path.open("rb") as file:
+            start = file.read(16)
+        reason = _why_refused(error) if start.startswith(STARTS) else f"it begins with {start!r}, as none does"
         raise TrainingError(
             f"{path} is not a PyTorch file of tensors, or holds more than tensors, and was not run ({reason}): give a "
             "state dict alone, as torch.save(model.state_dict(), FILE) writes it"
