@@ -15,8 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim
 
-from hbi_export.interaction_op import TRANSLATIONS, add_function, banzhaf_interaction
+from hbi_export.custom_ops import TRANSLATIONS, add_functions
+from hbi_export.interaction_op import banzhaf_interaction
 from hbi_export.stored_weights import store_weights
+from hbi_export.token_merge_op import merging_as_nodes
 from hbi_training.caption_decoder import Cache, Memory
 from hbi_training.checkpoint import Model
 from hbi_training.config import LEVELS, HBIConfig
@@ -301,22 +303,23 @@ def trace(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own deprecations
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # and of torchvision, which nothing here needs
-        program = torch.onnx.export(
-            module,
-            tuple(inputs.values()),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=list(inputs),
-            output_names=list(outputs),
-            dynamic_shapes=(shapes,) if isinstance(module, TokenGraph) else shapes,  # *inputs are one argument
-            custom_translation_table=TRANSLATIONS,
-            verbose=False,
-        )
+        with merging_as_nodes(module):
+            program = torch.onnx.export(
+                module,
+                tuple(inputs.values()),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(inputs),
+                output_names=list(outputs),
+                dynamic_shapes=(shapes,) if isinstance(module, TokenGraph) else shapes,  # *inputs are one argument
+                custom_translation_table=TRANSLATIONS,
+                verbose=False,
+            )
     assert program is not None
     proto = program.model_proto
     del program  # weights are large: no copy is kept longer than it must be
     strip_notes(proto)
-    add_function(proto)
+    add_functions(proto)
     store_weights(proto, weights)
     content = proto.SerializeToString(deterministic=True)
     del proto

@@ -1,8 +1,4 @@
-"""The exact Banzhaf interaction as one node of an ONNX graph, with its meaning in standard operators beside it.
-
-A graph holds a node `hbi::BanzhafInteraction` and, once, a function of that name. A runtime that knows the node has a
-kernel for it; any other runs the function. PyTorch has an operator of the same name, so that every module that calls it
-is exported with the node.
+"""The exact Banzhaf interaction as one node of an ONNX graph; see `onnx_functions`.
 
 `hbi_infer.banzhaf` explains the mathematics. Here nothing is sorted and no size must be known: a token's rank is the
 number of those that are ahead of it.
@@ -10,40 +6,21 @@ number of those that are ahead of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import onnx
-import onnx.inliner
-import onnxscript
 import torch
-from onnx import TensorProto
-from onnx.defs import OpSchema
-from onnxscript.values import Op, Opset
 from torch import Tensor
 
 import hbi_training.banzhaf
+from hbi_engines.kernels import BANZHAF_INTERACTION
+from hbi_export.onnx_functions import FLOAT, Bools, Floats, function_of, onnx_function, op
 from hbi_infer.banzhaf import FLOAT32_NODES, SMALLEST_WEIGHT
 
-DOMAIN, VERSION, NAME = "hbi", 1, "BanzhafInteraction"
-
-# What follows is read by onnxscript, which knows operators by this name and numbers by theirs.
-op: Any = onnxscript.opset20
-if TYPE_CHECKING:
-    Floats: TypeAlias = Any
-    Bools: TypeAlias = Any
-else:
-    Floats, Bools = onnxscript.FLOAT[...], onnxscript.BOOL[...]
-FLOAT = TensorProto.FLOAT
 TINY = float(np.finfo(np.float32).tiny)
 FIRST_NODE, LAST_NODE, NODE_STEP = FLOAT32_NODES
-
-
-def onnx_function(body: Callable[..., Any]) -> Any:
-    """Reads a Python function as one of ONNX."""
-    return onnxscript.script(Opset(DOMAIN, VERSION), op)(body)
 
 
 @onnx_function
@@ -108,20 +85,7 @@ def interaction(
 @cache
 def function_proto() -> onnx.FunctionProto:
     """The function `BanzhafInteraction`, of standard operators alone."""
-    names = ("mean_one", "best_gain", "weight_gain")
-    functions = [part.to_function_proto() for part in (interaction, mean_one, best_gain, weight_gain)]
-    functions[0].name = NAME
-    node = onnx.helper.make_node(NAME, functions[0].input, functions[0].output, domain=DOMAIN)
-    kinds = [FLOAT, FLOAT, FLOAT, TensorProto.BOOL, TensorProto.BOOL]
-    values = [onnx.helper.make_tensor_value_info(*pair, None) for pair in zip(node.input, kinds, strict=True)]
-    result = onnx.helper.make_tensor_value_info(node.output[0], FLOAT, None)
-    graph = onnx.helper.make_graph([node], "graph", values, [result])
-    opsets = [onnx.helper.make_opsetid("", op.version), onnx.helper.make_opsetid(DOMAIN, VERSION)]
-    model = onnx.helper.make_model(graph, functions=functions, opset_imports=opsets)
-    # Not every runtime follows a function into another one.
-    flat = onnx.inliner.inline_selected_functions(model, [(DOMAIN, name) for name in names])
-    (function,) = flat.functions
-    return function
+    return function_of(BANZHAF_INTERACTION, interaction, (mean_one, best_gain, weight_gain))
 
 
 @torch.library.custom_op("hbi::banzhaf_interaction", mutates_args=())
@@ -155,34 +119,3 @@ def banzhaf_interaction(
 @banzhaf_interaction.register_fake
 def _like_similarity(similarity: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(similarity)
-
-
-def _schema() -> OpSchema:
-    floats = [OpSchema.FormalParameter(name, "T") for name in ("similarity", "text_weights", "video_weights")]
-    masks = [OpSchema.FormalParameter(name, "tensor(bool)") for name in ("text_mask", "video_mask")]
-    return OpSchema(
-        NAME,
-        DOMAIN,
-        VERSION,
-        inputs=[*floats, *masks],
-        outputs=[OpSchema.FormalParameter("interaction", "T")],
-        type_constraints=[("T", ["tensor(float)", "tensor(float16)"], "")],
-        attributes=[OpSchema.Attribute("probability", onnx.helper.make_attribute("probability", 0.5), "")],
-    )
-
-
-_node = Op(Opset(DOMAIN, VERSION), NAME, _schema())
-
-
-def _translate(*inputs: Any, probability: float = 0.5) -> Any:
-    return _node(*inputs, probability=probability)
-
-
-TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {torch.ops.hbi.banzhaf_interaction.default: _translate}
-"""What `torch.onnx.export` takes as `custom_translation_table`."""
-
-
-def add_function(proto: onnx.ModelProto) -> None:
-    """Puts the function beside a graph that has the node."""
-    if any((node.domain, node.op_type) == (DOMAIN, NAME) for node in proto.graph.node):
-        proto.functions.append(function_proto())

@@ -6,6 +6,7 @@ and the averages attend to the tokens that they came from.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import ceil
 from typing import Literal, NamedTuple
 
@@ -118,6 +119,53 @@ def _density(distance: Tensor, mask: Tensor, neighbours: int, merging: Merging) 
     return torch.exp(-squares.sum(-1) / real.sum(-1).clamp_min(1)) * mask
 
 
+class MergedTokens(NamedTuple):
+    """Tokens, merged.
+
+    Attributes:
+        tokens: (B, C, D).
+        mask: (B, C) bool, False where there are fewer clusters.
+        slots: (B, N) int64, the cluster of each token, -1 at padding.
+        bias: (B, N) float32, what attention to the tokens adds to its logits: their scores, -inf at padding.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+    slots: Tensor
+    bias: Tensor
+
+
+def merge_tokens(
+    tokens: Tensor,
+    score: Tensor,
+    mask: Tensor,
+    *,
+    num_slots: int,
+    ratio: float,
+    neighbours: int,
+    merging: Merging = "masked",
+) -> MergedTokens:
+    """The mean of each cluster, weighted by the exponentials of the scores.
+
+    Args:
+        tokens: (B, N, D).
+        score: (B, N) float32.
+        mask: (B, N) bool, True at real tokens.
+        num_slots: C; it, the ratio, the neighbours and the merging are those of `dpc_knn`.
+        ratio: Clusters as a part of tokens.
+        neighbours: Among which density is measured.
+        merging: See `HBIConfig.merging`.
+    """
+    clusters = dpc_knn(tokens, mask, ratio, num_slots=num_slots, neighbours=neighbours, merging=merging)
+    bias = score = score.masked_fill(~mask, float("-inf"))
+    if merging == "masked":  # the mean does not change, and exp cannot overflow
+        score = score - score.amax(-1, keepdim=True)
+    share = clusters.membership * score.exp()[:, None, :]
+    share = share / (share.sum(-1, keepdim=True) + 1e-6)
+    slots = clusters.slot.masked_fill(~mask, -1)
+    return MergedTokens(share.to(tokens.dtype) @ tokens, clusters.mask, slots, bias)
+
+
 class TokenMerge(nn.Module):
     """One step up: at most N tokens become at most C = ceil(N * ratio) tokens that attend to those below.
 
@@ -140,6 +188,7 @@ class TokenMerge(nn.Module):
         self.ratio = ratio
         self.neighbours = neighbours
         self.merging: Merging = merging
+        self.merge: Callable[..., MergedTokens] = merge_tokens  # an exporter puts an operator in its place
         self.convolution = nn.Conv1d(width, width, kernel_size=3, padding=1, bias=False)
         self.norm = nn.LayerNorm(width)
         self.score = nn.Linear(width, 1)
@@ -148,28 +197,24 @@ class TokenMerge(nn.Module):
     def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, N, D) and (B, N) bool -> (B, C, D), (B, C) bool, and each token's slot (B, N) int64, -1 at padding."""
         normed, score = self.score_tokens(tokens, mask)
-        merged, clusters = self.merge(normed, score, mask)
-        return self.attention(merged, normed, score), clusters.mask, clusters.slot.masked_fill(~mask, -1)
+        merged = self.merge(
+            normed,
+            score,
+            mask,
+            num_slots=self.num_slots,
+            ratio=self.ratio,
+            neighbours=self.neighbours,
+            merging=self.merging,
+        )
+        return self.attention(merged.tokens, normed, merged.bias), merged.mask, merged.slots
 
     def score_tokens(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Context from the neighbouring tokens and a score: (B, N, D) -> (B, N, D), (B, N) with -inf at padding."""
+        """Context from the neighbouring tokens and a score: (B, N, D) -> (B, N, D), (B, N) float32."""
         if self.merging == "masked":
             tokens = tokens * mask[:, :, None].to(tokens.dtype)
         context = self.convolution(tokens.transpose(1, 2)).transpose(1, 2)
         normed: Tensor = self.norm(tokens + context)
-        score = self.score(normed).squeeze(-1).float()
-        return normed, score.masked_fill(~mask, float("-inf"))
-
-    def merge(self, normed: Tensor, score: Tensor, mask: Tensor) -> tuple[Tensor, Clusters]:
-        """The score-weighted mean of each cluster: (B, N, D), (B, N) -> (B, C, D), and the clusters."""
-        clusters = dpc_knn(
-            normed, mask, self.ratio, num_slots=self.num_slots, neighbours=self.neighbours, merging=self.merging
-        )
-        if self.merging == "masked":  # the mean does not change, and exp cannot overflow
-            score = score - score.amax(-1, keepdim=True)
-        share = clusters.membership * score.exp()[:, None, :]
-        share = share / (share.sum(-1, keepdim=True) + 1e-6)
-        return share.to(normed.dtype) @ normed, clusters
+        return normed, self.score(normed).squeeze(-1).float()
 
 
 class MergeAttention(nn.Module):
