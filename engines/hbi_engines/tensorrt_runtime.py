@@ -6,7 +6,6 @@ Engines are not built here: that takes minutes and room, and `hbi-export trt` do
 from __future__ import annotations
 
 import hashlib
-import importlib
 import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +15,10 @@ import numpy.typing as npt
 
 from hbi_engines.cuda_driver import driver_problem, visible_gpus
 from hbi_engines.engine import Engine, Inputs, check_inputs
-from hbi_engines.engine_files import EngineRecord, Flavor, Target, read_engine
+from hbi_engines.engine_files import FLAVORS, EngineRecord, Flavor, Target, read_engine
 from hbi_engines.errors import DeviceError, EngineError
 from hbi_engines.opening import Opening
+from hbi_engines.tensorrt_flavor import collecting_logger, compute_capabilities, import_flavor
 
 if TYPE_CHECKING:
     from hbi_engines.cuda_memory import CapturedWork
@@ -157,6 +157,7 @@ def load(
         device_reason: One line for the user.
 
     Raises:
+        DeviceError: The plugins that the engine calls cannot be registered.
         EngineError: A plugin is missing, or TensorRT refused the engine.
     """
     context = _context_of(_deserialize(library, content, record, where), library)
@@ -184,48 +185,11 @@ def problem(flavor: Flavor) -> str:
     return ""
 
 
-def import_flavor(flavor: Flavor) -> Any:
-    """The module of a flavour.
-
-    Raises:
-        DeviceError: It is not installed, or its libraries cannot be loaded.
-    """
-    try:
-        library = importlib.import_module(flavor.module)
-    except (ImportError, OSError) as error:
-        raise DeviceError(
-            f'{flavor.module} cannot be imported ({error}); pip install "hbi-infer[{flavor.option}]"'
-        ) from error
-    if not hasattr(library, "Builder"):
-        raise DeviceError(
-            f"{flavor.module} is installed without contents: pip uninstall it and its parts, which pip list shows, "
-            f'then pip install "hbi-infer[{flavor.option}]"'
-        )
-    return library
-
-
-def compute_capabilities(library: Any) -> list[str]:
-    """What TensorRT-RTX can build for without having such a GPU, such as "sm89"; nothing for TensorRT."""
-    members = getattr(getattr(library, "ComputeCapability", None), "__members__", {})
-    return [name.lower() for name in members if name.startswith("SM")]
-
-
-def collecting_logger(library: Any) -> Any:
-    """A logger of TensorRT that keeps the texts of errors in `errors` and prints nothing."""
-
-    class Logger(library.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity in (library.ILogger.ERROR, library.ILogger.INTERNAL_ERROR):
-                self.errors.append(" ".join(message.split()))
-
-    return Logger()
-
-
 def _deserialize(library: Any, content: bytes, record: EngineRecord, where: str) -> Any:
+    if record.plugins:
+        from hbi_engines.plugins import register_plugins
+
+        register_plugins(FLAVORS[record.flavor])
     registry = library.get_plugin_registry()
     for plugin in record.plugins:
         if registry.get_creator(plugin.name, plugin.version, plugin.namespace) is None:

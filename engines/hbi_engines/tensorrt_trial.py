@@ -11,7 +11,8 @@ from hbi_engines.cuda_driver import visible_gpus
 from hbi_engines.engine import AxisRange, TensorSpec
 from hbi_engines.engine_files import EngineRecord, Flavor
 from hbi_engines.errors import EngineError
-from hbi_engines.tensorrt_runtime import collecting_logger, compute_capabilities, import_flavor, load
+from hbi_engines.tensorrt_flavor import collecting_logger, compute_capabilities, import_flavor
+from hbi_engines.tensorrt_runtime import load
 
 NUMBERS = TensorSpec("numbers", "float32", ("batch",))
 DOUBLED = TensorSpec("doubled", "float32", ("batch",))

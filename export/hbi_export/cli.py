@@ -132,6 +132,14 @@ def trt(
     gpu: Annotated[
         str, typer.Option(metavar="SM,SM", help="GPUs to build for, such as sm86,sm89; else the one that is here.")
     ] = "",
+    plugins: Annotated[
+        bool,
+        typer.Option(
+            help="Build the nodes of domain hbi with our CUDA kernels. Off by default: the kernels are right on a "
+            "processor and compile for every GPU, but they have not yet run on one, and whether TensorRT-RTX runs "
+            "plugins written in Python is unproven. Without them TensorRT makes kernels of the nodes' functions."
+        ),
+    ] = False,
     check: Annotated[bool, typer.Option("--check", help="Build nothing; say which engines can be used here.")] = False,
 ) -> None:
     """Build TensorRT engines of all graphs of a bundle, for --device tensorrt and tensorrt-rtx of hbi-infer.
@@ -151,6 +159,7 @@ def trt(
         precision=precision,
         batch=trt_build.batch_range(batch),
         gpus=tuple(gpu.split(",")) if gpu else (),
+        plugins=plugins,
     )
     with trt_report.build_progress() as on_phase:
         records, failures = trt_build.build_engines(bundle, options, on_phase)

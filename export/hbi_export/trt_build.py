@@ -19,7 +19,7 @@ from hbi_engines.cuda_driver import driver_problem, visible_gpus
 from hbi_engines.engine import AxisRange
 from hbi_engines.engine_files import FLAVORS, FOLDER, EngineRecord, Flavor, Target, read_engine
 from hbi_engines.half_products import Precision
-from hbi_engines.tensorrt_runtime import compute_capabilities, import_flavor
+from hbi_engines.tensorrt_flavor import compute_capabilities, import_flavor
 from hbi_export.trt_worker import BuildJob, Built
 from hbi_infer.bundle import Bundle
 from hbi_infer.errors import DeviceError, EngineError, ExportError, InputError
@@ -40,12 +40,14 @@ class BuildOptions:
         precision: Of the products of matrices.
         batch: Clips, texts or pairs at a time.
         gpus: Compute capabilities such as "sm89", for TensorRT-RTX; none: of the GPU that is here.
+        plugins: Whether nodes of domain `hbi` are built with their kernels, not with their functions.
     """
 
     flavor: FlavorOption = "auto"
     precision: Precision = "fp32"
     batch: AxisRange = field(default_factory=lambda: AxisRange(1, 8, 64))
     gpus: tuple[str, ...] = ()
+    plugins: bool = False
 
 
 def batch_range(text: str) -> AxisRange:
@@ -95,6 +97,7 @@ def build_engines(
                 inputs=spec.inputs,
                 ranges=ranges_of(spec, options.batch, bundle.manifest.max_words),
                 gpus=gpus if flavor.option == "rtx" else (),
+                plugins=options.plugins,
                 engine=path / FOLDER / f".{name}.part",
                 timing_cache=path / FOLDER / TIMING_CACHE,
             )

@@ -8,13 +8,20 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper, numpy_helper
 
 from hbi_engines.half_products import Precision, halve_products, set_nodes
+from hbi_engines.kernels import KERNELS
+from hbi_engines.plugins import NAMESPACE, VERSION
 from hbi_infer.errors import ExportError
 
 
-def for_tensorrt(content: bytes, precision: Precision) -> bytes:
+def for_tensorrt(content: bytes, precision: Precision, *, plugins: bool = False) -> bytes:
     """A serialised ONNX model in float32 -> one that TensorRT builds, in the precision that its types say.
 
     TensorRT follows the types in the file, and knows no other way to ask for a precision.
+
+    Args:
+        content: The model.
+        precision: Of the products of matrices.
+        plugins: Whether nodes that have a plugin ask for it; else TensorRT reads them through their functions.
 
     Raises:
         ExportError: It is no ONNX model.
@@ -26,7 +33,23 @@ def for_tensorrt(content: bytes, precision: Precision) -> bytes:
     _cast_bytes_first(model.graph)
     halve_products(model.graph, precision)
     _widen_whole_weights(model.graph)
+    if plugins:
+        _ask_for_plugins(model.graph)
     return model.SerializeToString(deterministic=True)
+
+
+def nodes_with_plugins(content: bytes) -> set[str]:
+    """Names of the nodes of a model that there are plugins for."""
+    graph = onnx.load_from_string(content).graph
+    return {node.op_type for node in graph.node if node.domain == NAMESPACE and node.op_type in KERNELS}
+
+
+def _ask_for_plugins(graph: onnx.GraphProto) -> None:
+    """Says where a plugin is looked for: with no namespace TensorRT prefers the function."""
+    for node in graph.node:
+        if node.domain == NAMESPACE and node.op_type in KERNELS:
+            for name, value in (("plugin_namespace", NAMESPACE), ("plugin_version", VERSION)):
+                node.attribute.append(helper.make_attribute(name, value))
 
 
 def _cast_bytes_first(graph: onnx.GraphProto) -> None:

@@ -18,8 +18,9 @@ from hbi_engines.engine import AxisRange, TensorSpec
 from hbi_engines.engine_files import FLAVORS, PluginUse
 from hbi_engines.errors import HBIError
 from hbi_engines.half_products import Precision
-from hbi_engines.tensorrt_runtime import collecting_logger, import_flavor
-from hbi_export.trt_graph import for_tensorrt
+from hbi_engines.plugins import register_plugins, require_plugins
+from hbi_engines.tensorrt_flavor import collecting_logger, import_flavor
+from hbi_export.trt_graph import for_tensorrt, nodes_with_plugins
 from hbi_infer.errors import ExportError
 
 
@@ -33,6 +34,7 @@ class BuildJob:
         inputs: Of the graph.
         ranges: Name of a dynamic axis -> its sizes.
         gpus: Compute capabilities to build for, such as "sm89"; none: for the GPU that is here.
+        plugins: Whether nodes that have a plugin are built with it.
         engine: The file to write.
         timing_cache: A file that is read if it is there and written afterwards; TensorRT-RTX measures no time.
     """
@@ -42,6 +44,7 @@ class BuildJob:
     inputs: tuple[TensorSpec, ...]
     ranges: Mapping[str, AxisRange]
     gpus: tuple[str, ...]
+    plugins: bool
     engine: Path
     timing_cache: Path
 
@@ -59,6 +62,7 @@ class BuildJob:
             inputs=tuple(TensorSpec(**spec | {"shape": tuple(spec["shape"])}) for spec in document["inputs"]),
             ranges={name: AxisRange(**sizes) for name, sizes in document["ranges"].items()},
             gpus=tuple(document["gpus"]),
+            plugins=document["plugins"],
             engine=Path(document["engine"]),
             timing_cache=Path(document["timing_cache"]),
         )
@@ -93,17 +97,25 @@ def build(job: BuildJob, content: bytes, say: Callable[[dict[str, Any]], None]) 
         say: Takes each phase that TensorRT enters, as {"phase": its name}.
 
     Raises:
+        DeviceError: Plugins were asked for and cannot be registered.
+        EngineError: TensorRT did not take a plugin that was asked for.
         ExportError: TensorRT cannot read the graph or not build it for those GPUs.
     """
+    if job.plugins:
+        register_plugins(FLAVORS[job.flavor])  # before TensorRT is imported, see there
     library = import_flavor(FLAVORS[job.flavor])
     logger = collecting_logger(library)
     builder = library.Builder(logger)
     network = builder.create_network(1 << int(library.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = library.OnnxParser(network, logger)
-    if not parser.parse(for_tensorrt(content, job.precision)):
+    if not parser.parse(for_tensorrt(content, job.precision, plugins=job.plugins)):
         errors = [parser.get_error(number) for number in range(parser.num_errors)]
         found = [f"{error.node_operator()} {error.node_name()}: {' '.join(error.desc().split())}" for error in errors]
         raise ExportError(f"{job.flavor} cannot read the graph: {'; '.join(found or logger.errors)}")
+    layers = [network.get_layer(number) for number in range(network.num_layers)]
+    used = [_plugin(layer, library) for layer in layers if layer.type == library.LayerType.PLUGIN_V3]
+    if job.plugins:
+        require_plugins(used, nodes_with_plugins(content))
     config = builder.create_builder_config()
     monitor = _monitor(library, say)
     config.progress_monitor = monitor
@@ -121,9 +133,7 @@ def build(job: BuildJob, content: bytes, say: Callable[[dict[str, Any]], None]) 
     job.engine.write_bytes(memoryview(engine))
     if measures:
         job.timing_cache.write_bytes(memoryview(config.get_timing_cache().serialize()))
-    layers = [network.get_layer(number) for number in range(network.num_layers)]
-    plugins = [_plugin(layer, library) for layer in layers if layer.type == library.LayerType.PLUGIN_V3]
-    return Built(version=library.__version__, layers=len(layers), plugins=tuple(dict.fromkeys(plugins)))
+    return Built(version=library.__version__, layers=len(layers), plugins=tuple(dict.fromkeys(used)))
 
 
 def _profile(builder: Any, job: BuildJob) -> Any:

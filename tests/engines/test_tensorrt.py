@@ -13,7 +13,8 @@ from hbi_engines.cuda_driver import driver_problem, driver_versions, visible_gpu
 from hbi_engines.engine_files import FLAVORS, Flavor
 from hbi_engines.errors import DeviceError, EngineError
 from hbi_engines.registry import RUNTIMES, open_engine
-from hbi_engines.tensorrt_runtime import compute_capabilities, import_flavor, problem
+from hbi_engines.tensorrt_flavor import compute_capabilities, import_flavor
+from hbi_engines.tensorrt_runtime import problem
 from hbi_engines.tensorrt_trial import build_doubling, try_tensorrt
 from hbi_export.trt_build import BuildOptions, build_engines
 from hbi_infer import HBI

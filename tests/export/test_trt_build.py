@@ -17,7 +17,7 @@ from hbi_engines.engine import AxisRange, TensorSpec
 from hbi_engines.engine_files import FLAVORS, FOLDER, BuiltEngines, EngineRecord, Target, read_engine
 from hbi_engines.half_products import Precision
 from hbi_engines.registry import open_engine
-from hbi_engines.tensorrt_runtime import import_flavor
+from hbi_engines.tensorrt_flavor import import_flavor
 from hbi_export import trt_build
 from hbi_export.trt_build import BuildOptions, batch_range, build_engines, check_engines, ranges_of, run_worker
 from hbi_export.trt_graph import for_tensorrt
@@ -284,6 +284,7 @@ def job(tmp_path: Path) -> BuildJob:
         inputs=tiny_manifest().graphs["video_encoder"].inputs,
         ranges={"B": AxisRange(1, 2, 4)},
         gpus=("sm89",),
+        plugins=False,
         engine=tmp_path / "engine",
         timing_cache=tmp_path / "cache",
     )
