@@ -9,18 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hbi_engines.engine import Arrays, Engine
-from hbi_infer.tokens import Levels
+from hbi_infer.tokens import Levels, named_inputs
 
 Ids = npt.NDArray[np.int64]
-
-
-def named_inputs(side: str, levels: Levels) -> dict[str, npt.NDArray[np.float32]]:
-    """Tokens and weights of one side as the graphs on tokens take them."""
-    return {
-        f"{side}_{name}_{part}": getattr(level, part).astype(np.float32, copy=False)
-        for name, level in levels.items()
-        for part in ("tokens", "weights")
-    }
 
 
 @dataclass(frozen=True)

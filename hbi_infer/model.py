@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from hbi_engines.cuda_driver import driver_problem
 from hbi_engines.engine import Arrays, Engine
 from hbi_engines.engine_files import BuiltEngines
-from hbi_engines.registry import check_device, open_engine
+from hbi_engines.registry import PROCESSOR_DEVICES, check_device, open_engine
 from hbi_infer.bundle import Bundle, default_bundle_path
-from hbi_infer.caption_decoder import CaptionDecoder, named_inputs
+from hbi_infer.caption_decoder import CaptionDecoder
 from hbi_infer.errors import BundleError, InputError
 from hbi_infer.options import Answering, Decoding
-from hbi_infer.similarity import similarity
+from hbi_infer.similarity import fits, similarity, similarity_by_graph
 from hbi_infer.text_generation import Generated, generate
 from hbi_infer.tokenizer import TokenBatch, Tokenizer
-from hbi_infer.tokens import Levels, LevelTokens, unit
+from hbi_infer.tokens import Levels, LevelTokens, named_inputs, unit
 
 if TYPE_CHECKING:
     from hbi_infer.caption import Caption
@@ -91,7 +92,13 @@ class HBI:
         return self._levels(self._video_encoder, {"frames": frames, "frame_mask": mask})
 
     def similarity(self, text: Levels, video: Levels) -> npt.NDArray[np.float32]:
-        """(Bt, Bv) float32: the score of every text (or clip) with every clip."""
+        """(Bt, Bv) float32: the score of every text (or clip) with every clip.
+
+        On a GPU the bundle's graph computes it, where the bundle has one; else NumPy, which no graph on the processor
+        surpasses.
+        """
+        if self._on_gpu and "similarity" in self.bundle.manifest.graphs and fits(self._similarity, text, video):
+            return similarity_by_graph(self._similarity, text, video)
         return similarity(text, video, self.rates, padded_partner=self.bundle.manifest.padded_partner)
 
     def rerank(self, text: Levels, video: Levels) -> npt.NDArray[np.float32]:
@@ -298,6 +305,16 @@ class HBI:
         cache = {"logits", "present_keys", "present_values"}
         memory = {"memory_keys", "memory_values", "memory_mask"}
         return CaptionDecoder(self._open("captioner_prefill", cache | memory), self._open("captioner_step", cache))
+
+    @cached_property
+    def _similarity(self) -> Engine:
+        return self._open("similarity", {"scores"})
+
+    @cached_property
+    def _on_gpu(self) -> bool:
+        if self._device == "auto":  # asked only where there is a GPU, for it loads a graph
+            return not driver_problem() and self._text_encoder.device not in PROCESSOR_DEVICES
+        return self._device not in PROCESSOR_DEVICES
 
     @cached_property
     def _interaction(self) -> Engine:

@@ -12,19 +12,25 @@ released code does at the entity level).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from hbi_infer.packed import PackedTokens, TokenLayout, widen
-from hbi_infer.tokens import Levels, LevelTokens, unit
+from hbi_infer.tokens import Levels, LevelTokens, named_inputs, unit
+
+if TYPE_CHECKING:
+    from hbi_engines.engine import Engine
 
 Float32Array: TypeAlias = npt.NDArray[np.float32]
 PaddedPartner: TypeAlias = Literal["ignore", "zero"]
 
 CHUNK_CLIPS = 1024
 """Clips scored at a time: their cosines (12 x 1,024 x 16 float32 is 0.8 MB) stay in a core's cache."""
+
+TEXTS_AT_A_TIME, CLIPS_AT_A_TIME = 64, 1024
+"""Scored by the graph `similarity` at a time: without a kernel for it, its cosines take 200 MB."""
 
 PRODUCT_CHUNKS = 16
 """Chunks that go into one matrix product: with fewer, its threads wait for each other too often on a busy machine."""
@@ -61,6 +67,30 @@ def similarity(
             text_half = best_video.max(axis=1) @ weights
             video_half = np.einsum("bv,bv->b", videos.weights, best_text.max(axis=2))
             scores[row] += np.float32(0.5 * rate) * (text_half + video_half)
+    return scores
+
+
+def fits(engine: Engine, text: Levels, video: Levels) -> bool:
+    """Whether a graph `similarity` takes as many tokens as these have; a clip in the place of a text has others."""
+    given = named_inputs("text", text) | named_inputs("video", video)
+    return all(
+        declared in (size, "text_length")
+        for spec in engine.inputs
+        for size, declared in zip(given[spec.name].shape[1:], spec.shape[1:], strict=True)
+    )
+
+
+def similarity_by_graph(engine: Engine, text: Levels, video: Levels) -> Float32Array:
+    """Scores (Bt, Bv) float32 of every text with every video, by a bundle's graph `similarity`."""
+    texts, videos = named_inputs("text", text), named_inputs("video", video)
+    scores = np.empty((len(_first(text)), len(_first(video))), np.float32)
+    for top in range(0, scores.shape[0], TEXTS_AT_A_TIME):
+        rows = slice(top, top + TEXTS_AT_A_TIME)
+        some = {name: array[rows] for name, array in texts.items()}
+        for left in range(0, scores.shape[1], CLIPS_AT_A_TIME):
+            columns = slice(left, left + CLIPS_AT_A_TIME)
+            pairs = some | {name: array[columns] for name, array in videos.items()}
+            scores[rows, columns] = engine.run(pairs)["scores"]
     return scores
 
 

@@ -71,6 +71,15 @@ def joined(parts: Sequence[Levels]) -> Levels:
     return levels
 
 
+def named_inputs(side: str, levels: Levels) -> dict[str, npt.NDArray[np.float32]]:
+    """Tokens and weights of one side as the graphs on tokens take them."""
+    return {
+        f"{side}_{name}_{part}": getattr(level, part).astype(np.float32, copy=False)
+        for name, level in levels.items()
+        for part in ("tokens", "weights")
+    }
+
+
 def unit(vectors: FloatArray) -> npt.NDArray[np.float32]:
     """Vectors scaled to length 1 along the last axis, as float32; a zero vector stays zero."""
     vectors = vectors.astype(np.float32, copy=False)

@@ -53,6 +53,8 @@ RUNTIMES: dict[str, Runtime] = {
     "tensorrt-rtx:bf16": _tensorrt(FLAVORS["tensorrt-rtx"], "bf16"),
 }
 """Device -> its runtime. Without a precision behind the colon it is float32."""
+PROCESSOR_DEVICES = ("cpu", "openvino", "openvino:bf16")
+"""Those that need no GPU."""
 BEST_FIRST = ("tensorrt", "tensorrt-rtx", "cuda", "cpu", "openvino")
 """What "auto" tries. All compute in float32; the TensorRTs only count where somebody built engines for them."""
 

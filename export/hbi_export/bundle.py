@@ -19,6 +19,7 @@ from hbi_export.graphs import (
     trace_captioner,
     trace_interaction,
     trace_reranker,
+    trace_similarity,
     trace_text_encoder,
     trace_video_encoder,
 )
@@ -26,6 +27,7 @@ from hbi_export.inputs import (
     caption_inputs,
     caption_step_inputs,
     drawn_video_inputs,
+    fewer_texts,
     random_text_inputs,
     random_token_inputs,
     random_video_inputs,
@@ -81,6 +83,8 @@ def export_bundle(
         graphs["interaction"] = trace_interaction(model.config)
         token_sets = {"random": random_token_inputs(model.config)}
         checks += check_graph("interaction", graphs["interaction"], token_sets)
+        graphs["similarity"] = trace_similarity(model.config)
+        checks += check_graph("similarity", graphs["similarity"], {"random": fewer_texts(token_sets["random"])})
         if model.reconstruction is not None:
             graphs["reranker"] = trace_reranker(model, weights=weights)
             checks += check_graph("reranker", graphs["reranker"], token_sets)

@@ -17,6 +17,7 @@ from torch.export import Dim
 
 from hbi_export.custom_ops import TRANSLATIONS, add_functions
 from hbi_export.interaction_op import banzhaf_interaction
+from hbi_export.similarity_op import token_similarity
 from hbi_export.stored_weights import store_weights
 from hbi_export.token_merge_op import merging_as_nodes
 from hbi_training.caption_decoder import Cache, Memory
@@ -130,6 +131,24 @@ class InteractionGraph(TokenGraph):
                 cosines, text.weights, video.weights, text.mask, video.mask
             )
         return found
+
+
+class SimilarityGraph(TokenGraph):
+    """Tokens and weights of A texts and B videos -> the score (A, B) of each text with each video."""
+
+    def __init__(self, config: HBIConfig) -> None:
+        super().__init__("text", "video")
+        self.rates = dict(zip(LEVELS, config.level_rates, strict=True))
+        self.padding_is_zero = int(config.padded_partner == "zero")
+
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """In the order of `input_names`."""
+        texts, videos = self.levels(inputs)
+        scores = [
+            rate * token_similarity(*texts[level][:2], *videos[level][:2], self.padding_is_zero)
+            for level, rate in self.rates.items()
+        ]
+        return {"scores": torch.stack(scores).sum(0)}
 
 
 class RerankerGraph(TokenGraph):
@@ -248,6 +267,12 @@ def trace_interaction(config: HBIConfig) -> TracedGraph:
     return _trace_on_tokens(InteractionGraph(), config)
 
 
+def trace_similarity(config: HBIConfig) -> TracedGraph:
+    """Traces the scores of all pairs of a model's tokens, with any number of texts, of videos and length of text."""
+    numbers = {side: {0: Dim(f"num_{side}s", min=1, max=4096)} for side in ("text", "video")}
+    return _trace_on_tokens(SimilarityGraph(config), config, numbers=numbers)
+
+
 def trace_captioner(model: HBI, start_id: int, *, weights: Weights = "float32") -> tuple[TracedGraph, TracedGraph]:
     """Traces the first and every further token of captions, with a dynamic batch and a dynamic length of the cache."""
     prefill = _trace_on_tokens(CaptionerPrefillGraph(model, start_id), model.config, weights)
@@ -264,13 +289,32 @@ def trace_captioner(model: HBI, start_id: int, *, weights: Weights = "float32") 
     return prefill, trace(CaptionerStepGraph(model), inputs, lengths, weights)
 
 
-def _trace_on_tokens(graph: TokenGraph, config: HBIConfig, weights: Weights = "float32") -> TracedGraph:
-    """Only the first level of a text has a dynamic length, and not where the released merging needs all of it."""
+def _trace_on_tokens(
+    graph: TokenGraph,
+    config: HBIConfig,
+    weights: Weights = "float32",
+    numbers: Mapping[str, Mapping[int, Dim]] | None = None,
+) -> TracedGraph:
+    """Only the first level of a text has a dynamic length, and not where the released merging needs all of it.
+
+    Args:
+        graph: What to trace.
+        config: Of the model whose tokens it takes.
+        weights: How they are stored.
+        numbers: Side -> the dynamic number of its items; by default both sides have as many.
+    """
     inputs = {name: torch.ones(shape) for name, shape in _token_shapes(graph.input_names, config).items()}
-    length = {1: Dim("text_length", min=2, max=config.max_words)}
-    names = [f"text_{LEVELS[0]}_{part}" for part in ("tokens", "weights")]
-    dynamic = [name for name in names if name in inputs and config.merging != "released"]
-    return trace(graph, inputs, dict.fromkeys(dynamic, length), weights)
+    dynamic = {name: dict((numbers or {}).get(name.partition("_")[0], {})) for name in inputs}
+    length = Dim("text_length", min=2, max=config.max_words)
+    for name in (f"text_{LEVELS[0]}_{part}" for part in ("tokens", "weights")):
+        if name in inputs and config.merging != "released":
+            dynamic[name][1] = length
+    if numbers:  # another number than the texts', which else would be taken for the same
+        inputs = {
+            name: tensor[:1].repeat(3, *(1,) * (tensor.ndim - 1)) if name.startswith("video") else tensor
+            for name, tensor in inputs.items()
+        }
+    return trace(graph, inputs, dynamic, weights)
 
 
 def _token_shapes(names: Sequence[str], config: HBIConfig) -> dict[str, tuple[int, ...]]:

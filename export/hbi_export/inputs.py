@@ -53,6 +53,11 @@ def random_token_inputs(config: HBIConfig) -> Arrays:
     return inputs
 
 
+def fewer_texts(inputs: Arrays) -> Arrays:
+    """The same without the first text: as many of neither side."""
+    return {name: array[1:] if name.startswith("text") else array for name, array in inputs.items()}
+
+
 def caption_step_inputs(prefill: TracedGraph, step: TracedGraph, video: Arrays) -> dict[str, Arrays]:
     """Random words behind one another: the inputs at the first, the second, a middle and the last place of a caption.
 

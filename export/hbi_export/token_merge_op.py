@@ -118,7 +118,7 @@ def token_merge(
 
 @token_merge.register_fake
 def _like_tokens(
-    tokens: Tensor, score: Tensor, mask: Tensor, num_slots: int, *_: Any
+    tokens: Tensor, score: Tensor, mask: Tensor, num_slots: int, *_others: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     batch, _, width = tokens.shape
     merged = tokens.new_empty((batch, num_slots, width))

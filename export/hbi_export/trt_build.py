@@ -24,6 +24,7 @@ from hbi_export.trt_worker import BuildJob, Built
 from hbi_infer.bundle import Bundle
 from hbi_infer.errors import DeviceError, EngineError, ExportError, InputError
 from hbi_infer.manifest import GraphSpec
+from hbi_infer.similarity import CLIPS_AT_A_TIME, TEXTS_AT_A_TIME
 
 FlavorOption: TypeAlias = Literal["auto", "tensorrt", "rtx"]
 TIMING_CACHE = "timing.cache"
@@ -128,10 +129,13 @@ def choose_flavor(options: BuildOptions) -> Flavor:
 def ranges_of(spec: GraphSpec, batch: AxisRange, max_words: int) -> dict[str, AxisRange]:
     """Name of each dynamic axis of a graph's inputs -> its sizes. The first axis is the batch, others are lengths."""
     limits = {"text_length": (2, max_words), "num_before": (1, max_words - 1)}
+    scored = {"num_texts": TEXTS_AT_A_TIME, "num_videos": CLIPS_AT_A_TIME}
     ranges = {}
     for tensor in spec.inputs:
         for place, name in enumerate(tensor.shape):
-            if isinstance(name, str):
+            if name in scored:
+                ranges[name] = AxisRange(1, min(batch.usual, scored[name]), scored[name])
+            elif isinstance(name, str):
                 least, most = limits.get(name, (1, max_words))
                 ranges[name] = AxisRange(least, (least + most) // 2, most) if place else batch
     return ranges
