@@ -1,4 +1,4 @@
-"""What is installed, which devices really run a graph, and how to mend what does not work.
+"""What is installed, which devices really run a graph, which plugins register, and how to mend what does not work.
 
 Each device is tried in a process of its own, which has a time limit: a runtime that does not fit its driver may hang,
 or end its process without a word. `python -m hbi_infer.doctor DEVICE` is that process.
@@ -36,6 +36,7 @@ MODULES = {
     **{flavor.device: flavor.module for flavor in FLAVORS.values()},
 }
 """Device -> the module that runs it; TensorRT's precisions are one device to try."""
+PLUGINS_OF = "plugins-of:"
 TIME_LIMIT_SECONDS = 120.0
 SENTENCE = "a red circle moves left"
 TOLERANCE = 1e-4
@@ -81,11 +82,13 @@ class Diagnosis:
     Attributes:
         parts: What is installed.
         devices: What became of each.
+        plugins: Whether each TensorRT takes our plugins; it "works" where they register, for no engine is run.
         problems: What does not work though it is installed, each with its cure.
     """
 
     parts: tuple[Part, ...]
     devices: tuple[DeviceTrial, ...]
+    plugins: tuple[DeviceTrial, ...]
     problems: tuple[str, ...]
 
     def to_document(self) -> dict[str, Any]:
@@ -96,28 +99,46 @@ class Diagnosis:
         """Tables of parts and devices, and a line for each problem."""
         works = {"works": "yes", "cannot": "no", "fails": "FAILS"}
         parts = [(part.name, part.version or "-", part.remark) for part in self.parts]
-        devices = [(trial.device, works[trial.status], trial.remark) for trial in self.devices]
+        devices, plugins = (
+            [(trial.device, works[trial.status], trial.remark) for trial in trials]
+            for trials in (self.devices, self.plugins)
+        )
         problems = [f"problem: {problem}" for problem in self.problems] or ["what is installed works"]
-        tables = [*_aligned(("part", "version", ""), parts), "", *_aligned(("device", "works", ""), devices)]
-        return "\n".join([*tables, "", *problems, ""])
+        tables = (
+            _aligned(("part", "version", ""), parts),
+            _aligned(("device", "works", ""), devices),
+            _aligned(("plugins of", "register", ""), plugins),
+        )
+        return "\n".join([*(line for table in tables for line in (*table, "")), *problems, ""])
 
 
 def examine(time_limit_seconds: float = TIME_LIMIT_SECONDS) -> Diagnosis:
     """Look at everything and try every device, each for at most the time limit."""
     trials = tuple(try_device(device, time_limit_seconds) for device in MODULES)
+    plugins = tuple(try_plugins(device, time_limit_seconds) for device in FLAVORS)
     problems = [f"device {trial.device}: {trial.remark}" for trial in trials if trial.status == "fails"]
+    problems += [f"plugins of {trial.device}: {trial.remark}" for trial in plugins if trial.status == "fails"]
     if wheels := onnx_runtime.wheels_problem():
         problems.append(wheels)
     if (problem := _import_problem("av")) or (problem := _import_problem("tokenizers")):
         problems.append(f"{problem}; pip install --force-reinstall hbi-infer")
     if not any(trial.status == "works" for trial in trials):
         problems.append(f"no device can run a model: {onnx_runtime.CHOOSE}")
-    return Diagnosis(tuple(_parts()), trials, tuple(problems))
+    return Diagnosis(tuple(_parts()), trials, plugins, tuple(problems))
 
 
 def try_device(device: str, time_limit_seconds: float = TIME_LIMIT_SECONDS) -> DeviceTrial:
     """Run a small graph on a device, in another process."""
-    command = [sys.executable, "-P", "-m", "hbi_infer.doctor", device]
+    return _try_apart(device, device, time_limit_seconds)
+
+
+def try_plugins(device: str, time_limit_seconds: float = TIME_LIMIT_SECONDS) -> DeviceTrial:
+    """Register our plugins with a TensorRT, in another process: its libraries may clash."""
+    return _try_apart(device, f"{PLUGINS_OF}{device}", time_limit_seconds)
+
+
+def _try_apart(device: str, argument: str, time_limit_seconds: float) -> DeviceTrial:
+    command = [sys.executable, "-P", "-m", "hbi_infer.doctor", argument]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", timeout=time_limit_seconds, check=False
@@ -131,6 +152,16 @@ def try_device(device: str, time_limit_seconds: float = TIME_LIMIT_SECONDS) -> D
     said = " / ".join(done.stderr.strip().splitlines()[-LINES_SHOWN:]) or "it said nothing"
     how = f"of {signal.Signals(-done.returncode).name}" if done.returncode < 0 else f"with exit code {done.returncode}"
     return DeviceTrial(device, "fails", f"its process died {how}: {said}; install {MODULES[device]} anew")
+
+
+def _register_here(device: str) -> dict[str, str]:
+    """Status and remark of a TensorRT's plugins, registered in this process."""
+    from hbi_engines.plugins import PLUGINS, plugins_problem
+
+    if problem := plugins_problem(FLAVORS[device]):
+        installed = importlib.util.find_spec(MODULES[device]) is not None
+        return {"status": "fails" if installed else "cannot", "remark": problem}
+    return {"status": "works", "remark": ", ".join(map(str, PLUGINS))}
 
 
 def _try_here(device: str) -> dict[str, str]:
@@ -203,6 +234,7 @@ def _parts() -> Iterator[Part]:
     yield Part("TensorRT", _version("tensorrt"))
     yield Part("TensorRT-RTX", _version("tensorrt_rtx"))
     yield Part("cuda-bindings", _version("cuda"))
+    yield Part("NVRTC", _library_version("nvrtc", ("13", "12"), _nvrtc))
     versions = driver_versions()
     yield Part("NVIDIA driver", versions.get("driver", ""), driver_problem())
     yield Part("CUDA", _library_version("cudart", ("13", "12"), _cudart), _newest_cuda(versions))
@@ -249,7 +281,7 @@ def _library_version(name: str, majors: tuple[str, ...], ask: Callable[[ctypes.C
 
 
 def _is_nvidias(package: importlib.metadata.Distribution, name: str) -> bool:
-    names = {"cudart": "nvidia-cuda-runtime", "cudnn": "nvidia-cudnn"}
+    names = {"cudart": "nvidia-cuda-runtime", "cudnn": "nvidia-cudnn", "nvrtc": "nvidia-cuda-nvrtc"}
     return str(package.metadata["Name"]).startswith(names[name])
 
 
@@ -257,6 +289,12 @@ def _cudart(library: ctypes.CDLL) -> str:
     version = ctypes.c_int(0)
     library.cudaRuntimeGetVersion(ctypes.byref(version))
     return f"{version.value // 1000}.{version.value % 1000 // 10}"
+
+
+def _nvrtc(library: ctypes.CDLL) -> str:
+    major, minor = ctypes.c_int(0), ctypes.c_int(0)
+    library.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
+    return f"{major.value}.{minor.value}"
 
 
 def _cudnn(library: ctypes.CDLL) -> str:
@@ -272,10 +310,12 @@ def _aligned(header: tuple[str, str, str], rows: list[tuple[str, str, str]]) -> 
 
 
 def main() -> None:
-    """Try the device that the command line names; the last line on stdout says how it went."""
+    """Try the device, or the plugins of it, that the command line names; the last line on stdout says how it went."""
     with os.fdopen(os.dup(1), "w") as reply:
         os.dup2(2, 1)  # runtimes print
-        reply.write(json.dumps(_try_here(sys.argv[1])) + "\n")
+        device = sys.argv[1].removeprefix(PLUGINS_OF)
+        found = _try_here(device) if device == sys.argv[1] else _register_here(device)
+        reply.write(json.dumps(found) + "\n")
 
 
 if __name__ == "__main__":
