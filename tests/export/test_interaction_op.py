@@ -17,17 +17,14 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 import hbi_infer.banzhaf
+from hbi_engines.kernels import BANZHAF_INTERACTION
 from hbi_engines.registry import open_engine
+from hbi_export.custom_ops import TRANSLATIONS, add_functions
 from hbi_export.graphs import OPSET
-from hbi_export.interaction_op import (
-    DOMAIN,
-    NAME,
-    TRANSLATIONS,
-    add_function,
-    banzhaf_interaction,
-    function_proto,
-)
+from hbi_export.interaction_op import banzhaf_interaction, function_proto
+from hbi_export.onnx_functions import DOMAIN
 
+NAME = BANZHAF_INTERACTION.node
 FLOAT32 = 2e-6  # of the largest value, against float64
 Arrays = dict[str, npt.NDArray[Any]]
 INPUTS = {
@@ -49,7 +46,7 @@ def node_model(kind: int = TensorProto.FLOAT, **attributes: Any) -> bytes:
     output = helper.make_tensor_value_info("interaction", kind, ("B", "T", "V"))
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)]
     model = helper.make_model(helper.make_graph([node], "graph", inputs, [output]), opset_imports=opsets, ir_version=10)
-    add_function(model)
+    add_functions(model)
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
 
@@ -173,7 +170,7 @@ def test_any_module_that_uses_the_operator_is_exported_with_the_node() -> None:
         )
     assert program is not None
     proto = program.model_proto
-    add_function(proto)
+    add_functions(proto)
     (node,) = [node for node in proto.graph.node if node.domain == DOMAIN]
     assert node.op_type == NAME
     assert {part.name: part.f for part in node.attribute} == {"probability": 0.25}
