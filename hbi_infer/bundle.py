@@ -134,6 +134,16 @@ def default_bundle_path() -> Path:
     return Path(__file__).parent / "bundles" / "shapes"
 
 
+def require_bundle_folder(folder: Path) -> None:
+    """See that a bundle may be written to a folder: there is none, or it is empty or a bundle.
+
+    Raises:
+        BundleError: It is something else.
+    """
+    if folder.exists() and not (folder / MANIFEST).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise BundleError(f"{folder} exists and is not a bundle; choose a new folder")
+
+
 def write_bundle(
     folder: Path, manifest: BundleManifest, graphs: Mapping[str, bytes], tokenizer_json: str
 ) -> BundleManifest:
@@ -154,8 +164,7 @@ def write_bundle(
     """
     if graphs.keys() != manifest.graphs.keys():
         raise BundleError(f"the manifest names the graphs {sorted(manifest.graphs)}; given were {sorted(graphs)}")
-    if folder.exists() and not (folder / MANIFEST).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise BundleError(f"{folder} exists and is not a bundle; choose a new folder")
+    require_bundle_folder(folder)
     content = {manifest.tokenizer.file: tokenizer_json.encode()}
     content |= {manifest.graphs[name].file: graph for name, graph in graphs.items()}
     hashes = {file: hashlib.sha256(data).hexdigest() for file, data in content.items()}

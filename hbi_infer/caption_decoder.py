@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from hbi_engines.engine import Arrays, Engine
+from hbi_engines.engine import Arrays, Runnable
 from hbi_infer.tokens import Levels, named_inputs
 
 Ids = npt.NDArray[np.int64]
@@ -37,7 +36,7 @@ class CaptionDecoder:
         step: Writes every further token.
     """
 
-    def __init__(self, prefill: Engine, step: Engine) -> None:
+    def __init__(self, prefill: Runnable, step: Runnable) -> None:
         self._prefill = prefill
         self._step = step
 
@@ -61,10 +60,10 @@ class CaptionDecoder:
         return CaptionState(clips, memory, {name: array[rows] for name, array in state.cache.items()})
 
 
-def _past(made: dict[str, npt.NDArray[Any]]) -> Arrays:
+def _past(made: Arrays) -> Arrays:
     """What a graph calls present is past for the next token."""
     return {name.replace("present_", "past_"): array for name, array in _of(made, "present_").items()}
 
 
-def _of(made: dict[str, npt.NDArray[Any]], prefix: str) -> Arrays:
+def _of(made: Arrays, prefix: str) -> Arrays:
     return {name: array for name, array in made.items() if name.startswith(prefix)}

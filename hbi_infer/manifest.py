@@ -61,7 +61,11 @@ class TokenizerSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class GraphSpec:
-    """One ONNX graph: its file, and what goes in and comes out. `write_bundle` fills the hash in."""
+    """One ONNX graph: its file, and what goes in and comes out. `write_bundle` fills the hash in.
+
+    `precision` is "float32", perhaps with weights stored smaller ("int8 weights"), or that of its products: "fp16",
+    "bf16" (no device cpu) or "int8".
+    """
 
     file: str
     sha256: str = ""
@@ -73,13 +77,25 @@ class GraphSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Where the model comes from. `metrics` is free: name -> number, text or a further mapping."""
+    """Where the model comes from.
+
+    Attributes:
+        recipe: How it was trained.
+        data: On what.
+        seed: Of the training.
+        code_version: Of this project.
+        metrics: What it scored, in this precision: name -> number, text or a further mapping.
+        quantized_from: The sha256 of the bundle that `hbi-export quantize` made this one of; "" for an exported one.
+        calibration: What the ranges of an int8 bundle were measured on.
+    """
 
     recipe: str
     data: str
     seed: int
     code_version: str
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    quantized_from: str = field(default="", metadata=ADDED_LATER)
+    calibration: str = field(default="", metadata=ADDED_LATER)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,9 +172,10 @@ class BundleManifest:
     def to_document(self) -> dict[str, Any]:
         """What bundle.json holds."""
         document = dataclasses.asdict(self)
-        for item in dataclasses.fields(self):
-            if "added_later" in item.metadata and document[item.name] == item.default:
-                del document[item.name]
+        for part, values in ((self, document), (self.provenance, document["provenance"])):
+            for item in dataclasses.fields(part):
+                if "added_later" in item.metadata and values[item.name] == item.default:
+                    del values[item.name]
         return {"format_version": FORMAT_VERSION, **document}
 
     @classmethod

@@ -18,7 +18,7 @@ from hbi_engines.engine_files import BuiltEngines
 from hbi_engines.registry import PROCESSOR_DEVICES, check_device, open_engine
 from hbi_infer.bundle import Bundle, default_bundle_path
 from hbi_infer.caption_decoder import CaptionDecoder
-from hbi_infer.errors import BundleError, InputError
+from hbi_infer.errors import BundleError, DeviceError, EngineError, InputError
 from hbi_infer.options import Answering, Decoding
 from hbi_infer.similarity import fits, similarity, similarity_by_graph
 from hbi_infer.text_generation import Generated, generate
@@ -321,8 +321,7 @@ class HBI:
         return self._open("interaction", {f"{level}_interaction" for level in self.rates})
 
     def _open(self, name: str, wanted: set[str]) -> Engine:
-        built = BuiltEngines(self.bundle.path, name)
-        engine = open_engine(self.bundle.graph_bytes(name), self._device, self._threads, built)
+        engine = open_graph(self.bundle, name, self._device, self._threads)
         if missing := sorted(wanted - {spec.name for spec in engine.outputs}):
             raise BundleError(f"the graph {name} of {self.bundle.path} has no {', '.join(missing)}: export it again")
         return engine
@@ -333,6 +332,28 @@ class HBI:
             level: LevelTokens(made[f"{level}_tokens"], made[f"{level}_weights"], made.get(f"{level}_slots"))
             for level in self.rates
         }
+
+
+def open_graph(bundle: Bundle, name: str, device: str = "auto", threads: int | None = None) -> Engine:
+    """Load a graph of a bundle; see `hbi_engines.registry.open_engine`.
+
+    Raises:
+        BundleError: The bundle has no such graph, or the file is not the one that was exported.
+        DeviceError: The device is unknown or cannot run here.
+        EngineError: The runtime refused the graph.
+    """
+    content = bundle.graph_bytes(name)
+    try:
+        return open_engine(content, device, threads, BuiltEngines(bundle.path, name))
+    except DeviceError:
+        raise
+    except EngineError as error:
+        if bundle.manifest.graphs[name].precision != "bf16":
+            raise
+        raise EngineError(
+            f"{name} of {bundle.path} is in bf16, which device {device} does not compute: use --device openvino or a "
+            f"GPU, or a bundle in another precision ({error})"
+        ) from error
 
 
 def _side_by_side(text: Levels, video: Levels) -> dict[str, npt.NDArray[np.float32]]:

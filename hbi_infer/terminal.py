@@ -337,6 +337,8 @@ def show_bundle(bundle: Bundle) -> None:
         ("recipe", provenance.recipe),
         ("data", f"{provenance.data}, seed {provenance.seed}"),
         ("code", provenance.code_version),
+        ("made of", provenance.quantized_from and f"the bundle with sha256 {provenance.quantized_from}"),
+        ("ranges", provenance.calibration),
         *(("metric", f"{name} {value}") for name, value in _flat(provenance.metrics)),
     ]
     emit("".join(f"{name:<8}{printable(value)}\n" for name, value in facts if value))

@@ -56,6 +56,13 @@ class AxisRange:
         return f"{self.least} to {self.most}"
 
 
+class Runnable(Protocol):
+    """A graph that can be run, by whatever runs it."""
+
+    def run(self, inputs: Arrays) -> Mapping[str, npt.NDArray[Any]]:
+        """Named arrays in, named arrays out."""
+
+
 class Engine(Protocol):
     """A graph loaded into a runtime on a device."""
 

@@ -7,7 +7,7 @@ to be told no more.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Literal, TypeAlias
 
 import onnx
@@ -17,20 +17,31 @@ Precision: TypeAlias = Literal["fp32", "fp16", "bf16"]
 """Of the products of matrices."""
 
 HALF_TYPES: dict[Precision, int] = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
-PRODUCTS = {"MatMul", "Gemm", "Conv"}
+PRODUCTS = frozenset({"MatMul", "Gemm", "Conv"})
 MASKING = {"Add", "Sub", "Mul", "Div", "Where"}
 """What stands between the first product of an attention and its softmax."""
 
 
-def halve_products(graph: onnx.GraphProto, precision: Precision) -> None:
+def halve_products(graph: onnx.GraphProto, precision: Precision, kinds: Collection[str] = PRODUCTS) -> None:
     """Casts what goes into the products of layers and attentions, and what comes out back to float32.
 
-    Functions beside the graph stay as they are: the exact interaction is exact in every precision.
+    Functions beside the graph stay as they are: the exact interaction is exact in every precision. So do products that
+    are in half precision or quantised already.
+
+    Args:
+        graph: Changed in place.
+        precision: Of the products.
+        kinds: Operators that are to be halved.
     """
     if precision == "fp32":
         return
     to = HALF_TYPES[precision]
-    chosen = {node.output[0] for node in (*_products_with_weights(graph), *_products_of_attentions(graph))}
+    narrow = _narrow(graph)
+    chosen = {
+        node.output[0]
+        for node in (*products_with_weights(graph), *_products_of_attentions(graph))
+        if node.op_type in kinds and narrow.isdisjoint(node.input)
+    }
     nodes: list[NodeProto] = []
     cast: set[str] = set()
     for node in graph.node:
@@ -50,7 +61,19 @@ def halve_products(graph: onnx.GraphProto, precision: Precision) -> None:
     set_nodes(graph, nodes)
 
 
-def _products_with_weights(graph: onnx.GraphProto) -> Iterator[NodeProto]:
+def _narrow(graph: onnx.GraphProto) -> set[str]:
+    """Names of what is in half precision, or comes out of a quantisation."""
+    halves = set(HALF_TYPES.values())
+    names = {weight.name for weight in graph.initializer if weight.data_type in halves}
+    for node in graph.node:
+        to_half = node.op_type == "Cast" and halves & {attribute.i for attribute in node.attribute}
+        if to_half or node.op_type == "DequantizeLinear":
+            names.update(node.output)
+    return names
+
+
+def products_with_weights(graph: onnx.GraphProto) -> Iterator[NodeProto]:
+    """Layers: products of what the graph is given and of what it holds."""
     constants = {weight.name for weight in graph.initializer}
     for node in graph.node:  # in topological order
         if all(name in constants for name in node.input):  # weights are stored smaller than they are used

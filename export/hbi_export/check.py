@@ -31,6 +31,7 @@ class OutputCheck:
         output: Its name.
         largest_difference: Divided by the largest value of the eager output.
         cosine: The smallest of any item; 1 where nothing differs.
+        median_cosine: The one in the middle, which the few items whose tokens are merged otherwise do not change.
         items: B.
         items_beyond: Items with a difference beyond `TOLERANCE`.
     """
@@ -40,6 +41,7 @@ class OutputCheck:
     output: str
     largest_difference: float
     cosine: float
+    median_cosine: float
     items: int
     items_beyond: int
 
@@ -96,4 +98,13 @@ def compare(
     beyond = int(np.sum(~(difference <= TOLERANCE)))
     lengths = np.linalg.norm(got, axis=1) * np.linalg.norm(want, axis=1)
     cosine = np.where((got == want).all(axis=1), 1.0, (got * want).sum(axis=1) / np.maximum(lengths, 1e-12))
-    return OutputCheck(graph, inputs, output, float(difference.max()), float(cosine.min()), len(got), beyond)
+    return OutputCheck(
+        graph=graph,
+        inputs=inputs,
+        output=output,
+        largest_difference=float(difference.max()),
+        cosine=float(cosine.min()),
+        median_cosine=float(np.median(cosine)),
+        items=len(got),
+        items_beyond=beyond,
+    )

@@ -9,6 +9,9 @@ import typer
 
 from hbi_infer.terminal import errors_told
 
+MAX_DROP = 0.5
+"""Points by which a metric of a release may fall."""
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Turn trained models into bundles for hbi-infer.")
 
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="BUNDLE", help="The bundle's folder.")]
@@ -19,6 +22,15 @@ Stored = Annotated[
 Samples = Annotated[Path | None, typer.Option(help="A folder of videos to check the video encoder on besides.")]
 FramesPerSecond = Annotated[float, typer.Option(help="Frames taken for each second of video.")]
 MaxFrames = Annotated[int, typer.Option(min=1, help="The most frames of a clip.")]
+TestFormat = Annotated[str, typer.Option("--format", help="The format of the data set.")]
+TestSplit = Annotated[str, typer.Option("--split", help="The split to measure on.")]
+TestClips = Annotated[int | None, typer.Option("--num", min=1, help="Only the first so many clips of the split.")]
+MaxDrop = Annotated[float, typer.Option(min=0, help="The most points by which R@1, answer accuracy or CIDEr may fall.")]
+Devices = Annotated[
+    list[str] | None,
+    typer.Option("--device", metavar="DEVICE", help="As in hbi-infer; repeat it, or separate several by commas."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON document instead of a table.")]
 ClipSeconds = Annotated[float, typer.Option(help="Longer videos are cut into clips of this length.")]
 
 
@@ -202,6 +214,101 @@ def triton(
     )
     for folder in export_triton(bundle, output, options, force=force):
         typer.echo(str(folder))
+
+
+@app.command()
+def quantize(
+    bundle: Annotated[Path, typer.Argument(help="A bundle in float32.")],
+    output: Output,
+    precision: Annotated[
+        Literal["fp16", "bf16", "int8"],
+        typer.Option(
+            help="fp16: for GPUs. bf16: for GPUs, and OpenVINO on processors that have it. int8: for processors."
+        ),
+    ],
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Videos to measure the ranges of int8 on. Of a data set, its training split; without the texts of one "
+            "the text encoder stays in float32.",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A data set: refuse the bundle if it does worse on it.")
+    ] = None,
+    data_format: TestFormat = "manifest",
+    split: TestSplit = "test",
+    num: TestClips = None,
+    max_drop: MaxDrop = MAX_DROP,
+    device: Devices = None,
+) -> None:
+    """Write a bundle in another precision, if with --data it does as well as the one it is made of.
+
+    Layers and attentions are in half precision, or the layers of the encoders in int8; norms, clustering and the exact
+    interaction stay in float32.
+
+    Example: hbi-export quantize my-model -o my-model-int8 --precision int8 --calibrate data/shapes --data data/shapes
+    """
+    from hbi_export import precision_report
+    from hbi_export.calibration import read_calibration
+    from hbi_export.precision_check import CheckData
+    from hbi_export.quantize import Gate, gate_device, quantized_bundle, write_quantized
+    from hbi_infer.bundle import Bundle
+
+    source = Bundle.load(bundle)
+    calibration = None
+    if calibrate is not None and precision == "int8":
+        calibration = read_calibration(calibrate, source, data_format=data_format)
+    made = quantized_bundle(source, precision, calibration)
+    gate = None
+    if data is not None:
+        test = CheckData(data, data_format, split, num)
+        gate = Gate(test, _separated(device) or [gate_device(precision)], max_drop, precision_report.tell_side)
+    report = write_quantized(made, source, output, gate)
+    if report is not None:
+        precision_report.show(report)
+        report.require(f", {output} was not written")
+    precision_report.show_written(made, output, report)
+
+
+@app.command()
+def check(
+    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="What to check.")],
+    against: Annotated[
+        Path, typer.Option(metavar="BUNDLE_OR_CHECKPOINT", help="The reference, on the processor in float32.")
+    ],
+    data: Annotated[Path, typer.Option(metavar="DIR", help="A data set of real clips.")],
+    data_format: TestFormat = "manifest",
+    split: TestSplit = "test",
+    num: TestClips = None,
+    max_drop: MaxDrop = MAX_DROP,
+    device: Devices = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare bundles, on each device, with the bundle or the checkpoint that they were made from.
+
+    Every output of every graph is compared on real clips, and so is every task that both can do. Exits with 1 if R@1,
+    answer accuracy or CIDEr fall too far.
+
+    Example: hbi-export check my-model-int8 --against my-model --data data/shapes --num 200 --device cpu,openvino
+    """
+    from hbi_export import precision_report
+    from hbi_export.precision_check import CheckData, compare_sides
+    from hbi_export.sides import side_at
+
+    sides = [side_at(bundle, name) for bundle in bundles for name in _separated(device) or ["cpu"]]
+    test = CheckData(data, data_format, split, num)
+    report = compare_sides(side_at(against, "cpu"), sides, test, max_drop=max_drop, on_side=precision_report.tell_side)
+    if as_json:
+        precision_report.show_json(report)
+    else:
+        precision_report.show(report)
+    report.require()
+
+
+def _separated(values: list[str] | None) -> list[str]:
+    return [part for value in values or [] for part in value.split(",") if part]
 
 
 def main() -> None:

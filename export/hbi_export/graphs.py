@@ -34,6 +34,8 @@ Arrays = dict[str, npt.NDArray[np.generic]]
 class VideoEncoderGraph(nn.Module):
     """frames (B, F, H, W, 3) uint8, frame_mask (B, F) bool -> tokens and weights of each level."""
 
+    input_names = ("frames", "frame_mask")
+
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model
@@ -45,6 +47,8 @@ class VideoEncoderGraph(nn.Module):
 
 class TextEncoderGraph(nn.Module):
     """token_ids (B, T) int64, token_mask (B, T) bool -> tokens and weights of each level."""
+
+    input_names = ("token_ids", "token_mask")
 
     def __init__(self, model: Model) -> None:
         super().__init__()
@@ -203,6 +207,26 @@ class CaptionerStepGraph(nn.Module):
 
 def _named(state: Memory | Cache, name: str) -> dict[str, Tensor]:
     return {f"{name}_{part}": tensor for part, tensor in state._asdict().items()}
+
+
+def graph_modules(model: Model, start_id: int) -> dict[str, nn.Module]:
+    """Name -> the module behind each graph that a bundle of this model has.
+
+    Args:
+        model: In evaluation mode.
+        start_id: The token that captions begin with.
+    """
+    modules: dict[str, nn.Module] = {"video_encoder": VideoEncoderGraph(model), "text_encoder": TextEncoderGraph(model)}
+    if isinstance(model, HBI):
+        modules["interaction"] = InteractionGraph()
+        if model.reconstruction is not None:
+            modules["reranker"] = RerankerGraph(model)
+        if model.answer_head is not None:
+            modules["answerer"] = AnswererGraph(model)
+        if model.caption_decoder is not None:
+            modules["captioner_prefill"] = CaptionerPrefillGraph(model, start_id)
+            modules["captioner_step"] = CaptionerStepGraph(model)
+    return modules
 
 
 @dataclass(frozen=True)

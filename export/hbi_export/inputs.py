@@ -108,8 +108,15 @@ def video_inputs(folder: Path, sampling: FrameSampling) -> Arrays:
     Raises:
         ExportError: Not one of them can be decoded.
     """
-    paths: Sequence[Path] = find_videos(folder)[:NUM_REAL]
-    clips = [clip for video in decode_many(paths, sampling) for clip in video.clips][:NUM_REAL]
-    if not clips:
+    clips = decoded_clips(find_videos(folder)[:NUM_REAL], sampling, NUM_REAL)
+    if clips is None:
         raise ExportError(f"{folder} holds no video that can be decoded; --samples takes a folder of videos")
+    return clips
+
+
+def decoded_clips(paths: Sequence[Path], sampling: FrameSampling, most: int) -> Arrays | None:
+    """The first clips of videos, `most` at most; None if not one can be decoded."""
+    clips = [clip for video in decode_many(paths, sampling) for clip in video.clips][:most]
+    if not clips:
+        return None
     return {"frames": np.stack([clip.frames for clip in clips]), "frame_mask": np.stack([clip.mask for clip in clips])}

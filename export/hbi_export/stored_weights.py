@@ -8,6 +8,7 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from hbi_engines.half_products import set_nodes
 from hbi_training.rounding import ROUNDED_FROM, Weights, channel_scale
 
 
@@ -37,6 +38,28 @@ def store_weights(proto: onnx.ModelProto, weights: Weights) -> None:
     del proto.graph.initializer[:], proto.graph.node[:]
     proto.graph.initializer.extend(kept)
     proto.graph.node.extend(nodes)
+
+
+def widen_weights(proto: onnx.ModelProto) -> None:
+    """Does what `store_weights` leaves to the runtime: weights are float32 again, and no node stands behind them."""
+    weights = {weight.name: weight for weight in proto.graph.initializer}
+    small = {name for name, weight in weights.items() if weight.data_type in (TensorProto.FLOAT16, TensorProto.INT8)}
+    wide: dict[str, npt.NDArray[np.generic]] = {}
+    nodes = []
+    for node in proto.graph.node:
+        if node.op_type == "Cast" and node.input[0] in small and node.attribute[0].i == TensorProto.FLOAT:
+            wide[node.output[0]] = numpy_helper.to_array(weights[node.input[0]]).astype(np.float32)
+        elif node.op_type == "Mul" and node.input[0] in wide and node.input[1] in weights:
+            wide[node.output[0]] = wide[node.input[0]] * numpy_helper.to_array(weights[node.input[1]])
+        else:
+            nodes.append(node)
+    used = {name for node in nodes for name in node.input}
+    kept = [weight for name, weight in weights.items() if name in used]
+    kept += [numpy_helper.from_array(values, name) for name, values in wide.items() if name in used]
+    kept = [TensorProto.FromString(weight.SerializeToString()) for weight in kept]
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(kept)
+    set_nodes(proto.graph, nodes)
 
 
 def _as_whole_numbers(values: npt.NDArray[np.generic]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]] | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from hbi_engines.half_products import Precision, halve_products, set_nodes
 from hbi_engines.kernels import KERNELS
 from hbi_engines.plugins import NAMESPACE, VERSION
+from hbi_export.stored_weights import widen_weights
 from hbi_infer.errors import ExportError
 
 
@@ -24,15 +24,20 @@ def for_tensorrt(content: bytes, precision: Precision, *, plugins: bool = False)
         plugins: Whether nodes that have a plugin ask for it; else TensorRT reads them through their functions.
 
     Raises:
-        ExportError: It is no ONNX model.
+        ExportError: It is no ONNX model, or one in int8.
     """
     try:
         model = onnx.load_from_string(content)
     except DecodeError as error:
         raise ExportError(f"cannot read the graph: {error}; export the bundle again") from error
+    if any(node.op_type == "DequantizeLinear" for node in model.graph.node):
+        raise ExportError(
+            "the graph is quantised to int8 for processors: build engines of the bundle that it was made from, with "
+            "--precision fp16"
+        )
     _cast_bytes_first(model.graph)
+    widen_weights(model)  # TensorRT takes an int8 constant for a part of a quantised layer
     halve_products(model.graph, precision)
-    _widen_whole_weights(model.graph)
     if plugins:
         _ask_for_plugins(model.graph)
     return model.SerializeToString(deterministic=True)
@@ -62,20 +67,3 @@ def _cast_bytes_first(graph: onnx.GraphProto) -> None:
                 node.input[:] = [as_floats if name == given.name else name for name in node.input]
             casts.append(helper.make_node("Cast", [given.name], [as_floats], name=as_floats, to=TensorProto.FLOAT))
     set_nodes(graph, [*casts, *graph.node])
-
-
-def _widen_whole_weights(graph: onnx.GraphProto) -> None:
-    """Does the casts of weights stored as int8: TensorRT takes such a constant for a part of a quantised layer."""
-    stored = {weight.name: weight for weight in graph.initializer if weight.data_type == TensorProto.INT8}
-    nodes = []
-    for node in graph.node:
-        if node.op_type == "Cast" and node.input[0] in stored:
-            values = numpy_helper.to_array(stored[node.input[0]]).astype(np.float32)
-            graph.initializer.append(numpy_helper.from_array(values, node.output[0]))
-        else:
-            nodes.append(node)
-    used = {name for node in nodes for name in node.input}
-    kept = [weight for weight in graph.initializer if weight.name in used or weight.name not in stored]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
-    set_nodes(graph, nodes)

@@ -59,6 +59,25 @@ class Answers:
         return figures | {"answer/questions": float(len(right))}
 
 
+def questions_about(records: Sequence[VideoRecord], rows: Sequence[int]) -> list[tuple[int, Question]]:
+    """Every question about some clips of a split, with the row of its clip, in the order of the rows."""
+    return [(int(row), question) for row in rows for question in records[row].questions]
+
+
+def answers_to(asked: Sequence[tuple[int, Question]], logits: Tensor, closed_list: Sequence[str]) -> Answers:
+    """What was said to the questions that `questions_about` gave.
+
+    Args:
+        asked: Q questions.
+        logits: (Q, A).
+        closed_list: The A answers.
+    """
+    place = {answer: number for number, answer in enumerate(closed_list)}
+    rows, questions = zip(*asked, strict=True)
+    labels = torch.tensor([place.get(question.answer, -1) for question in questions])
+    return Answers(logits, labels, questions, rows)
+
+
 @torch.inference_mode()
 def answer_questions(model: HBI, records: Sequence[VideoRecord], cache: FrameCache, tokenizer: Tokenizer) -> Answers:
     """Asks every question of a split.
@@ -73,7 +92,6 @@ def answer_questions(model: HBI, records: Sequence[VideoRecord], cache: FrameCac
     was_training = model.training
     model.eval()
     device = model.logit_scale.device
-    place = {answer: number for number, answer in enumerate(model.config.answers)}
     logits: list[Tensor] = []
     asked: list[tuple[int, Question]] = []
     rows = np.array([row for row in cache.decoded if records[row].questions])
@@ -81,16 +99,14 @@ def answer_questions(model: HBI, records: Sequence[VideoRecord], cache: FrameCac
         part = rows[start : start + CLIPS_AT_ONCE]
         frames, mask = (torch.from_numpy(array).to(device) for array in cache[part])
         video = model.encode_video(frames, mask)
-        pairs = [(int(row), question) for row in part for question in records[row].questions]
+        pairs = questions_about(records, part.tolist())
         clip_of = torch.tensor([number for number, row in enumerate(part) for _ in records[row].questions])
         batch = tokenizer.encode([question.question for _, question in pairs], model.config.max_words)
         text = model.encode_text(torch.from_numpy(batch.ids).to(device), torch.from_numpy(batch.mask).to(device))
         logits.append(model.answer_head.combine(model.answer(text, items(video, clip_of))).float().cpu())
         asked += pairs
     model.train(was_training)
-    order, questions = zip(*asked, strict=True)
-    labels = torch.tensor([place.get(question.answer, -1) for question in questions])
-    return Answers(torch.cat(logits), labels, questions, order)
+    return answers_to(asked, torch.cat(logits), model.config.answers)
 
 
 def fit_temperature(answers: Answers) -> float:

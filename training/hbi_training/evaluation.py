@@ -47,6 +47,8 @@ class Evaluation:
 
 PAIRS_AT_ONCE = 256
 """That are reconstructed together."""
+MEASURED_DECODING = Decoding(beam_size=1)
+"""How captions are written where they are measured: greedily, which is quick."""
 
 
 def evaluate(
@@ -69,7 +71,7 @@ def evaluate(
         tokenizer: The model's.
         all_captions: See `evaluate_retrieval`.
         rerank: See `evaluate_retrieval`.
-        decoding: How captions are written; by default greedily, which is quick.
+        decoding: How captions are written; by default as `MEASURED_DECODING`.
         calibrate: Whether the temperature of the model's answers is fitted to these clips first.
 
     Raises:
@@ -87,13 +89,22 @@ def evaluate(
         metrics |= answers.accuracy()
         metrics["answer/calibration_error"] = calibration_error(answers, model.config.answer_temperature)
     if isinstance(model, HBI) and model.caption_decoder is not None and described:
-        written = caption_split(model, cache, described, tokenizer, decoding or Decoding(beam_size=1))
+        written = caption_split(model, cache, described, tokenizer, decoding or MEASURED_DECODING)
         captions = dict(zip(described, written, strict=True))
         scores = caption_metrics(written, [records[row].captions for row in described])
         metrics |= {f"caption/{name}": value for name, value in scores.items()}
     if not metrics:
         raise TrainingError("there is nothing to measure: the split has no captions, and no questions for this model")
     return Evaluation(metrics, answers, captions)
+
+
+def retrieval_texts(
+    records: Sequence[VideoRecord], rows: Sequence[int], *, all_captions: bool = False
+) -> tuple[list[str], list[int]]:
+    """The captions that clips are searched with: the first of each, or all; and the place in `rows` of their clips."""
+    texts = [(place, records[row].captions[: None if all_captions else 1]) for place, row in enumerate(rows)]
+    captions = [caption for _, some in texts for caption in some]
+    return captions, [place for place, some in texts for _ in some]
 
 
 @torch.no_grad()
@@ -145,8 +156,7 @@ def evaluate_retrieval(
     was_training = model.training
     model.eval()
     rows = np.array([row for row in cache.decoded if records[row].captions])
-    captions = [caption for row in rows for caption in records[row].captions[: None if all_captions else 1]]
-    video_of_text = [i for i, row in enumerate(rows) for _ in records[row].captions[: None if all_captions else 1]]
+    captions, video_of_text = retrieval_texts(records, rows.tolist(), all_captions=all_captions)
     device = model.logit_scale.device
     videos = [_encode_videos(model, cache, part, device) for part in _parts(rows, batch_size)]
     texts = [_encode_texts(model, tokenizer, part, device) for part in _parts(captions, batch_size)]

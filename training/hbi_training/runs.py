@@ -48,9 +48,16 @@ def progress_bar() -> Iterator[Progress]:
         yield progress
 
 
-def load_split(folder: Path, data_format: str, split: str, sampling: FrameSampling, workers: int | None) -> Split:
-    """Reads the records of a split and decodes what is not yet in the cache (in `folder/frames`)."""
-    records = load_records(data_format, folder, split)
+def load_split(
+    folder: Path,
+    data_format: str,
+    split: str,
+    sampling: FrameSampling,
+    workers: int | None = None,
+    num: int | None = None,
+) -> Split:
+    """Reads the records of a split, or the first `num`, and decodes what is not in the cache (in `folder/frames`)."""
+    records = load_records(data_format, folder, split)[:num]
     cache = FrameCache(folder / "frames", records, sampling)
     with progress_bar() as progress:
         bar = progress.add_task(f"decoding {split}", total=len(records))
