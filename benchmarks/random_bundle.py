@@ -1,15 +1,14 @@
-"""A bundle of random weights that can do every task: what takes how long does not depend on what a model has learnt."""
+"""A bundle of random weights that can do every task, at the size of a recipe's model."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from hbi_export.bundle import export_bundle
-from hbi_infer.tokenizer import Tokenizer, clip_tokenizer_json
-from hbi_training.checkpoint import Checkpoint, build_model
+from hbi_export.random_bundle import random_checkpoint
+from hbi_infer.tokenizer import clip_tokenizer_json
 from hbi_training.data.shapes import captions, scenes
 from hbi_training.data.shapes.questions import ANSWERS
 from hbi_training.recipe import load_recipe
@@ -24,9 +23,6 @@ def write_random_bundle(folder: Path, recipe: Path = SHAPES) -> Path:
     """Write a bundle of the sizes of a recipe's model, with an answer head and a caption decoder of two layers."""
     rng = np.random.default_rng(0)
     corpus = [text for scene in scenes(0, "train", NUM_SCENES) for text in captions(scene, rng)]
-    tokenizer_json = clip_tokenizer_json(corpus)
-    torch.manual_seed(0)
     section = {**load_recipe(recipe).model, **PARTS}
-    model = build_model(section, Tokenizer.from_json(tokenizer_json)).eval()
-    export_bundle(Checkpoint(model, tokenizer_json, f"{recipe.stem}, random weights"), folder)
+    export_bundle(random_checkpoint(section, clip_tokenizer_json(corpus), recipe.stem), folder)
     return folder

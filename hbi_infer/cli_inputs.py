@@ -60,6 +60,20 @@ def read_lines(path: Path | None) -> list[str]:
     return [line for line in lines if line]
 
 
+def as_list(given: Sequence[str] | None) -> tuple[str, ...] | None:
+    """What an option named that may be repeated and may hold several names between commas; None if it was not given."""
+    names = [name.strip() for text in given or () for name in text.split(",")]
+    return tuple(dict.fromkeys(filter(None, names))) or None
+
+
+def whole_numbers(given: str, option: str) -> tuple[int, ...]:
+    """Numbers between commas."""
+    try:
+        return tuple(dict.fromkeys(int(part) for part in given.split(",")))
+    except ValueError as error:
+        raise typer.BadParameter(f"{option} is {given!r}; give whole numbers such as 1,8") from error
+
+
 @dataclass(frozen=True)
 class FolderOptions:
     """How the index of a folder is used."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,17 +37,31 @@ if TYPE_CHECKING:
 class HBI:
     """A bundle ready to run. Each graph is loaded when it is first used, so that searching loads no video encoder.
 
+    Args:
+        bundle: What is to run.
+        device: See `load`.
+        threads: See `load`.
+        open_graph: Name of a graph -> what runs it, in place of the bundle's own graphs on a device.
+
     Attributes:
         bundle: What was loaded.
         rates: Level name -> what its similarity is multiplied with in the score.
     """
 
-    def __init__(self, bundle: Bundle, *, device: str = "auto", threads: int | None = None) -> None:
-        check_device(device)
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        open_graph: Callable[[str], Engine] | None = None,
+    ) -> None:
+        if open_graph is None:
+            check_device(device)
         self.bundle = bundle
+        self._open_graph = open_graph or partial(load_graph, bundle, device=device, threads=threads)
         self.rates = {level.name: level.rate for level in bundle.manifest.levels}
         self._device = device
-        self._threads = threads
 
     @classmethod
     def load(cls, bundle: Path | str | None = None, *, device: str = "auto", threads: int | None = None) -> HBI:
@@ -76,7 +90,10 @@ class HBI:
 
     def encode_text(self, texts: Sequence[str]) -> dict[str, LevelTokens]:
         """Tokens of B texts, level by level."""
-        batch = self.tokenize(texts)
+        return self.encode_tokens(self.tokenize(texts))
+
+    def encode_tokens(self, batch: TokenBatch) -> dict[str, LevelTokens]:
+        """Tokens of B texts that `tokenize` cut, level by level."""
         return self._levels(self._text_encoder, {"token_ids": batch.ids, "token_mask": batch.mask})
 
     def encode_video(self, frames: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_]) -> dict[str, LevelTokens]:
@@ -321,7 +338,7 @@ class HBI:
         return self._open("interaction", {f"{level}_interaction" for level in self.rates})
 
     def _open(self, name: str, wanted: set[str]) -> Engine:
-        engine = open_graph(self.bundle, name, self._device, self._threads)
+        engine = self._open_graph(name)
         if missing := sorted(wanted - {spec.name for spec in engine.outputs}):
             raise BundleError(f"the graph {name} of {self.bundle.path} has no {', '.join(missing)}: export it again")
         return engine
@@ -334,7 +351,7 @@ class HBI:
         }
 
 
-def open_graph(bundle: Bundle, name: str, device: str = "auto", threads: int | None = None) -> Engine:
+def load_graph(bundle: Bundle, name: str, device: str = "auto", threads: int | None = None) -> Engine:
     """Load a graph of a bundle; see `hbi_engines.registry.open_engine`.
 
     Raises:

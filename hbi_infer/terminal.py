@@ -19,6 +19,7 @@ from hbi_infer.errors import HBIError, InputError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from hbi_infer.bench_stages import Measurement
     from hbi_infer.bundle import Bundle
     from hbi_infer.caption import Caption
     from hbi_infer.explain import Explanation, LevelExplanation
@@ -301,6 +302,13 @@ def show_update(report: IndexReport, num_clips: int, path: Path) -> None:
         f"storing {report.store_seconds:.1f} s)\n"
         f"{num_clips} clips in the index {printable(str(path))}\n"
     )
+
+
+def show_benched(device: str, made: Measurement | None) -> None:
+    """Say on a terminal's stderr what is being measured, and what came of it."""
+    if sys.stderr.isatty():
+        done = "..." if made is None else f"{made.stage}, batch {made.batch}: {1000 * made.p50_seconds:.4g} ms"
+        note("note", f"{device}: {done}")
 
 
 def show_bundle(bundle: Bundle) -> None:

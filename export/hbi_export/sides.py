@@ -19,7 +19,7 @@ from hbi_export.graphs import graph_modules
 from hbi_infer.bundle import MANIFEST, Bundle
 from hbi_infer.errors import ExportError
 from hbi_infer.manifest import TASK_GRAPHS
-from hbi_infer.model import open_graph
+from hbi_infer.model import load_graph
 from hbi_infer.options import FrameSampling
 from hbi_infer.tokenizer import Tokenizer
 from hbi_training.checkpoint import Checkpoint, load_checkpoint
@@ -85,7 +85,7 @@ def bundle_side(bundle: Bundle, device: str, *, name: str = "") -> Side:
         name=name or str(bundle.path),
         device=device,
         graphs=frozenset(manifest.graphs),
-        open_graph=partial(open_graph, bundle, device=device),
+        open_graph=partial(load_graph, bundle, device=device),
         rates={level.name: level.rate for level in manifest.levels},
         padded_partner=manifest.padded_partner,
         sampling=manifest.sampling,

@@ -1,0 +1,79 @@
+"""Models of real size with random weights: what takes how long does not depend on what a model has learnt."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+import torch
+
+import hbi_infer
+from hbi_export.bundle import export_bundle
+from hbi_infer.errors import InputError
+from hbi_infer.tokenizer import Tokenizer, clip_tokenizer_json
+from hbi_training.checkpoint import Checkpoint, build_model, save_checkpoint
+
+NUM_ANSWERS = 1500
+"""As many as the published models of question answering choose from."""
+
+
+def _published(patch_size: int) -> dict[str, Any]:
+    """The sizes of the published models: CLIP's ViT-B, 12 frames, 32 words; every task."""
+    return {
+        "kind": "hbi",
+        "clip": {"vision_config": {"patch_size": patch_size}},  # all else is transformers' default, which is ViT-B's
+        "max_words": 32,
+        "sampling": {"frames_per_second": 1.0, "max_frames": 12, "image_size": 224, "clip_seconds": 12.0},
+        "reconstruction_layers": 1,
+        "caption_layers": 4,
+        "answers": [f"answer {number}" for number in range(NUM_ANSWERS)],
+        "answer_widths": [2048, 8192],
+    }
+
+
+SIZES = {"vit-b-32": _published(32), "vit-b-16": _published(16)}
+
+
+def random_checkpoint(section: Mapping[str, Any], tokenizer_json: str, name: str) -> Checkpoint:
+    """A model of some sizes; the same weights each time.
+
+    Args:
+        section: What a recipe says of a model.
+        tokenizer_json: See `hbi_infer.tokenizer`.
+        name: Of the model.
+    """
+    torch.manual_seed(0)
+    model = build_model(section, Tokenizer.from_json(tokenizer_json)).eval()
+    return Checkpoint(model, tokenizer_json, f"{name}, random weights", "this model has random weights")
+
+
+def random_model(size: str, say: Callable[[str], None]) -> tuple[Path, Path]:
+    """The bundle and the checkpoint of a size, made when they are asked for the first time, and kept in the cache.
+
+    Args:
+        size: One of `SIZES`.
+        say: Is told what takes the time.
+
+    Returns:
+        The two folders.
+
+    Raises:
+        InputError: The size is unknown.
+    """
+    if size not in SIZES:
+        raise InputError(f"there is no size {size!r}; choose from: {', '.join(SIZES)}")
+    folder = platformdirs.user_cache_path("hbi-infer") / "random" / f"{size}-{hbi_infer.__version__}"
+    if folder.exists():
+        say(f"taking the random model in {folder}, made before; remove that folder to make it anew")
+    else:
+        say(f"making a random model in {folder}; it is kept for the next time")
+        partial = folder.with_name(f"{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        checkpoint = random_checkpoint(SIZES[size], clip_tokenizer_json(), size)
+        save_checkpoint(checkpoint, partial / "model")
+        export_bundle(checkpoint, partial / "bundle")
+        partial.rename(folder)
+    return folder / "bundle", folder / "model"
