@@ -74,7 +74,8 @@ def _device_row(result: DeviceResult) -> Row:
         compared = (*(f"{cosine:.5f}" for cosine in cosines), f"{agreement.largest_difference:.1e}")
     ready = "-" if result.ready_seconds is None else f"{result.ready_seconds:.2f} s"
     memory = (_mebibytes(result.peak_memory_bytes), _mebibytes(result.gpu_memory_bytes))
-    return result.device, ready, *memory, *compared, "CANNOT RUN, see below" if result.problem else result.reason
+    problem = result.problem and ("STOPPED, see below" if result.measurements else "CANNOT RUN, see below")
+    return result.device, ready, *memory, *compared, problem or result.reason
 
 
 def _mebibytes(size: int | None) -> str:

@@ -1,7 +1,7 @@
 """The command `hbi-infer`: each command reads its options, calls the library and shows what it gives.
 
-Exit codes: 0 done; 1 an error, told in one line; 2 wrong usage; 3 done, but some files could not be read; 130
-interrupted with Ctrl-C; 141 nobody reads the output any more.
+Exit codes: 0 done; 1 an error, told in one line; 2 wrong usage; 3 done, but some files could not be read
+or some devices could not run; 130 interrupted with Ctrl-C; 141 nobody reads the output any more.
 """
 
 from __future__ import annotations

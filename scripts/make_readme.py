@@ -110,6 +110,8 @@ def speed() -> str:
             f"Cold processes; the index holds {startup['result']['clips']:,} clips (`python benchmarks/startup.py`; "
             f"{machine_of(startup)}):\n\n{table(['command', 'median', 'range'], rows)}\n"
         )
+    if bench := devices():
+        parts.append(bench)
     if indexing := load("indexing"):
         result = indexing["result"]
         rows = [
@@ -153,6 +155,63 @@ def speed() -> str:
                 f"{kept['1000']:.3f}.\n"
             )
     return "\n".join(parts)
+
+
+EAGER = "torch"
+
+
+def devices() -> str:
+    """A model of real size on every device that was measured, against eager PyTorch; empty if none was."""
+    bench = load("bench_vit_b_32")
+    if bench is None:
+        return ""
+    result, reasons = bench["result"], []
+    measured = {
+        part["device"]: {(made["stage"], made["batch"]): made for made in part["measurements"]}
+        for part in result["devices"]
+        if part["agreement"]
+    }
+    batches = result["plan"]["batches"]
+    eager = measured.get(EAGER, {}).get(("encode", batches[0]))
+    rows = []
+    for part in result["devices"]:
+        if part["problem"]:
+            reasons.append(f"{part['device']} did not run: {part['problem'].rstrip('.')}.")
+        if part["device"] not in measured:
+            continue
+        made = measured[part["device"]]
+        encode, query = made.get(("encode", batches[0])), made.get(("text encode", batches[0]))
+        most, search = made.get(("encode", batches[-1])), made.get(("query end to end", batches[0]))
+        rows.append(
+            [
+                f"`{part['device']}`",
+                f"{1000 * encode['p50_seconds']:,.0f} ms" if encode else "-",
+                f"{eager['p50_seconds'] / encode['p50_seconds']:.2f}" if encode and eager else "-",
+                f"{most['items_per_second']:.2f}" if most else "-",
+                f"{1000 * query['p50_seconds']:.1f} ms" if query else "-",
+                f"{1000 * search['p50_seconds']:.1f} ms" if search else "-",
+                f"{part['agreement']['smallest_cosine_unmerged']:.5f}",
+                f"{part['peak_memory_bytes'] / 2**20:,.0f} MiB" if part["peak_memory_bytes"] else "-",
+            ]
+        )
+    header = [
+        "device",
+        f"{batches[0]} clip, median",
+        "times eager float32 PyTorch",
+        f"clips a second, batch {batches[-1]}",
+        "a text, median",
+        "cut, encoded and scored with 1,000 clips",
+        f"least cosine to `{next(iter(measured))}`",
+        "peak memory",
+    ]
+    sampling = result["model"]["sampling"]
+    missing = [] if bench["machine"]["gpu"] else ["No GPU was at hand: what it would give is not in this table."]
+    return (
+        f"Encoding {sampling['max_frames']} frames of {sampling['image_size']} pixels, and one text, with a model of "
+        f"CLIP's ViT-B/32 with random weights; threads: {result['plan']['threads']} (`hbi-infer bench --random "
+        f"vit-b-32`; {machine_of(bench)}):\n\n{table(header, rows)}\n\n"
+        + "".join(f"{line}\n" for line in (*missing, *reasons))
+    )
 
 
 def interaction() -> str:

@@ -14,11 +14,11 @@ import torch
 
 from hbi_engines.engine import Arrays, Runnable
 from hbi_export.sides import Side
-from hbi_infer.caption_decoder import CaptionDecoder, named_inputs
+from hbi_infer.caption_decoder import CaptionDecoder
 from hbi_infer.errors import ExportError, TrainingError
 from hbi_infer.similarity import similarity
 from hbi_infer.text_generation import generate
-from hbi_infer.tokens import Levels, LevelTokens, some
+from hbi_infer.tokens import Levels, LevelTokens, named_inputs, some
 from hbi_training.answer_evaluation import answers_to, questions_about
 from hbi_training.caption_metrics import caption_metrics
 from hbi_training.data.frame_cache import Split

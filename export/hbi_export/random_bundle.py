@@ -24,7 +24,12 @@ def _published(patch_size: int) -> dict[str, Any]:
     """The sizes of the published models: CLIP's ViT-B, 12 frames, 32 words; every task."""
     return {
         "kind": "hbi",
-        "clip": {"vision_config": {"patch_size": patch_size}},  # all else is transformers' default, which is ViT-B's
+        # What is not said is transformers' default, which is that of CLIP's ViT-B.
+        "clip": {
+            "projection_dim": 512,
+            "text_config": {},
+            "vision_config": {"image_size": 224, "patch_size": patch_size},
+        },
         "max_words": 32,
         "sampling": {"frames_per_second": 1.0, "max_frames": 12, "image_size": 224, "clip_seconds": 12.0},
         "reconstruction_layers": 1,
