@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -20,7 +21,7 @@ from transformers import CLIPConfig, CLIPModel
 from hbi_engines.engine import Engine
 from hbi_engines.registry import open_engine
 from hbi_export.bundle import clip_checkpoint, export_bundle
-from hbi_export.check import check_graph, compare
+from hbi_export.check import OutputCheck, check_graph, compare
 from hbi_export.graphs import TracedGraph, named, trace_text_encoder, trace_video_encoder
 from hbi_export.inputs import random_text_inputs, random_video_inputs
 from hbi_infer import HBI
@@ -32,7 +33,7 @@ from hbi_infer.tokenizer import Tokenizer, clip_tokenizer_json
 from hbi_infer.tokens import unit
 from hbi_training import model as training_model
 from hbi_training.caption_writing import write_captions
-from hbi_training.checkpoint import Checkpoint, build_model
+from hbi_training.checkpoint import Checkpoint, build_model, save_checkpoint
 from hbi_training.clip_encoders import IMAGE_MEAN, IMAGE_STD
 from hbi_training.data.shapes import captions, scenes
 from hbi_training.rounding import Weights, rounded
@@ -174,12 +175,41 @@ def test_a_weight_is_zero_at_padding_and_nowhere_else() -> None:
 ANSWERS = ("red", "blue", "yes", "no", "two")
 
 
-def test_a_bundle_that_answers_and_explains(checkpoint: Checkpoint, tmp_path: Path) -> None:
+class Exported(NamedTuple):
+    """A checkpoint and the bundle that was made of it."""
+
+    checkpoint: Checkpoint
+    folder: Path
+    checks: list[OutputCheck]
+
+
+@pytest.fixture(scope="module")
+def answering(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     checkpoint = with_parts(checkpoint, answers=ANSWERS, answer_widths=(16, 24), answer_temperature=1.5)
-    checks = export_bundle(checkpoint, tmp_path / "bundle")
+    folder = tmp_path_factory.mktemp("answering") / "bundle"
+    return Exported(checkpoint, folder, export_bundle(checkpoint, folder))
+
+
+def test_bench_compares_a_bundle_with_pytorch(answering: Exported, tmp_path: Path) -> None:
+    save_checkpoint(answering.checkpoint, tmp_path / "model")
+    command = [sys.executable, "-c", "from hbi_infer.cli import main; main()", "bench", "--device", "cpu,torch"]
+    command += ["--bundle", str(answering.folder), "--checkpoint", str(tmp_path / "model"), "--batch", "2"]
+    command += ["--stage", "encode,text encode,answer", "--seconds", "0.01", "--json", str(tmp_path / "all.json")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    _, cpu, eager = json.loads((tmp_path / "all.json").read_text())["result"]["devices"]
+    assert "eager PyTorch" in eager["reason"]
+    assert eager["agreement"]["smallest_cosine"] > 0.9999
+    assert 0 < eager["agreement"]["largest_difference"] < 1e-4
+    for part in (cpu, eager):
+        assert [made["stage"] for made in part["measurements"]] == ["encode", "text encode", "answer"]
+
+
+def test_a_bundle_that_answers_and_explains(answering: Exported) -> None:
+    checkpoint, folder, checks = answering
     assert {check.graph for check in checks} == {"video_encoder", "text_encoder", "interaction", "answerer"}
     assert all(not check.items_beyond for check in checks if check.graph in ("interaction", "answerer"))
-    hbi = HBI.load(tmp_path / "bundle", device="cpu")
+    hbi = HBI.load(folder, device="cpu")
     assert (hbi.bundle.manifest.tasks, hbi.bundle.manifest.answers) == (("retrieve", "qa"), ANSWERS)
 
     questions = ["what is red", "what colour is the ring that moves left and then blinks?"]
