@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from hbi_engines.engine import Engine
-from hbi_engines.kernels import KERNELS, TOKEN_MERGE, TOKEN_SIMILARITY, Element, Kernel
+from hbi_engines.kernels import BANZHAF_INTERACTION, KERNELS, TOKEN_MERGE, TOKEN_SIMILARITY, Element, Kernel
 from hbi_engines.registry import open_engine
 from hbi_export.custom_ops import FUNCTIONS, add_functions
 from hbi_export.graphs import OPSET
@@ -34,6 +34,9 @@ from tests.engines.kernel_games import (
 
 DEVICES = [device for device in ("cpu", "openvino") if device == "cpu" or importlib.util.find_spec("openvino")]
 AXES = {
+    "similarity": ("B", "T", "V"),
+    "text_mask": ("B", "T"),
+    "video_mask": ("B", "V"),
     "tokens": ("B", "N", "D"),
     "score": ("B", "N"),
     "mask": ("B", "N"),
@@ -50,8 +53,9 @@ def node_model(kernel: Kernel, element: Element = "float32", **attributes: int |
     float_type = TensorProto.FLOAT16 if element == "float16" else TensorProto.FLOAT
     types = {**TENSOR_TYPES, "element": float_type}
     node = helper.make_node(kernel.node, list(kernel.inputs), list(kernel.outputs), domain=DOMAIN, **attributes)
-    inputs = [helper.make_tensor_value_info(name, types[kind], AXES[name]) for name, kind in kernel.inputs.items()]
-    shapes = kernel.output_shapes([AXES[name] for name in kernel.inputs], attributes)
+    axes = {**AXES, "text_weights": ("B", "T")} if kernel is BANZHAF_INTERACTION else AXES
+    inputs = [helper.make_tensor_value_info(name, types[kind], axes[name]) for name, kind in kernel.inputs.items()]
+    shapes = kernel.output_shapes([axes[name] for name in kernel.inputs], attributes)
     outputs = [
         helper.make_tensor_value_info(name, types[kind], shape)
         for (name, kind), shape in zip(kernel.outputs.items(), shapes, strict=True)
