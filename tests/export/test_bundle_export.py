@@ -175,6 +175,12 @@ def test_a_weight_is_zero_at_padding_and_nowhere_else() -> None:
 ANSWERS = ("red", "blue", "yes", "no", "two")
 
 
+def two_clips() -> tuple[np.ndarray, np.ndarray]:
+    """Noise, of all frames and of two."""
+    frames = np.random.default_rng(0).integers(0, 256, (2, 6, 32, 32, 3), dtype=np.uint8)
+    return frames, np.arange(6) < np.array([[6], [2]])
+
+
 class Exported(NamedTuple):
     """A checkpoint and the bundle that was made of it."""
 
@@ -207,9 +213,17 @@ def test_bench_compares_a_bundle_with_pytorch(answering: Exported, tmp_path: Pat
 
 def test_a_bundle_that_answers_and_explains(answering: Exported) -> None:
     checkpoint, folder, checks = answering
-    assert {check.graph for check in checks} == {"video_encoder", "text_encoder", "interaction", "answerer"}
-    assert all(not check.items_beyond for check in checks if check.graph in ("interaction", "answerer"))
+    graphs = {"video_encoder", "text_encoder", "interaction", "similarity", "answerer"}
+    assert {check.graph for check in checks} == graphs
+    on_tokens = ("interaction", "similarity", "answerer")
+    assert all(not check.items_beyond for check in checks if check.graph in on_tokens)
     hbi = HBI.load(folder, device="cpu")
+    scored = [hbi.encode_text(["a red circle", "two rings move left", "a"]), hbi.encode_video(*two_clips())]
+    by_numpy = hbi.similarity(*scored)
+    hbi._on_gpu = True  # what a GPU would run
+    np.testing.assert_allclose(hbi.similarity(*scored), by_numpy, atol=ROUNDING)
+    backwards = hbi.similarity(*reversed(scored))  # clips in the place of texts have other numbers of tokens
+    np.testing.assert_allclose(backwards, by_numpy.T, atol=ROUNDING)
     assert (hbi.bundle.manifest.tasks, hbi.bundle.manifest.answers) == (("retrieve", "qa"), ANSWERS)
 
     questions = ["what is red", "what colour is the ring that moves left and then blinks?"]

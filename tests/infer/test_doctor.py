@@ -48,6 +48,13 @@ def test_what_works_here(healthy: dict[str, Any]) -> None:
             assert trial["status"] == "cannot"
 
 
+def test_plugins_register_with_what_is_installed(healthy: dict[str, Any]) -> None:
+    for trial in healthy["plugins"]:
+        installed = importlib.util.find_spec(MODULES[trial["device"]]) is not None
+        assert trial["status"] == ("works" if installed else "cannot"), trial
+        assert ("hbi::TokenMerge 1" in trial["remark"]) == installed
+
+
 def test_versions(healthy: dict[str, Any]) -> None:
     versions = {part["name"]: part["version"] for part in healthy["parts"]}
     assert versions["Python"] == ".".join(map(str, sys.version_info[:3]))
@@ -113,6 +120,7 @@ def test_the_text_has_a_row_for_each_and_a_line_for_each_problem() -> None:
             DeviceTrial("cuda", "fails", "no"),
             DeviceTrial("tpu", "cannot", "-"),
         ),
+        (DeviceTrial("tensorrt", "works", "hbi::TokenMerge 1"),),
         ("mend it",),
     )
     assert diagnosis.to_text().splitlines() == [
@@ -124,6 +132,9 @@ def test_the_text_has_a_row_for_each_and_a_line_for_each_problem() -> None:
         "cpu     yes    fine",
         "cuda    FAILS  no",
         "tpu     no     -",
+        "",
+        "plugins of  register",
+        "tensorrt    yes       hbi::TokenMerge 1",
         "",
         "problem: mend it",
     ]
