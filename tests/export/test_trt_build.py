@@ -20,7 +20,7 @@ from hbi_engines.registry import open_engine
 from hbi_engines.tensorrt_flavor import import_flavor
 from hbi_export import trt_build
 from hbi_export.trt_build import BuildOptions, batch_range, build_engines, check_engines, ranges_of, run_worker
-from hbi_export.trt_graph import for_tensorrt
+from hbi_export.trt_graph import for_tensorrt, nodes_with_plugins
 from hbi_export.trt_worker import BuildJob
 from hbi_infer.bundle import Bundle, default_bundle_path, write_bundle
 from hbi_infer.errors import BundleError, DeviceError, ExportError, InputError
@@ -47,12 +47,14 @@ def embedded_bundle(folder: Path, graph: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize(("precision", "plugins"), [("fp32", False), ("fp16", False), ("fp16", True)])
 @pytest.mark.parametrize("graph", Bundle.load(default_bundle_path()).manifest.graphs)
-def test_every_graph_of_the_embedded_bundle_builds(tmp_path: Path, graph: str, precision: Precision) -> None:
+def test_every_graph_of_the_embedded_bundle_builds(
+    tmp_path: Path, graph: str, precision: Precision, plugins: bool
+) -> None:
     bundle = embedded_bundle(tmp_path / "bundle", graph)
     phases: list[tuple[str, str]] = []
-    options = dataclasses.replace(NEEDS_NO_GPU, precision=precision)
+    options = dataclasses.replace(NEEDS_NO_GPU, precision=precision, plugins=plugins)
     (record,), failures = build_engines(bundle, options, lambda *phase: phases.append(phase))
     assert not failures
     assert (graph, "Building engine") in phases
@@ -60,13 +62,15 @@ def test_every_graph_of_the_embedded_bundle_builds(tmp_path: Path, graph: str, p
     spec = manifest.graphs[graph]
     version = import_flavor(RTX).__version__
     assert (record.graph_sha256, record.version, record.precision) == (spec.sha256, version, precision)
-    assert (record.compute_capabilities, record.gpu, record.plugins) == (("sm89",), "", ())
+    assert (record.compute_capabilities, record.gpu) == (("sm89",), "")
+    wanted = nodes_with_plugins(Bundle.load(bundle).graph_bytes(graph)) if plugins else set()
+    assert {plugin.name for plugin in record.plugins} == wanted
     assert (record.inputs, record.outputs) == (spec.inputs, spec.outputs)
     assert record.ranges.keys() == {size for tensor in spec.inputs for size in tensor.shape if isinstance(size, str)}
     assert record.ranges["batch"] == AxisRange(1, 8, 64)
     if graph == "text_encoder":
         assert record.ranges["text_length"] == AxisRange(2, 19, manifest.max_words)
-    assert record.layers > 50
+    assert record.layers > (5 if plugins else 50)
     assert record.build_seconds > 0
     path, found = BuiltEngines(bundle, graph).find(spec.sha256, Target(RTX, version, precision, ADA))
     assert found == record
