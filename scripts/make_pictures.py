@@ -1,6 +1,6 @@
 """Remakes the pictures of the README: the training's curve, the ablation, a search, and why it found that.
 
-    python scripts/make_pictures.py [--run runs/shapes_retrieval runs/shapes]
+    python scripts/make_pictures.py [--run runs/shapes]
 
 The curve is drawn from benchmarks/results/training_shapes.jsonl; --run first makes that file from the metrics of runs
 that began where the one before ended.

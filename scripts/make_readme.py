@@ -68,8 +68,8 @@ def accuracy() -> str:
     return (
         "## Accuracy of the embedded model\n\n"
         f"{clips:,} clips of the test split of `shapes`, none of whose attribute combinations occurs in training, each "
-        f"with a caption of its own. Trained from scratch: {training}. The baseline had as many steps as the first of "
-        f"these.\n\n{table(['model', *both], rows)}\n\n{tasks(metrics)}"
+        f"with a caption of its own. Trained from scratch: {training}. The baseline had as many steps"
+        f"{' as the first of these' if stages[1:] else ''}.\n\n{table(['model', *both], rows)}\n\n{tasks(metrics)}"
         "![Loss and recall while it trained](docs/training.png)\n"
     )
 

@@ -72,7 +72,7 @@ def _training_command(task: Task, help_text: str) -> None:
 _training_command(
     "retrieval",
     "Train for retrieval; run again, it goes on where it stopped.\n\n"
-    "Example: hbi-train retrieval --recipe training/recipes/shapes_retrieval.yaml --data data/shapes",
+    "Example: hbi-train retrieval --recipe training/recipes/shapes.yaml --data data/shapes",
 )
 _training_command(
     "qa",
@@ -82,7 +82,7 @@ _training_command(
 _training_command(
     "caption",
     "Train to write captions, and what else the recipe asks for; run again, it goes on where it stopped.\n\n"
-    "Example: hbi-train caption --recipe training/recipes/shapes.yaml --data data/shapes",
+    "Example: hbi-train caption --recipe training/recipes/shapes_tasks.yaml --data data/shapes",
 )
 
 
