@@ -2,23 +2,24 @@
 
     REPO/shapes.bundle.json, shapes.tokenizer.json          what a client needs: sampling, words, answers
     REPO/shapes_video_encoder/config.pbtxt                  what goes in and comes out, and how requests are batched
-    REPO/shapes_video_encoder/1/model.onnx or model.plan
+    REPO/shapes_video_encoder/1/model.onnx or model.plan    or model.sm80.plan, model.sm90.plan for several GPUs
 
 Facts about the format: Triton's user guide ("Model Repository", "Model Configuration") and its model_config.proto.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from hbi_engines.engine import AxisRange, TensorSpec
-from hbi_engines.engine_files import FLAVORS, BuiltEngines, EngineRecord, read_engine
+from hbi_engines.engine_files import FLAVORS, FOLDER, BuiltEngines, EngineRecord, read_engine
 from hbi_engines.half_products import Precision
 from hbi_export.trt_build import ranges_of
 from hbi_infer.bundle import Bundle
@@ -35,6 +36,7 @@ DATA_TYPES = {
     "bfloat16": "TYPE_BF16",
     "float32": "TYPE_FP32",
 }
+PLATFORMS = {"onnx": "onnxruntime_onnx", "tensorrt": "tensorrt_plan"}
 VERSION = "1"
 
 
@@ -57,25 +59,25 @@ class TritonOptions:
     max_queue_delay_microseconds: int = 500
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Served:
-    """The file of a model, and what it takes.
+    """The files of a model, and what it takes.
 
     Attributes:
-        file: Triton's name of it.
-        content: Its bytes, checked against their hash.
-        inputs: The first axis of each is the batch.
-        outputs: The same.
-        max_batch: The most items that it takes at a time.
+        files: Triton's names of them -> their bytes, checked against their hashes.
+        inputs: What goes in.
+        outputs: What comes out.
+        batch: Items at a time; None where the inputs have no number of items in common, and nothing can be batched.
         ranges: Sizes of the axes that are dynamic, by their names.
+        file_of_gpu: Compute capability, as Triton writes it -> the file for such a GPU, where there are several.
     """
 
-    file: str
-    content: bytes
+    files: Mapping[str, bytes]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    max_batch: int
+    batch: AxisRange | None
     ranges: Mapping[str, AxisRange]
+    file_of_gpu: Mapping[str, str] = field(default_factory=dict)
 
 
 def export_triton(
@@ -104,9 +106,10 @@ def export_triton(
         raise ExportError(f"{', '.join(there)} is there already; give --force to replace it, or another -o REPO")
     served = {graph: _served(bundle, graph, options) for graph in folders}
     about = {"bundle.json": bundle.manifest.to_json(), "tokenizer.json": bundle.tokenizer_json().encode()}
+    sha256 = hashlib.sha256(about["bundle.json"]).hexdigest()
     try:
         for graph, folder in folders.items():
-            _write_model(folder, served[graph], options)
+            _write_model(folder, served[graph], model_config(folder.name, served[graph], options, sha256))
         for file, content in about.items():
             partial = repository / f".{name}.{file}"
             partial.write_bytes(content)
@@ -121,67 +124,113 @@ def _served(bundle: Bundle, graph: str, options: TritonOptions) -> Served:
     content = bundle.graph_bytes(graph)
     if options.backend == "onnx":
         ranges = ranges_of(spec, AxisRange(1, 1, options.max_batch), bundle.manifest.max_words)
-        return Served("model.onnx", content, spec.inputs, spec.outputs, options.max_batch, ranges)
-    engine, record = _engine(bundle, graph, options.precision)
-    most = min(options.max_batch, record.ranges[str(record.inputs[0].shape[0])].most)
-    return Served("model.plan", engine, record.inputs, record.outputs, most, record.ranges)
-
-
-def _engine(bundle: Bundle, graph: str, precision: Precision) -> tuple[bytes, EngineRecord]:
-    """The engine of a graph that Triton's TensorRT can load; whether it fits the server's GPU is seen there."""
-    flavor = FLAVORS["tensorrt"]
-    sha256 = bundle.manifest.graphs[graph].sha256
-    records = {file: EngineRecord.read(file) for file in BuiltEngines(bundle.path, graph).records(flavor)}
-    for file, record in records.items():
-        if record.graph_sha256 == sha256 and record.precision == precision:
-            if record.plugins:
-                raise ExportError(
-                    f"{file} needs plugins ({', '.join(map(str, record.plugins))}), which Triton does not have: build "
-                    "it again without them"
-                )
-            return read_engine(file.with_suffix(".engine"), record), record
-    raise ExportError(
-        f"{bundle.path} has no engine of {graph} in {precision}: on the server's GPU and with the TensorRT of its "
-        f"Triton run: hbi-export trt {bundle.path} --flavor {flavor.option} --precision {precision}"
+        batch = _batch(spec.inputs, ranges, options.max_batch)
+        return Served(
+            files={"model.onnx": content}, inputs=spec.inputs, outputs=spec.outputs, batch=batch, ranges=ranges
+        )
+    engines = _engines(bundle, graph, options.precision)
+    record = next(iter(engines.values()))
+    batch = _batch(record.inputs, record.ranges, options.max_batch)
+    if batch and batch.least > 1:
+        raise ExportError(
+            f"the engine of {graph} takes at least {batch.least} items, and Triton runs single requests: build it "
+            f"again with 'hbi-export trt' and --batch 1,{batch.usual},{batch.most}"
+        )
+    several = len(engines) > 1
+    names = {sm: f"model.{sm}.plan" if several else "model.plan" for sm in engines}
+    return Served(
+        files={names[sm]: read_engine(_file(bundle, made), made) for sm, made in engines.items()},
+        inputs=record.inputs,
+        outputs=record.outputs,
+        batch=batch,
+        ranges=record.ranges,
+        file_of_gpu={f"{sm[2:-1]}.{sm[-1]}": name for sm, name in names.items()} if several else {},
     )
 
 
-def _write_model(folder: Path, served: Served, options: TritonOptions) -> None:
+def _batch(inputs: Sequence[TensorSpec], ranges: Mapping[str, AxisRange], max_batch: int) -> AxisRange | None:
+    """How many items go through together: the range of the first axis that all inputs share."""
+    first, *others = {tensor.shape[0] for tensor in inputs}
+    if others or not isinstance(first, str):
+        return None
+    own = ranges[first]
+    return AxisRange(own.least, min(own.usual, max_batch), min(own.most, max_batch))
+
+
+def _engines(bundle: Bundle, graph: str, precision: Precision) -> dict[str, EngineRecord]:
+    """Compute capability -> the engine of a graph that Triton's TensorRT can load."""
+    flavor = FLAVORS["tensorrt"]
+    sha256 = bundle.manifest.graphs[graph].sha256
+    found = [EngineRecord.read(file) for file in BuiltEngines(bundle.path, graph).records(flavor)]
+    fitting = [record for record in found if record.graph_sha256 == sha256 and record.precision == precision]
+    if not fitting:
+        raise ExportError(
+            f"{bundle.path} has no engine of {graph} in {precision}: on the server's GPU and with the TensorRT of its "
+            f"Triton run: hbi-export trt {bundle.path} --flavor {flavor.option} --precision {precision}"
+        )
+    for record in fitting:
+        if record.plugins:
+            raise ExportError(
+                f"{record.stem}.engine needs plugins ({', '.join(map(str, record.plugins))}), which Triton does not "
+                "have: build it again without them"
+            )
+    if len({record.version for record in fitting}) > 1 or any(r.ranges != fitting[0].ranges for r in fitting):
+        raise ExportError(
+            f"the engines of {graph} for {', '.join(r.compute_capabilities[0] for r in fitting)} differ in their "
+            "TensorRT or in the sizes that they take, and a model has one of each: build them alike, or remove some"
+        )
+    return {record.compute_capabilities[0]: record for record in fitting}
+
+
+def _file(bundle: Bundle, record: EngineRecord) -> Path:
+    return bundle.path / FOLDER / f"{record.stem}.engine"
+
+
+def _write_model(folder: Path, served: Served, config: str) -> None:
     """The model appears under its name when it is whole."""
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / VERSION).mkdir(parents=True)
-    (partial / VERSION / served.file).write_bytes(served.content)
-    (partial / "config.pbtxt").write_text(model_config(folder.name, served, options))
+    for file, content in served.files.items():
+        (partial / VERSION / file).write_bytes(content)
+    (partial / "config.pbtxt").write_text(config)
     if folder.exists():
         shutil.rmtree(folder)
     partial.rename(folder)
 
 
-def model_config(name: str, served: Served, options: TritonOptions) -> str:
+def model_config(name: str, served: Served, options: TritonOptions, bundle_sha256: str) -> str:
     """The text of config.pbtxt.
 
     Triton lets requests share an execution where their shapes agree but for the batch. Texts are therefore best padded
     to one length, which changes no output.
+
+    Args:
+        name: Of the model, and of its folder.
+        served: What it takes.
+        options: How it is served.
+        bundle_sha256: Of the bundle.json beside the models, by which a client sees that its words belong to them.
     """
-    platform = {"model.onnx": "onnxruntime_onnx", "model.plan": "tensorrt_plan"}[served.file]
-    delay = options.max_queue_delay_microseconds
+    batched = served.batch is not None
     warm = [
         {"key": tensor.name, "value": {"data_type": _data_type(tensor), "dims": dims, "zero_data": True}}
         for tensor, dims in zip(served.inputs, _warm_up_dims(served), strict=True)
     ]
     fields = {
         "name": name,
-        "platform": platform,
-        "max_batch_size": served.max_batch,
-        "input": [_tensor(tensor) for tensor in served.inputs],
-        "output": [_tensor(tensor) for tensor in served.outputs],
-        "dynamic_batching": {"max_queue_delay_microseconds": delay},
+        "platform": PLATFORMS[options.backend],
+        "max_batch_size": served.batch.most if served.batch else 0,
+        "input": [_tensor(tensor, batched=batched) for tensor in served.inputs],
+        "output": [_tensor(tensor, batched=batched) for tensor in served.outputs],
         "instance_group": [{"count": options.instances, "kind": _Word("KIND_AUTO")}],
         # The first execution on a GPU is slow: a model is not said to be ready before it is over.
         "model_warmup": [{"name": "one item of zeros", "batch_size": 1, "inputs": warm}],
+        "parameters": {"key": "bundle_sha256", "value": {"string_value": bundle_sha256}},
+        "cc_model_filenames": [{"key": gpu, "value": file} for gpu, file in served.file_of_gpu.items()],
     }
-    return _pbtxt(fields)
+    if batched:
+        fields["dynamic_batching"] = {"max_queue_delay_microseconds": options.max_queue_delay_microseconds}
+    return _pbtxt({key: value for key, value in fields.items() if value != []})
 
 
 class _Word(str):
@@ -194,16 +243,17 @@ def _data_type(tensor: TensorSpec) -> _Word:
     return _Word(DATA_TYPES[tensor.dtype])
 
 
-def _tensor(tensor: TensorSpec) -> dict[str, Any]:
-    """An input or output without its batch; a single number for each item is [1] in a request and [] in the graph."""
-    dims = [size if isinstance(size, int) else -1 for size in tensor.shape[1:]]
+def _tensor(tensor: TensorSpec, *, batched: bool) -> dict[str, Any]:
+    """An input or output; without its batch, a single number for each item is [1] in a request and [] in the graph."""
+    dims = [size if isinstance(size, int) else -1 for size in tensor.shape[batched:]]
     described = {"name": tensor.name, "data_type": _data_type(tensor), "dims": dims or [1]}
     return described if dims else {**described, "reshape": {"shape": []}}
 
 
 def _warm_up_dims(served: Served) -> list[list[int]]:
+    without_batch = served.batch is not None
     return [
-        [size if isinstance(size, int) else served.ranges[size].usual for size in tensor.shape[1:]] or [1]
+        [size if isinstance(size, int) else served.ranges[size].usual for size in tensor.shape[without_batch:]] or [1]
         for tensor in served.inputs
     ]
 

@@ -13,15 +13,25 @@ from typing import Any
 import numpy as np
 import pytest
 from google.protobuf import text_format
+from onnx import helper
 from tritonclient.grpc import model_config_pb2
 
-from hbi_engines.engine import AxisRange
+from hbi_engines.engine import AxisRange, TensorSpec
 from hbi_engines.engine_files import FOLDER, EngineRecord, PluginUse
 from hbi_engines.registry import open_engine
 from hbi_export.triton import TritonOptions, export_triton
-from hbi_infer.bundle import Bundle
+from hbi_infer.bundle import Bundle, default_bundle_path, write_bundle
 from hbi_infer.errors import BundleError, EngineError, ExportError
-from tests.tiny_bundle import MAX_WORDS, SAMPLING, write_tiny_bundle
+from hbi_infer.manifest import GraphSpec
+from tests.tiny_bundle import (
+    MAX_WORDS,
+    SAMPLING,
+    make_graph,
+    tiny_graphs,
+    tiny_manifest,
+    tokenizer_json,
+    write_tiny_bundle,
+)
 
 TYPES = {"uint8": "TYPE_UINT8", "bool": "TYPE_BOOL", "int64": "TYPE_INT64", "float32": "TYPE_FP32"}
 
@@ -71,12 +81,47 @@ def test_what_triton_would_warm_up_with_runs(bundle: Bundle, tmp_path: Path) -> 
         assert set(engine.run(inputs)) == {spec.name for spec in engine.outputs}
 
 
+def test_triton_would_load_the_embedded_model(tmp_path: Path) -> None:
+    """What ONNX Runtime says of each file is what the configuration says, with the batch that Triton puts first."""
+    folders = export_triton(default_bundle_path(), tmp_path / "repo")
+    assert len(folders) >= 3
+    for folder in folders:
+        config, engine = read_config(folder), open_engine(folder / "1" / "model.onnx", "cpu")
+        assert config.max_batch_size == 64
+        for given, own in ((config.input, engine.inputs), (config.output, engine.outputs)):
+            assert [tensor.name for tensor in given] == [spec.name for spec in own]
+            for tensor, spec in zip(given, own, strict=True):
+                dims = tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims
+                shape = [size if isinstance(size, int) else -1 for size in spec.shape]
+                assert [-1, *dims] == shape, (folder.name, tensor.name)
+
+
+def test_a_graph_of_all_pairs_is_not_batched(tmp_path: Path) -> None:
+    """Texts and videos have numbers of their own: to put requests behind one another would score other pairs."""
+    inputs = TensorSpec("texts", "float32", ("num_texts", 3)), TensorSpec("videos", "float32", (3, "num_videos"))
+    outputs = (TensorSpec("scores", "float32", ("num_texts", "num_videos")),)
+    content = make_graph([helper.make_node("MatMul", ["texts", "videos"], ["scores"])], inputs, outputs, {})
+    manifest = tiny_manifest()
+    spec = GraphSpec(file="pairs.onnx", opset=20, precision="float32", inputs=inputs, outputs=outputs)
+    manifest = replace(manifest, graphs={**manifest.graphs, "pairs": spec})
+    write_bundle(tmp_path / "tiny", manifest, {**tiny_graphs(), "pairs": content}, tokenizer_json())
+    config = read_config(export_triton(tmp_path / "tiny", tmp_path / "repo")[-1])
+    assert config.max_batch_size == 0
+    assert not config.HasField("dynamic_batching")
+    assert [list(tensor.dims) for tensor in (*config.input, *config.output)] == [[-1, 3], [3, -1], [-1, -1]]
+    assert all(size > 0 for part in config.model_warmup[0].inputs.values() for size in part.dims)
+
+
 def test_a_client_finds_words_and_sampling_beside_the_models(bundle: Bundle, tmp_path: Path) -> None:
     repository = tmp_path / "repo"
     export_triton(bundle.path, repository)
     about = json.loads((repository / f"{bundle.manifest.name}.bundle.json").read_text())
     assert about["sampling"]["max_frames"] == SAMPLING.max_frames
     assert about["max_words"] == MAX_WORDS
+    sha256 = hashlib.sha256((repository / f"{bundle.manifest.name}.bundle.json").read_bytes()).hexdigest()
+    for graph in bundle.manifest.graphs:
+        config = read_config(repository / f"{bundle.manifest.name}_{graph}")
+        assert config.parameters["bundle_sha256"].string_value == sha256
     assert (repository / f"{bundle.manifest.name}.tokenizer.json").read_text() == bundle.tokenizer_json()
 
 
@@ -102,12 +147,12 @@ def record(bundle: Bundle, graph: str, **changes: Any) -> EngineRecord:
     return replace(made, **changes)
 
 
-def put(bundle: Bundle, made: EngineRecord) -> Path:
+def put(bundle: Bundle, made: EngineRecord, content: bytes = b"an engine") -> None:
     (bundle.path / FOLDER).mkdir(exist_ok=True)
-    (bundle.path / FOLDER / f"{made.stem}.engine").write_bytes(b"an engine")
-    path = bundle.path / FOLDER / f"{made.stem}.json"
-    path.write_bytes(made.to_json())
-    return path
+    (bundle.path / FOLDER / f"{made.stem}.engine").write_bytes(content)
+    if content != b"an engine":
+        made = replace(made, engine_sha256=hashlib.sha256(content).hexdigest())
+    (bundle.path / FOLDER / f"{made.stem}.json").write_bytes(made.to_json())
 
 
 def test_engines_are_served_within_their_limits(tmp_path: Path) -> None:
@@ -120,7 +165,28 @@ def test_engines_are_served_within_their_limits(tmp_path: Path) -> None:
         assert config.platform == "tensorrt_plan"
         assert config.max_batch_size == 16
         assert (folder / "1" / "model.plan").read_bytes() == b"an engine"
+        assert not config.cc_model_filenames
     assert list(config.model_warmup[0].inputs["token_ids"].dims) == [5]
+
+
+def test_each_gpu_has_its_own_engine(tmp_path: Path) -> None:
+    bundle = Bundle.load(write_tiny_bundle(tmp_path / "tiny", "retrieve"))
+    for graph in bundle.manifest.graphs:
+        put(bundle, record(bundle, graph))
+        put(bundle, record(bundle, graph, compute_capabilities=("sm120",), gpu="NVIDIA RTX PRO 6000"), b"another one")
+    for folder in export_triton(bundle.path, tmp_path / "repo", TritonOptions(backend="tensorrt", precision="fp16")):
+        files = dict(read_config(folder).cc_model_filenames)
+        assert files == {"9.0": "model.sm90.plan", "12.0": "model.sm120.plan"}
+        assert (folder / "1" / files["9.0"]).read_bytes() == b"an engine"
+        assert (folder / "1" / files["12.0"]).read_bytes() == b"another one"
+
+
+def test_engines_of_one_model_must_be_alike(tmp_path: Path) -> None:
+    bundle = Bundle.load(write_tiny_bundle(tmp_path / "tiny", "retrieve"))
+    put(bundle, record(bundle, "video_encoder"))
+    put(bundle, record(bundle, "video_encoder", compute_capabilities=("sm80",), ranges={"B": AxisRange(1, 2, 4)}))
+    with pytest.raises(ExportError, match="engines of video_encoder for sm80, sm90 differ"):
+        export_triton(bundle.path, tmp_path / "repo", TritonOptions(backend="tensorrt", precision="fp16"))
 
 
 @pytest.mark.parametrize(
@@ -130,6 +196,7 @@ def test_engines_are_served_within_their_limits(tmp_path: Path) -> None:
         ({"graph_sha256": "0" * 64}, "has no engine of video_encoder in fp16"),
         ({"plugins": (PluginUse("TokenMerge", "1", "hbi"),)}, "TokenMerge.*which Triton does not have"),
         ({"engine_sha256": "0" * 64}, "was altered or damaged"),
+        ({"ranges": {"B": AxisRange(4, 8, 16)}}, "takes at least 4 items.*--batch 1,8,16"),
     ],
 )
 def test_an_engine_that_triton_cannot_serve_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
