@@ -12,10 +12,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import numpy as np
@@ -41,8 +42,12 @@ USUAL_DEVICES = ("cpu", "cuda", "openvino", "openvino:bf16")
 USUAL_BATCHES = (1, 8)
 USUAL_SECONDS = 2.0
 MOST_VIDEOS = 8
+SILENCE_SECONDS = 1800.0
+"""A process that says nothing for so long is ended: a runtime that does not fit its driver may hang."""
 LINES_SHOWN = 3
 """Of what a process said before it died."""
+MOST = float(np.finfo(np.float32).max)
+"""For a difference to what is not a number, which JSON cannot hold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,9 +92,9 @@ class Agreement:
     """How far the tokens of a device are from those of the first one.
 
     Attributes:
-        largest_difference: Of any number in tokens and weights.
-        smallest_cosine: Of any token, padding left out. Where a device clusters tokens otherwise, a merged token is
-            another one.
+        largest_difference: Of any number in tokens and weights; `MOST` where one is none.
+        smallest_cosine: Of any token, padding left out; 0 where a number is none. Where a device clusters tokens
+            otherwise, a merged token is another one.
         smallest_cosine_unmerged: The same, of the first level alone, where nothing is merged.
     """
 
@@ -189,13 +194,20 @@ Progress = Callable[[str, Measurement | None], None]
 """Called with a device when it begins, and with each of its measurements."""
 
 
-def run(plan: Plan, torch_worker: str, progress: Progress = lambda *_: None) -> Report:
+def run(
+    plan: Plan,
+    torch_worker: str,
+    progress: Progress = lambda *_: None,
+    *,
+    silence_seconds: float = SILENCE_SECONDS,
+) -> Report:
     """Measure every device of a plan, one after another.
 
     Args:
         plan: What to measure.
         torch_worker: The module that measures `TORCH_DEVICES` when it is run; hbi_infer knows nothing of PyTorch.
         progress: Is told what is going on.
+        silence_seconds: How long a process may say nothing, not even that a measurement is over.
 
     Raises:
         BundleError: The bundle cannot be used.
@@ -221,7 +233,7 @@ def run(plan: Plan, torch_worker: str, progress: Progress = lambda *_: None) -> 
         for device in (HOST, *devices):
             progress(device, None)
             task.encodings.unlink(missing_ok=True)
-            result = _measured(replace(task, device=device), torch_worker, progress)
+            result = _measured(replace(task, device=device), torch_worker, progress, silence_seconds)
             if task.encodings.exists():
                 encoded = _arrays(task.encodings)
                 reference = reference or encoded
@@ -265,15 +277,18 @@ def agreement(
         if part == "tokens":
             real = (reference[f"{side} {level} weights"] > 0) & (encoded[f"{side} {level} weights"] > 0)
             each = (unit(tokens) * unit(encoded[name])).sum(-1)[real]
-            cosines[name] = float(each.min()) if each.size else 0.0
+            cosines[name] = float(np.nan_to_num(each, nan=0.0).min(initial=1.0)) if each.size else 0.0
     return Agreement(
-        largest_difference=max(float(np.abs(encoded[name] - reference[name]).max()) for name in reference),
+        largest_difference=max(
+            float(np.nan_to_num(np.abs(encoded[name] - reference[name]), nan=MOST, posinf=MOST).max())
+            for name in reference
+        ),
         smallest_cosine=min(cosines.values()),
         smallest_cosine_unmerged=min(value for name, value in cosines.items() if name.split(" ")[1] == first_level),
     )
 
 
-def _measured(task: Task, torch_worker: str, progress: Progress) -> DeviceResult:
+def _measured(task: Task, torch_worker: str, progress: Progress, silence_seconds: float) -> DeviceResult:
     """Measure one device in a process of its own."""
     is_torch = task.device in TORCH_DEVICES
     if is_torch and (problem := _torch_problem(task.checkpoint)):
@@ -283,8 +298,7 @@ def _measured(task: Task, torch_worker: str, progress: Progress) -> DeviceResult
     measurements: list[Measurement] = []
     with tempfile.TemporaryFile("w+", errors="replace") as said:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
+            for line in _lines(process, silence_seconds):
                 part = json.loads(line)
                 if made := part.pop("measurement", None):
                     measurements.append(Measurement(**made))
@@ -294,8 +308,26 @@ def _measured(task: Task, torch_worker: str, progress: Progress) -> DeviceResult
         lines = said.read().strip().splitlines()[-LINES_SHOWN:]
     if code := process.returncode:
         how = f"of {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+        if code == -signal.SIGKILL:
+            how += f" (it had said nothing for {silence_seconds:g} s, or memory ran out)"
         known["problem"] = f"its process died {how}: {' / '.join(lines) or 'it said nothing'}"
     return DeviceResult(device=task.device, measurements=tuple(measurements), **known)
+
+
+def _lines(process: subprocess.Popen[str], silence_seconds: float) -> Iterator[str]:
+    """What a process says; it is ended where it says nothing for so long."""
+    assert process.stdout is not None
+    while True:
+        timer = Timer(silence_seconds, process.kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            line = process.stdout.readline()
+        finally:
+            timer.cancel()
+        if not line:
+            return
+        yield line
 
 
 def _torch_problem(checkpoint: object) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from hbi_infer.bench import DeviceResult, Report
@@ -22,7 +22,7 @@ def to_text(report: Report) -> str:
     baseline = next((result.device for result in report.devices if result.agreement), "")
     if baseline:
         blocks.append([f"cosines and differences are those of tokens to the tokens of {baseline}"])
-    blocks.append(_aligned(STAGE_HEADER, list(_stage_rows(report)), numbers_from=2))
+    blocks.append(_stages(report))
     blocks.append([f"{result.device}: {result.problem}" for result in report.failed])
     blocks.append([*map(warning, filter(is_suspect, report.devices))])
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
@@ -52,6 +52,11 @@ def write(report: Report, json_file: Path | None, plot: Path | None) -> None:
 def is_suspect(result: DeviceResult) -> bool:
     """Whether what a device gives is so far from what the first one gives that its speed says nothing."""
     return result.agreement is not None and not result.agreement.smallest_cosine_unmerged >= TRUSTED_COSINE
+
+
+def unreliable(report: Report) -> bool:
+    """Whether a device did not run to its end, or gives something else than the first one."""
+    return bool(report.failed) or any(map(is_suspect, report.devices))
 
 
 def warning(result: DeviceResult) -> str:
@@ -85,13 +90,23 @@ def _mebibytes(size: int | None) -> str:
 STAGE_HEADER = ("stage", "device", "batch", "p50", "p90", "p99", "a second", "", "runs")
 
 
-def _stage_rows(report: Report) -> Iterator[Row]:
+EAGER = ("torch", "torch-cuda")
+"""Eager PyTorch in float32: where it was measured, the table says how many times as fast the others are."""
+
+
+def _stages(report: Report) -> list[str]:
     """Of each stage and size of a batch the devices below each other."""
+    baseline = next((result.device for result in report.devices if result.device in EAGER and result.measurements), "")
+    rows = []
     for (stage, batch), measured in by_stage(report).items():
+        eager = dict(measured).get(baseline)
         for place, (device, made) in enumerate(measured):
             times = (milliseconds(seconds) for seconds in (made.p50_seconds, made.p90_seconds, made.p99_seconds))
             name = (stage, device, str(batch)) if place == 0 else ("", device, "")
-            yield *name, *times, f"{made.items_per_second:,.1f}", made.items, str(made.runs)
+            speed = [f"{eager.p50_seconds / made.p50_seconds:.2f}" if eager else "-"] if baseline else []
+            rows.append((*name, *times, f"{made.items_per_second:,.1f}", made.items, str(made.runs), *speed))
+    header = (*STAGE_HEADER, f"times {baseline}") if baseline else STAGE_HEADER
+    return _aligned(header, rows, numbers_from=2)
 
 
 def by_stage(report: Report) -> dict[tuple[str, int], list[tuple[str, Measurement]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import platformdirs
 import torch
 
-import hbi_infer
+import hbi_export
+import hbi_training
 from hbi_export.bundle import export_bundle
 from hbi_infer.errors import InputError
 from hbi_infer.tokenizer import Tokenizer, clip_tokenizer_json
@@ -70,15 +72,26 @@ def random_model(size: str, say: Callable[[str], None]) -> tuple[Path, Path]:
     """
     if size not in SIZES:
         raise InputError(f"there is no size {size!r}; choose from: {', '.join(SIZES)}")
-    folder = platformdirs.user_cache_path("hbi-infer") / "random" / f"{size}-{hbi_infer.__version__}"
+    cache = platformdirs.user_cache_path("hbi-infer") / "random"
+    folder = cache / f"{size}-{_code_sha256()[:12]}"
     if folder.exists():
         say(f"taking the random model in {folder}, made before; remove that folder to make it anew")
     else:
         say(f"making a random model in {folder}; it is kept for the next time")
+        for old in cache.glob(f"{size}-*"):  # of other code: its graphs are not those that are exported now
+            shutil.rmtree(old)
         partial = folder.with_name(f"{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
         checkpoint = random_checkpoint(SIZES[size], clip_tokenizer_json(), size)
         save_checkpoint(checkpoint, partial / "model")
         export_bundle(checkpoint, partial / "bundle")
         partial.rename(folder)
     return folder / "bundle", folder / "model"
+
+
+def _code_sha256() -> str:
+    """Of the code that makes models and graphs."""
+    digest = hashlib.sha256()
+    for package in (hbi_export, hbi_training):
+        for file in sorted(Path(package.__path__[0]).rglob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()

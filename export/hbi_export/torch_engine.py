@@ -19,6 +19,7 @@ from hbi_export.graphs import (
     CaptionerStepGraph,
     InteractionGraph,
     RerankerGraph,
+    SimilarityGraph,
     TextEncoderGraph,
     VideoEncoderGraph,
 )
@@ -87,7 +88,7 @@ class TorchEngine:
             self._call = torch.compile(module)
         self.inputs: tuple[TensorSpec, ...] = spec.inputs
         self.outputs: tuple[TensorSpec, ...] = spec.outputs
-        self.device = how.name
+        self.device = how.place  # as the runtimes call it: where it computes, not how
         kind = "compiled" if how.compiled else "eager"
         threads = f", {torch.get_num_threads()} threads" if how.place == "cpu" else ""
         self.device_reason = f"{how.name}, {kind} PyTorch {torch.__version__} on {how.place}{threads}, as asked"
@@ -150,5 +151,8 @@ def _module(model: Model, name: str, checkpoint: Checkpoint) -> nn.Module:
         "captioner_step": lambda: CaptionerStepGraph(model),
         "interaction": InteractionGraph,
         "reranker": lambda: RerankerGraph(model),
+        "similarity": lambda: SimilarityGraph(model.config),
     }
+    if name not in makers:
+        raise BundleError(f"{name} is a graph that this version has no module of: export the bundle again with it")
     return makers[name]()

@@ -23,7 +23,8 @@ from hbi_engines.registry import open_engine
 from hbi_export.bundle import clip_checkpoint, export_bundle
 from hbi_export.check import OutputCheck, check_graph, compare
 from hbi_export.graphs import TracedGraph, named, trace_text_encoder, trace_video_encoder
-from hbi_export.inputs import random_text_inputs, random_video_inputs
+from hbi_export.inputs import random_text_inputs, random_token_inputs, random_video_inputs
+from hbi_export.torch_engine import TorchDevice, torch_graphs
 from hbi_infer import HBI
 from hbi_infer.banzhaf import banzhaf_interaction
 from hbi_infer.bundle import Bundle
@@ -35,6 +36,7 @@ from hbi_training import model as training_model
 from hbi_training.caption_writing import write_captions
 from hbi_training.checkpoint import Checkpoint, build_model, save_checkpoint
 from hbi_training.clip_encoders import IMAGE_MEAN, IMAGE_STD
+from hbi_training.config import HBIConfig
 from hbi_training.data.shapes import captions, scenes
 from hbi_training.rounding import Weights, rounded
 from hbi_training.token_interaction import Tokens
@@ -209,6 +211,25 @@ def test_bench_compares_a_bundle_with_pytorch(answering: Exported, tmp_path: Pat
     assert 0 < eager["agreement"]["largest_difference"] < 1e-4
     for part in (cpu, eager):
         assert [made["stage"] for made in part["measurements"]] == ["encode", "text encode", "answer"]
+
+
+def test_pytorch_has_a_module_of_every_graph(answering: Exported) -> None:
+    """On a GPU all of them are measured, and `similarity` too, which NumPy computes here."""
+    checkpoint, folder, _ = answering
+    bundle = Bundle.load(folder)
+    manifest, config = bundle.manifest, checkpoint.model.config
+    assert {"similarity", "answerer"} <= manifest.graphs.keys()
+    assert isinstance(config, HBIConfig)
+    eager = TorchDevice("torch", "cpu", compiled=False, dtype=None)
+    open_graph = torch_graphs(checkpoint, dict(manifest.graphs), eager)
+    inputs = random_text_inputs(manifest.vocabulary_size, manifest.max_words)
+    inputs |= random_video_inputs(manifest.sampling) | random_token_inputs(config)
+    for name, spec in manifest.graphs.items():
+        given = {tensor.name: inputs[tensor.name] for tensor in spec.inputs}
+        made, expected = open_graph(name).run(given), open_engine(bundle.graph_bytes(name), "cpu").run(given)
+        assert made.keys() == expected.keys()
+        for output in spec.outputs:
+            np.testing.assert_allclose(made[output.name], expected[output.name], atol=1e-4, err_msg=name)
 
 
 def test_a_bundle_that_answers_and_explains(answering: Exported) -> None:

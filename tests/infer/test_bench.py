@@ -3,9 +3,10 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ import pytest
 from PIL import Image
 
 from hbi_infer import bench_stages
-from hbi_infer.bench import Agreement, DeviceResult, Plan, Report, agreement, run
+from hbi_infer.bench import MOST, Agreement, DeviceResult, Plan, Report, agreement, run
 from hbi_infer.bench_picture import picture
-from hbi_infer.bench_report import check_targets, is_suspect, milliseconds, to_text
+from hbi_infer.bench_report import check_targets, is_suspect, milliseconds, to_text, unreliable
 from hbi_infer.bench_stages import DEVICE_STAGES, HOST_STAGES, Call, Measurement, draw_videos, measure
 from hbi_infer.bench_worker import HOST, Task
 from hbi_infer.errors import InputError
@@ -178,6 +179,23 @@ def test_a_wrong_device_is_not_hidden_by_its_speed() -> None:
     assert "cuda: there is no GPU" in text
 
 
+@pytest.mark.parametrize(("devices", "expected"), [((0,), False), ((0, 1), True), ((0, 2), True)])
+def test_wrong_results_and_devices_that_cannot_run_make_a_report_unreliable(
+    devices: tuple[int, ...], expected: bool
+) -> None:
+    report = small_report()
+    assert unreliable(replace(report, devices=tuple(report.devices[place] for place in devices))) is expected
+
+
+def test_the_others_are_compared_with_eager_pytorch() -> None:
+    cpu, openvino, _ = small_report().devices
+    assert "times torch" not in to_text(small_report())
+    report = small_report(devices=(cpu, replace(openvino, device="torch")))
+    header, *rows = (line.split() for line in to_text(report).splitlines() if "5  " in line or "times" in line)
+    assert header[-2:] == ["times", "torch"]
+    assert [(row[-1], "torch" in row) for row in rows] == [("0.50", False), ("1.00", True)]
+
+
 def test_agreement_leaves_padding_out_and_tells_merged_tokens_from_others() -> None:
     reference = {
         "video entity tokens": np.array([[[1.0, 0.0], [0.0, 1.0]]], np.float32),
@@ -197,7 +215,10 @@ def test_agreement_leaves_padding_out_and_tells_merged_tokens_from_others() -> N
 def test_not_a_number_is_suspect() -> None:
     reference = {"text entity tokens": np.ones((1, 1, 2), np.float32), "text entity weights": np.ones((1, 1))}
     broken = reference | {"text entity tokens": np.full((1, 1, 2), np.nan, np.float32)}
-    assert is_suspect(DeviceResult(device="cuda", agreement=agreement(broken, reference, "entity")))
+    found = agreement(broken, reference, "entity")
+    assert is_suspect(DeviceResult(device="cuda", agreement=found))
+    assert found == Agreement(largest_difference=MOST, smallest_cosine=0.0, smallest_cosine_unmerged=0.0)
+    assert json.loads(json.dumps(asdict(found), allow_nan=False)) == asdict(found)
 
 
 def test_a_process_that_dies_is_a_row(tmp_path: Path) -> None:
@@ -212,6 +233,28 @@ def test_a_process_that_dies_is_a_row(tmp_path: Path) -> None:
     report = run(plan, "hbi_infer.no_such_module")
     assert "its process died with exit code 1" in report.devices[1].problem
     assert "no_such_module" in report.devices[1].problem
+
+
+def test_a_process_that_hangs_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "hanging.py").write_text(
+        """
+import json, time
+print(json.dumps({"reason": "it began"}), flush=True)
+time.sleep(600)
+"""
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    plan = Plan(
+        bundle=write_tiny_bundle(tmp_path / "tiny"),
+        checkpoint=tmp_path,
+        devices=("torch",),
+        stages=("tokenise",),
+        batches=(1,),
+        seconds=0.001,
+    )
+    (hanging,) = run(plan, "hanging", silence_seconds=4).devices[1:]
+    assert hanging.reason == "it began"
+    assert "died of SIGKILL (it had said nothing for 4 s, or memory ran out)" in hanging.problem
 
 
 def test_torch_needs_a_checkpoint(tmp_path: Path) -> None:
