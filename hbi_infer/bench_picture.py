@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from hbi_infer.bench import Report
-from hbi_infer.bench_report import by_stage, milliseconds
+from hbi_infer.bench import DeviceResult, Report
+from hbi_infer.bench_report import by_stage, milliseconds, per_second
 from hbi_infer.bench_stages import STAGES, Measurement
 from hbi_infer.bench_worker import HOST
 from hbi_infer.heat_scale import BLACK, WHITE
@@ -71,7 +71,7 @@ def _head(report: Report) -> Image.Image:
         (printable(f"{report.model['name']}: {sizes}"), TITLE, BLACK),
         (printable(f"{place}; load {machine['load_average_1_minute']} at the end; {report.measured_at}"), TEXT, GREY),
         ("Time for one item: the bar is the median of all calls, the line ends at the 99th percentile.", TEXT, GREY),
-        *((printable(f"{result.device} could not run"), TEXT, "#b2182b") for result in report.failed),
+        *((printable(_stopped(result)), TEXT, "#b2182b") for result in report.failed),
     ]
     sheet = Image.new("RGB", (2 * WIDTH + GAP, sum(round(1.6 * size) for _, size, _ in lines) + GAP), WHITE)
     draw, top = ImageDraw.Draw(sheet), 0
@@ -79,6 +79,10 @@ def _head(report: Report) -> Image.Image:
         draw.text((0, top + size), text, colour, _font(size), anchor="ls")
         top += round(1.6 * size)
     return sheet
+
+
+def _stopped(result: DeviceResult) -> str:
+    return f"{result.device} {'stopped before its end' if result.measurements else 'could not run'}"
 
 
 def _panel(stage: str, groups: Sequence[Group], colours: dict[str, str]) -> Image.Image:
@@ -118,8 +122,7 @@ def _bar(
     draw.line([(median, middle), (end, middle)], BLACK)
     if end == slow:
         draw.line([(end, middle - 4), (end, middle + 4)], BLACK)
-    rate = made.items_per_second
-    numbers = f"{milliseconds(made.p50_seconds / made.batch)}, {rate:,.{0 if rate >= 100 else 1}f}/s"
+    numbers = f"{milliseconds(made.p50_seconds / made.batch)}, {per_second(made.items_per_second)}/s"
     draw.text((end + 8, middle), numbers, BLACK, _font(TEXT - 1), anchor="lm")
 
 

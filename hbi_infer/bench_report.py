@@ -104,7 +104,7 @@ def _stages(report: Report) -> list[str]:
             times = (milliseconds(seconds) for seconds in (made.p50_seconds, made.p90_seconds, made.p99_seconds))
             name = (stage, device, str(batch)) if place == 0 else ("", device, "")
             speed = [f"{eager.p50_seconds / made.p50_seconds:.2f}" if eager else "-"] if baseline else []
-            rows.append((*name, *times, f"{made.items_per_second:,.1f}", made.items, str(made.runs), *speed))
+            rows.append((*name, *times, per_second(made.items_per_second), made.items, str(made.runs), *speed))
     header = (*STAGE_HEADER, f"times {baseline}") if baseline else STAGE_HEADER
     return _aligned(header, rows, numbers_from=2)
 
@@ -127,6 +127,15 @@ def milliseconds(seconds: float) -> str:
     value = 1000 * seconds
     decimals = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
     return f"{value:,.{decimals}f} ms"
+
+
+def per_second(rate: float) -> str:
+    """With three digits or so.
+
+    >>> per_second(0.2104), per_second(48.27), per_second(14726.0)
+    ('0.21', '48.3', '14,726')
+    """
+    return f"{rate:,.{2 if rate < 10 else 1 if rate < 100 else 0}f}"
 
 
 def _aligned(header: Row, rows: Sequence[Row], numbers_from: int = 1) -> list[str]:

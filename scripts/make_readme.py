@@ -176,7 +176,8 @@ def devices() -> str:
     rows = []
     for part in result["devices"]:
         if part["problem"]:
-            reasons.append(f"{part['device']} did not run: {part['problem'].rstrip('.')}.")
+            how = "stopped before its end" if part["measurements"] else "did not run"
+            reasons.append(f"`{part['device']}` {how}: {part['problem'].rstrip('.')}.")
         if part["device"] not in measured:
             continue
         made = measured[part["device"]]

@@ -17,7 +17,7 @@ from PIL import Image
 from hbi_infer import bench_stages
 from hbi_infer.bench import MOST, Agreement, DeviceResult, Plan, Report, agreement, run
 from hbi_infer.bench_picture import picture
-from hbi_infer.bench_report import check_targets, is_suspect, milliseconds, to_text, unreliable
+from hbi_infer.bench_report import check_targets, is_suspect, milliseconds, per_second, to_text, unreliable
 from hbi_infer.bench_stages import DEVICE_STAGES, HOST_STAGES, Call, Measurement, draw_videos, measure
 from hbi_infer.bench_worker import HOST, Task
 from hbi_infer.errors import InputError
@@ -40,7 +40,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("bench")
     done = bench(
         *("--device", "cpu,openvino", "--device", "cuda", "--batch", "1,3", "--seconds", "0.02"),
-        *("--stage", "decode,tokenise,encode,text encode,score,query end to end,video end to end"),
+        *("--stage", "decode,tokenise,encode,text encode,score,similarity,query end to end,video end to end"),
         *("--json", folder / "all.json", "--plot", folder / "all.png"),
     )
     return {"done": done, "document": json.loads((folder / "all.json").read_text()), "plot": folder / "all.png"}
@@ -313,6 +313,11 @@ def test_a_folder_is_no_target(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be written"):
         check_targets(tmp_path)
     check_targets(None, tmp_path / "new.json")
+
+
+@pytest.mark.parametrize(("rate", "shown"), [(0.2104, "0.21"), (48.27, "48.3"), (14726.0, "14,726")])
+def test_per_second(rate: float, shown: str) -> None:
+    assert per_second(rate) == shown
 
 
 @pytest.mark.parametrize(
