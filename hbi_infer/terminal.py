@@ -376,12 +376,15 @@ def _show_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(printable(title), "bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in header:
         table.add_column(name, justify="right" if name in ("rank", "score") else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    Console().print(table)
+    console = Console()
+    # Not the table's own title, which wraps at its width: a path is copied in one piece.
+    console.print(Text(printable(title), "bold"), soft_wrap=True)
+    console.print(table)
 
 
 @contextmanager

@@ -391,7 +391,7 @@ def on_terminal(*arguments: str | Path) -> tuple[int, str]:
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(ROOT)
-        os.execve(COMMAND[0], [*COMMAND, *map(str, arguments)], {**os.environ, "COLUMNS": "120", "TERM": "xterm"})
+        os.execve(COMMAND[0], [*COMMAND, *map(str, arguments)], {**os.environ, "COLUMNS": "160", "TERM": "xterm"})
     shown = b""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
