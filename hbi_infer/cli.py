@@ -9,8 +9,6 @@ from __future__ import annotations
 import io
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hbi_infer import __version__, terminal
+from hbi_infer.cli_captions import caption_target, kept_captions, write_captions
 from hbi_infer.cli_inputs import (
     SOME_FAILED,
     FolderOptions,
@@ -40,12 +39,9 @@ from hbi_infer.errors import InputError
 from hbi_infer.options import Answering, Decoding
 
 if TYPE_CHECKING:
-    from hbi_infer.caption import Caption
-    from hbi_infer.caption_file import CaptionTarget, UnfinishedCaptions
     from hbi_infer.index import Index
     from hbi_infer.model import HBI
     from hbi_infer.retrieve import Match
-    from hbi_infer.video_tokens import Clips
 
 INTERRUPTED = 130
 
@@ -191,6 +187,8 @@ def retrieve(
             terminal.emit_json(document | {"answers": _answers_document(hbi, answers, like)})
         else:
             terminal.show_matches(answers, style, as_given(videos))
+        if not any(found for _, found in answers):
+            terminal.note("note", f"none of the {opened.store.num_clips()} indexed clips passes the filters")
     end_with(report.failed if report else [], "searched")
 
 
@@ -357,7 +355,7 @@ def caption(
     hbi-infer caption samples/ --out subtitles --format srt
     """  # noqa: D301
     style = output_style(as_json, as_csv)
-    target = _caption_target(video, out, out_format, overwrite=force)
+    target = caption_target(video, out, out_format, overwrite=force)
     if target and (as_json or as_csv):
         raise typer.BadParameter("--json and --csv are for the terminal; what --out names has a format of its own")
     if nucleus is None and (temperature is not None or seed is not None):
@@ -377,8 +375,8 @@ def caption(
         target.check()
     hbi = load_model(bundle, device, verbose)
     hbi.bundle.require("caption")
-    with _unfinished(hbi, target, options) as unfinished, find_clips(hbi, video, folder_options) as found:
-        captions = _write_captions(hbi, found.clips, options, unfinished)
+    with kept_captions(hbi, target, options) as unfinished, find_clips(hbi, video, folder_options) as found:
+        captions = write_captions(hbi, found.clips, options, unfinished)
         if target and unfinished:
             target.write(captions, as_given(video))
             unfinished.remove()
@@ -493,7 +491,7 @@ def main() -> None:
     except (KeyboardInterrupt, SystemExit) as end:
         if isinstance(end, SystemExit) and end.code != INTERRUPTED:
             raise
-        terminal.note("error", "interrupted: what was done is kept; the same command goes on from there")
+        terminal.note("error", "interrupted: what was indexed or written before is kept")
         sys.exit(INTERRUPTED)
 
 
@@ -529,54 +527,6 @@ def _check_inputs(texts: list[str], video: Path | None) -> None:
         raise InputError("a query is empty: give a sentence that says what to find")
     if video is not None and not video.is_file():
         raise InputError(f"there is no file {video}: give a video to search with")
-
-
-def _caption_target(video: Path, out: Path | None, named: str | None, *, overwrite: bool) -> CaptionTarget | None:
-    from hbi_infer.caption_file import FORMATS, CaptionTarget
-
-    if out is None:
-        if named or overwrite:
-            raise typer.BadParameter("--format and --force go with --out")
-        return None
-    wanted = named or out.suffix.lower().removeprefix(".")
-    for known in FORMATS:
-        if wanted == known:
-            return CaptionTarget(videos=video, out=out, format=known, overwrite=overwrite)
-    given = f"--format is {named}" if named else f"--out is {out}, which does not end in a format"
-    raise typer.BadParameter(f"{given}; name one of {', '.join(FORMATS)}")
-
-
-@contextmanager
-def _unfinished(hbi: HBI, target: CaptionTarget | None, options: Decoding) -> Iterator[UnfinishedCaptions | None]:
-    """What an earlier run left, ready to be gone on with."""
-    from hbi_infer.caption_file import UnfinishedCaptions, run_header
-
-    if target is None:
-        yield None
-        return
-    header = run_header(hbi.bundle.sha256, target.videos, options)
-    with UnfinishedCaptions(target.partial, header, overwrite=target.overwrite) as unfinished:
-        if unfinished.captions:
-            terminal.note("note", f"going on after {len(unfinished.captions)} captions in {unfinished.path}")
-        yield unfinished
-
-
-def _write_captions(hbi: HBI, clips: Clips, options: Decoding, unfinished: UnfinishedCaptions | None) -> list[Caption]:
-    """Every caption, those that were written before among them; each is kept as soon as it is there."""
-    from hbi_infer.caption import caption_clips
-
-    captions: list[Caption] = []
-    num_new = 0
-    known = unfinished.captions if unfinished else {}
-    with terminal.progress_bar("captioning", "clips") as show:
-        for clip, made in caption_clips(hbi, clips, options, known=known):
-            if clip not in known:
-                num_new += 1
-                if unfinished:
-                    unfinished.add(clip, made)
-            captions.append(made)
-            show(len(captions), len(clips.places), num_new)
-    return captions
 
 
 Answers = list[tuple[str, list["Match"]]]

@@ -194,7 +194,7 @@ def test_the_same_command_goes_on_where_a_run_was_stopped(
     if sent == signal.SIGINT:
         assert stderr.splitlines() == [
             f"note: {NOTICE}",
-            "error: interrupted: what was done is kept; the same command goes on from there",
+            "error: interrupted: what was indexed or written before is kept",
         ]
     assert not out.exists()
     kept = [json.loads(line) for line in partial.read_text().splitlines()]

@@ -240,8 +240,10 @@ def test_captions_of_a_video(bundle: Path, library: Path, tmp_path: Path) -> Non
     ],
 )
 def test_filters(search: list[str], filters: list[str], found: list[str]) -> None:
-    lines = run(*search, "--query", "red", *filters).stdout.splitlines()
-    assert [Path(line.split("\t")[3]).name for line in lines] == found
+    done = run(*search, "--query", "red", *filters)
+    assert done.returncode == 0
+    assert [Path(line.split("\t")[3]).name for line in done.stdout.splitlines()] == found
+    assert ("note: none of the 4 indexed clips passes the filters\n" in done.stderr) == (not found)
 
 
 def test_no_update_reads_no_video(search: list[str], library: Path) -> None:
@@ -444,7 +446,7 @@ def test_ctrl_c_keeps_what_was_indexed(bundle: Path, tmp_path: Path) -> None:
     assert (process.returncode, stdout) == (130, "")
     assert stderr.splitlines() == [
         f"note: {NOTICE}",
-        "error: interrupted: what was done is kept; the same command goes on from there",
+        "error: interrupted: what was indexed or written before is kept",
     ]
     assert 1 <= stored <= json.loads(run(*search, "--query", "red").stdout)["index"]["clips"] < 1000
 
