@@ -118,6 +118,20 @@ def test_muon_takes_the_matrices_and_no_table(splits: tuple[Split, Split], tmp_p
     assert {group["initial_lr"] for group in trainer.optimisers[1].param_groups} == {1e-3, 1e-4}
 
 
+def test_positions_have_a_rate_of_their_own(splits: tuple[Split, Split], tmp_path: Path) -> None:
+    options = {"steps": 1, "batch_size": 8, "learning_rate": 1e-3, "clip_learning_rate": 1e-4}
+    options["position_learning_rate"] = 1e-2
+    trainer = Trainer(tiny_recipe(optimiser=options), *splits, tmp_path, cpu=True)
+    names = {id(parameter): name for name, parameter in trainer.step_module.named_parameters()}
+    groups = [group for optimiser in trainer.optimisers for group in optimiser.param_groups]
+    fast = [parameter for group in groups if group["initial_lr"] == 1e-2 for parameter in group["params"]]
+    assert {names[id(parameter)] for parameter in fast} == {
+        "model.frame_encoder.vision.embeddings.position_embedding.weight",
+        "model.word_encoder.text.embeddings.position_embedding.weight",
+        "model.temporal_transformer.position.weight",
+    }
+
+
 def test_a_number_that_yaml_reads_as_a_text_is_a_number() -> None:
     overrides = {"optimiser.learning_rate": "2e-3", "optimiser.decay_steps": "null"}
     options = load_recipe(RECIPES / "shapes.yaml", overrides).optimiser

@@ -43,6 +43,9 @@ class OptimiserOptions:
         batch_size: Pairs of a step, over all devices together.
         learning_rate: Of everything but CLIP.
         clip_learning_rate: Of CLIP's encoders; the published setting with learnt weights is 1e-7.
+        position_learning_rate: Of the learned positions of frames, patches and words; None for the rate of the part
+            that they belong to. They start near zero: in a model with random weights, at the rate of the rest, they
+            stay a few hundredths of what they are added to, and it hardly learns which way things move.
         matrices: "adamw", or "muon" (Jordan et al. 2024, with the step size of Liu et al. 2025): it orthogonalises the
             updates of weight matrices and learns from fewer steps where a model starts from random weights. Embeddings,
             convolutions and vectors stay with AdamW, and the learning rates mean the same.
@@ -61,6 +64,7 @@ class OptimiserOptions:
     batch_size: int
     learning_rate: float
     clip_learning_rate: float
+    position_learning_rate: float | None = None
     matrices: Literal["adamw", "muon"] = "adamw"
     weight_decay: float = 0.2
     warmup_steps: int = 0

@@ -63,6 +63,8 @@ def build_optimisers(step: TrainingStep, options: OptimiserOptions) -> list[torc
             continue
         of_clip = name.startswith(("model.frame_encoder.", "model.word_encoder."))
         rate = options.clip_learning_rate if of_clip else options.learning_rate
+        if options.position_learning_rate is not None and ".position" in name:
+            rate = options.position_learning_rate
         decay = options.weight_decay if parameter.ndim > 1 else 0.0
         by_muon = options.matrices == "muon" and parameter.ndim == 2 and id(parameter) not in tables
         groups.setdefault((by_muon, rate, decay), []).append(parameter)
