@@ -140,6 +140,8 @@ def write_video(
         stream.pix_fmt = {"gif": "rgb8", "mjpeg": "yuvj420p"}.get(how.codec, "yuv420p")
         stream.gop_size = keyframe_interval
         stream.codec_context.bit_rate = 4_000_000
+        # Threads of libvpx wait busily for one another: where tests run side by side they hardly get anywhere.
+        stream.codec_context.thread_count = 1
         if timestamps_seconds is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
         if pixel_aspect is not None:
