@@ -187,7 +187,7 @@ def retrieve(
             terminal.emit_json(document | {"answers": _answers_document(hbi, answers, like)})
         else:
             terminal.show_matches(answers, style, as_given(videos))
-        if not any(found for _, found in answers):
+        if where != Filter() and not any(found for _, found in answers):
             terminal.note("note", f"none of the {opened.store.num_clips()} indexed clips passes the filters")
     end_with(report.failed if report else [], "searched")
 

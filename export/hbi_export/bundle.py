@@ -51,6 +51,7 @@ def export_bundle(
     *,
     weights: Weights = "float32",
     samples: Path | None = None,
+    reranker: bool = True,
 ) -> list[OutputCheck]:
     """Traces a checkpoint's parts, checks them and writes a bundle.
 
@@ -59,6 +60,7 @@ def export_bundle(
         folder: The bundle.
         weights: How they are stored; the checks are against a model with the same rounded weights.
         samples: A folder of videos to check the video encoder on besides.
+        reranker: Whether pairs can be compared by their reconstructed tokens, where the model has a reconstruction.
 
     Raises:
         ExportError: A graph does not compute what the model computes.
@@ -85,7 +87,7 @@ def export_bundle(
         checks += check_graph("interaction", graphs["interaction"], token_sets)
         graphs["similarity"] = trace_similarity(model.config)
         checks += check_graph("similarity", graphs["similarity"], {"random": fewer_texts(token_sets["random"])})
-        if model.reconstruction is not None:
+        if reranker and model.reconstruction is not None:
             graphs["reranker"] = trace_reranker(model, weights=weights)
             checks += check_graph("reranker", graphs["reranker"], token_sets)
         if model.answer_head is not None:

@@ -45,6 +45,13 @@ def onnx(
     output: Output,
     weights: Stored = "float32",
     samples: Samples = None,
+    reranker: Annotated[
+        bool,
+        typer.Option(
+            help="Put in the graph of 'retrieve --rerank'. A model whose objective had no reconstruction term has not "
+            "learnt to compare pairs by it: leave it out."
+        ),
+    ] = True,
 ) -> None:
     """Export a checkpoint; every graph is checked against the model before anything is written.
 
@@ -54,7 +61,8 @@ def onnx(
     from hbi_export.report import show_checks
     from hbi_training.checkpoint import load_checkpoint
 
-    show_checks(export_bundle(load_checkpoint(checkpoint), output, weights=weights, samples=samples), output)
+    given = load_checkpoint(checkpoint)
+    show_checks(export_bundle(given, output, weights=weights, samples=samples, reranker=reranker), output)
 
 
 @app.command()

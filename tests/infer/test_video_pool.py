@@ -56,6 +56,15 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def may_be_worker(pid: int) -> bool:
+    """Whether a process decodes, or did until it ended: then it has no command line any more."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return not command or b"decode_pool" in command
+
+
 def wait_until(condition: Callable[[], object], seconds: float = 20.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -73,11 +82,11 @@ def has_open(pid: int, path: Path) -> bool:
 
 @pytest.fixture(autouse=True)
 def started() -> Iterator[Callable[[], list[int]]]:
-    """The workers that a test has started, none of which it may leave; libraries keep helper processes of their own."""
+    """The workers that a test has started, none of which it may leave; libraries have helper processes of their own."""
     before = children(os.getpid())
 
     def workers() -> list[int]:
-        return [pid for pid in children(os.getpid()) if pid not in before]
+        return [pid for pid in children(os.getpid()) if pid not in before and may_be_worker(pid)]
 
     yield workers
     assert workers() == []

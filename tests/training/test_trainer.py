@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from accelerate.state import AcceleratorState
 
 from hbi_infer.errors import DataError, TrainingError
 from hbi_infer.options import FrameSampling
@@ -253,6 +255,15 @@ def test_a_bare_no_of_yaml_is_no_mixed_precision(tmp_path: Path) -> None:
     assert load_recipe(path, {"optimiser.mixed_precision": "no"}).optimiser.mixed_precision == "no"
 
 
+@pytest.fixture
+def fresh_accelerate() -> Iterator[None]:
+    """Accelerate keeps the precision of a process's first run for all that follow."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.usefixtures("fresh_accelerate")
 def test_auto_is_bfloat16_where_the_processor_has_it(splits: tuple[Split, Split], tmp_path: Path) -> None:
     options = {"steps": 1, "batch_size": 8, "learning_rate": 1e-3, "clip_learning_rate": 1e-3}
     recipe = tiny_recipe(optimiser={**options, "mixed_precision": "auto"})
