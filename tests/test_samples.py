@@ -15,6 +15,7 @@ from hbi_infer import HBI
 from hbi_infer.bundle import Bundle, default_bundle_path
 from hbi_infer.index import Index
 from hbi_infer.video import find_videos
+from hbi_training.recipe import load_recipe, recipe_to_mapping
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "samples"
@@ -39,8 +40,9 @@ def test_the_embedded_bundle_is_whole_small_and_says_what_it_scored() -> None:
     bundle.verify()
     assert sum(file.stat().st_size for file in default_bundle_path().iterdir()) <= 10 * 1000 * 1000
     provenance = bundle.manifest.provenance
-    assert {"test/text_to_video/R@1", "test/video_to_text/R@1"} <= provenance.metrics.keys()
-    assert json.loads(provenance.recipe)["name"] == bundle.manifest.name == "shapes"
+    assert {"test/text_to_video/R@1", "test/answer/accuracy", "test/caption/right/all"} <= provenance.metrics.keys()
+    assert json.loads(provenance.recipe)["name"] == bundle.manifest.name == "shapes_tasks"
+    assert {"retrieve", "qa", "caption"} <= set(bundle.manifest.tasks)
     assert "coloured shapes" in bundle.manifest.notice
 
 
@@ -68,13 +70,27 @@ def test_every_sample_is_found_by_its_own_name(samples: Index) -> None:
     assert max(ranks) <= 2
 
 
-def test_the_demo_shows_the_right_clips_first(tmp_path: Path) -> None:
+def test_the_embedded_model_was_made_by_its_recipe() -> None:
+    """Each stage of it; options that have come since then are not in what an older stage recorded."""
+    stage = json.loads(Bundle.load(default_bundle_path()).manifest.provenance.recipe)
+    while isinstance(stage, dict):
+        recipe = recipe_to_mapping(load_recipe(ROOT / "training" / "recipes" / f"{stage['name']}.yaml"))
+        before = stage.pop("initial", "")
+        for section in ("model", "data", "objective", "optimiser"):
+            assert stage[section].items() <= recipe[section].items()
+        stage = before
+
+
+def test_the_demo_shows_the_right_clips_an_answer_and_a_caption(tmp_path: Path) -> None:
     environment = {**os.environ, "VENV": sys.prefix, "XDG_CACHE_HOME": str(tmp_path)}
     done = subprocess.run(["bash", "scripts/demo"], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "damaged.mp4 cannot be searched" in done.stderr
     first = [line for line in done.stdout.splitlines() if re.search(r"(^|\t)1\t", line)]
     assert [name for line in first for name in NAMES.values() if name in line] == [NAMES[FORWARD], NAMES[BACKWARD]]
+    assert re.search(r"how many rings are there\?\t\S+rings-move-left.avi\t1\t0.000\t4.000\t2\t", done.stdout)
+    assert re.search(r"in which direction .*\t4.000\tleft\t", done.stdout)
+    assert "\ttwo big red rings move left\t" in done.stdout
 
 
 def test_the_readme_says_what_the_json_says() -> None:
