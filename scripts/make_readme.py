@@ -51,15 +51,15 @@ def accuracy() -> str:
             cells += [f"{figure:.1f}" for figure in figures[:3]] + [f"{figures[3]:.0f}"]
         return cells
 
-    rows = [row("**HBI, all levels**", metrics)]
-    rows += [row(f"HBI, {level['name']} level alone", metrics, f"{level['name']}/") for level in manifest["levels"]]
-    if baseline:
-        rows.append(row("mean-pooled CLIP, same budget", baseline))
-    both = ["text to video R@1", "R@5", "R@10", "median rank", "video to text R@1", "R@5", "R@10", "median rank"]
-    clips = round(metrics["test/clips"])
     stages = [json.loads(manifest["provenance"]["recipe"])]
     while isinstance(before := stages[0].get("initial"), dict):
         stages.insert(0, before)
+    rows = [row("**HBI, all levels**", metrics)]
+    rows += [row(f"HBI, {level['name']} level alone", metrics, f"{level['name']}/") for level in manifest["levels"]]
+    if baseline:
+        rows.append(row(f"mean-pooled CLIP, {'budget of the first stage' if stages[1:] else 'same budget'}", baseline))
+    both = ["text to video R@1", "R@5", "R@10", "median rank", "video to text R@1", "R@5", "R@10", "median rank"]
+    clips = round(metrics["test/clips"])
     training = ", then ".join(
         f"{stage['optimiser']['steps']:,} steps of {stage['optimiser']['batch_size']} clips with "
         f"`training/recipes/{stage['name']}.yaml`"
@@ -123,6 +123,7 @@ def speed() -> str:
             f"while clips are encoded (`python benchmarks/indexing.py`; {machine_of(indexing)}):\n\n"
             f"{table(['stage', 'time', 'clips per second'], rows)}\n"
         )
+    parts += [made for made in (captioning(), answering()) if made]
     if scoring := load("scoring"):
         rows = [
             [f"{row['clips']:,}", str(row["width"]), f"{row['score_seconds']:.2f} s", f"{row['ratio']:.2f}"]
@@ -155,6 +156,45 @@ def speed() -> str:
                 f"{kept['1000']:.3f}.\n"
             )
     return "\n".join(parts)
+
+
+def captioning() -> str:
+    """Tokens a second of the caption decoder, against the same one without its cache and against transformers."""
+    document = load("captioning")
+    if document is None:
+        return ""
+    result = document["result"]
+    ways = ("cached", "uncached", "transformers")
+    rows = [
+        [
+            str(row["batch"]),
+            str(row["beam"]),
+            *(f"{row[way]['tokens_per_second']:,.0f}" for way in ways),
+            f"{row['times_uncached']:.1f}",
+            f"{row['times_transformers']:.1f}",
+        ]
+        for row in result["rows"]
+    ]
+    header = ["captions at a time", "beam", *ways, "times uncached", "times transformers"]
+    return (
+        f"Writing captions of {result['tokens']} tokens with the embedded model, in tokens a second: with the key-value "
+        "cache, without it, and by `generate` of transformers with a decoder of the same size (`python "
+        f"benchmarks/captioning.py --bundle hbi_infer/bundles/shapes`; {machine_of(document)}):\n\n"
+        f"{table(header, rows)}\n"
+    )
+
+
+def answering() -> str:
+    """How long a question about an indexed clip takes."""
+    document = load("answering")
+    if document is None:
+        return ""
+    seconds = document["result"]["seconds"]
+    cold, warm = (1000 * seconds[kind]["median"] for kind in ("cold", "warm"))
+    return (
+        f"A question about an indexed clip takes {cold:,.0f} ms from a cold process and {warm:.1f} ms in a warm one, "
+        f"medians (`python benchmarks/answering.py --bundle hbi_infer/bundles/shapes`; {machine_of(document)}).\n"
+    )
 
 
 EAGER = "torch"
@@ -212,6 +252,7 @@ def devices() -> str:
         f"CLIP's ViT-B/32 with random weights; threads: {result['plan']['threads']} (`hbi-infer bench --random "
         f"vit-b-32`; {machine_of(bench)}):\n\n{table(header, rows)}\n\n"
         + "".join(f"{line}\n" for line in (*missing, *reasons))
+        + "\n![Every stage on every device, as a picture](docs/bench.png)\n"
     )
 
 

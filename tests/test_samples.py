@@ -122,6 +122,6 @@ def test_every_command_and_option_of_the_readme_exists() -> None:
 
 def test_pictures_of_the_readme_are_there() -> None:
     pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", (ROOT / "README.md").read_text())
-    assert len(pictures) == 4
+    assert len(pictures) == 5
     for picture in pictures:
         assert (ROOT / picture).read_bytes().startswith(b"\x89PNG")
