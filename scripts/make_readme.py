@@ -177,8 +177,8 @@ def captioning() -> str:
     ]
     header = ["captions at a time", "beam", *ways, "times uncached", "times transformers"]
     return (
-        f"Writing captions of {result['tokens']} tokens with the embedded model, in tokens a second: with the key-value "
-        "cache, without it, and by `generate` of transformers with a decoder of the same size (`python "
+        f"Writing captions of {result['tokens']} tokens with the embedded model, in tokens a second: with the "
+        "key-value cache, without it, and by `generate` of transformers with a decoder of the same size (`python "
         f"benchmarks/captioning.py --bundle hbi_infer/bundles/shapes`; {machine_of(document)}):\n\n"
         f"{table(header, rows)}\n"
     )
