@@ -57,7 +57,8 @@ def test_the_embedded_encoders_give_what_onnx_runtime_gives(bundle: Bundle) -> N
     for name, array in expected.items():
         assert found[name].dtype == array.dtype
         if array.dtype == np.float32:
-            assert largest_difference(found[name], array) < ROUNDING, name
+            # Where weights are stored in int8, some processors round what they are multiplied with too.
+            assert largest_difference(found[name], array) < 0.03, name
         else:
             np.testing.assert_array_equal(found[name], array)
 

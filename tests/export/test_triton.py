@@ -87,6 +87,9 @@ def test_triton_would_load_the_embedded_model(tmp_path: Path) -> None:
     assert len(folders) >= 3
     for folder in folders:
         config, engine = read_config(folder), open_engine(folder / "1" / "model.onnx", "cpu")
+        if folder.name.endswith("similarity"):  # of all pairs
+            assert config.max_batch_size == 0
+            continue
         assert config.max_batch_size == 64
         for given, own in ((config.input, engine.inputs), (config.output, engine.outputs)):
             assert [tensor.name for tensor in given] == [spec.name for spec in own]
