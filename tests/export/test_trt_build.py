@@ -42,7 +42,9 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 def embedded_bundle(folder: Path, graph: str) -> Path:
     """The embedded bundle with one of its graphs: each test builds one engine."""
     bundle = Bundle.load(default_bundle_path())
-    manifest = dataclasses.replace(bundle.manifest, tasks=(), graphs={graph: bundle.manifest.graphs[graph]})
+    answers = bundle.manifest.answers if graph == "answerer" else ()
+    graphs = {graph: bundle.manifest.graphs[graph]}
+    manifest = dataclasses.replace(bundle.manifest, tasks=(), answers=answers, graphs=graphs)
     write_bundle(folder, manifest, {graph: bundle.graph_bytes(graph)}, bundle.tokenizer_json())
     return folder
 
@@ -67,10 +69,11 @@ def test_every_graph_of_the_embedded_bundle_builds(
     assert {plugin.name for plugin in record.plugins} == wanted
     assert (record.inputs, record.outputs) == (spec.inputs, spec.outputs)
     assert record.ranges.keys() == {size for tensor in spec.inputs for size in tensor.shape if isinstance(size, str)}
-    assert record.ranges["batch"] == AxisRange(1, 8, 64)
+    if graph != "similarity":  # its texts and videos have numbers of their own
+        assert record.ranges["batch"] == AxisRange(1, 8, 64)
     if graph == "text_encoder":
         assert record.ranges["text_length"] == AxisRange(2, 19, manifest.max_words)
-    assert record.layers > (5 if plugins else 50)
+    assert record.layers > (0 if graph == "similarity" else 5 if plugins else 50)
     assert record.build_seconds > 0
     path, found = BuiltEngines(bundle, graph).find(spec.sha256, Target(RTX, version, precision, ADA))
     assert found == record
