@@ -66,6 +66,8 @@ def open_compiled(precision: Precision, graph: Path | bytes, opening: Opening) -
     properties = {
         # What is float32 in the graph stays so; on some processors OpenVINO computes it in bfloat16 by default.
         "INFERENCE_PRECISION_HINT": "f32",
+        # Where weights are stored in int8, some processors would round to int8 what they are multiplied with, too.
+        "EXECUTION_MODE_HINT": "ACCURACY",
         "INFERENCE_NUM_THREADS": opening.threads,
         "PERFORMANCE_HINT": "LATENCY",
     }
