@@ -40,7 +40,8 @@ def test_the_embedded_bundle_is_whole_small_and_says_what_it_scored() -> None:
     bundle.verify()
     assert sum(file.stat().st_size for file in default_bundle_path().iterdir()) <= 10 * 1000 * 1000
     provenance = bundle.manifest.provenance
-    assert {"test/text_to_video/R@1", "test/answer/accuracy", "test/caption/right/all"} <= provenance.metrics.keys()
+    metrics = {"text_to_video/R@1", "video_to_text/R@1", "answer/accuracy", "caption/right/all"}
+    assert {f"test/{name}" for name in metrics} <= provenance.metrics.keys()
     assert json.loads(provenance.recipe)["name"] == bundle.manifest.name == "shapes_tasks"
     assert {"retrieve", "qa", "caption"} <= set(bundle.manifest.tasks)
     assert "coloured shapes" in bundle.manifest.notice

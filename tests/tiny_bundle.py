@@ -8,6 +8,7 @@ tested for real.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from hbi_engines.engine import TensorSpec
-from hbi_infer.bundle import write_bundle
+from hbi_infer.bundle import Bundle, default_bundle_path, write_bundle
 from hbi_infer.manifest import TASK_GRAPHS, BundleManifest, GraphSpec, LevelSpec, Provenance, TokenizerSpec
 from hbi_infer.options import FrameSampling
 from hbi_infer.tokenizer import Tokenizer, clip_tokenizer_json
@@ -268,6 +269,19 @@ def write_tiny_bundle(folder: Path, *tasks: str) -> Path:
     """
     write_bundle(folder, tiny_manifest(*tasks), tiny_graphs(*tasks), tokenizer_json())
     return folder
+
+
+def write_part_of_embedded(folder: Path, *graphs: str) -> Bundle:
+    """The embedded bundle with some of its graphs, and what they can do: of it all, a test takes much longer."""
+    whole = Bundle.load(default_bundle_path())
+    manifest = replace(
+        whole.manifest,
+        tasks=tuple(task for task, needed in TASK_GRAPHS.items() if set(needed) <= set(graphs)),
+        answers=whole.manifest.answers if "answerer" in graphs else (),
+        graphs={name: whole.manifest.graphs[name] for name in graphs},
+    )
+    write_bundle(folder, manifest, {name: whole.graph_bytes(name) for name in graphs}, whole.tokenizer_json())
+    return Bundle.load(folder)
 
 
 def write_video(path: Path, *colours: str, seconds_each: float = 2.0) -> Path:

@@ -412,6 +412,14 @@ def test_random_inputs_have_every_length(checkpoint: Checkpoint) -> None:
     assert video["frame_mask"].sum(1).tolist() == [1, 2, 4, 6]
 
 
+def test_a_bundle_may_do_without_its_reranker(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    checkpoint = with_parts(checkpoint, reconstruction_layers=1)
+    export_bundle(checkpoint, tmp_path / "bundle", reranker=False)
+    manifest = Bundle.load(tmp_path / "bundle").manifest
+    assert "reranker" not in manifest.graphs
+    assert "rerank" not in manifest.tasks
+
+
 def test_a_bundle_that_reranks(checkpoint: Checkpoint, tmp_path: Path) -> None:
     checkpoint = with_parts(checkpoint, reconstruction_layers=1)
     model = checkpoint.model

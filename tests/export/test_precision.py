@@ -24,14 +24,14 @@ from hbi_export.sides import bundle_side, checkpoint_side, side_at
 from hbi_export.stored_weights import store_weights, widen_weights
 from hbi_export.trt_graph import for_tensorrt
 from hbi_infer import HBI
-from hbi_infer.bundle import Bundle, default_bundle_path, write_bundle
+from hbi_infer.bundle import Bundle, write_bundle
 from hbi_infer.errors import BundleError, EngineError, ExportError
 from hbi_training.checkpoint import save_checkpoint
 from hbi_training.data.shapes import write_shapes
 from hbi_training.evaluation import evaluate
 from hbi_training.rounding import ROUNDED_FROM
 from tests.export.test_bundle_export import ANSWERS, tiny_checkpoint, with_parts
-from tests.tiny_bundle import COLOURS, write_tiny_bundle, write_video
+from tests.tiny_bundle import COLOURS, write_part_of_embedded, write_tiny_bundle, write_video
 from tests.training.tiny import HBI_SECTION, MEAN_POOLED_SECTION
 
 NUM_TEST = 48
@@ -48,8 +48,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> CheckData:
 
 
 @pytest.fixture(scope="module")
-def embedded() -> Bundle:
-    return Bundle.load(default_bundle_path())
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """What of the embedded bundle searches and explains."""
+    folder = tmp_path_factory.mktemp("embedded") / "bundle"
+    return write_part_of_embedded(folder, "video_encoder", "text_encoder", "interaction")
 
 
 @pytest.fixture(scope="module")

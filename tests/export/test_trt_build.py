@@ -24,7 +24,15 @@ from hbi_export.trt_graph import for_tensorrt, nodes_with_plugins
 from hbi_export.trt_worker import BuildJob
 from hbi_infer.bundle import Bundle, default_bundle_path, write_bundle
 from hbi_infer.errors import BundleError, DeviceError, ExportError, InputError
-from tests.tiny_bundle import make_graph, tiny_graphs, tiny_manifest, tokenizer_json, write_tiny_bundle
+from hbi_infer.similarity import CLIPS_AT_A_TIME, TEXTS_AT_A_TIME
+from tests.tiny_bundle import (
+    make_graph,
+    tiny_graphs,
+    tiny_manifest,
+    tokenizer_json,
+    write_part_of_embedded,
+    write_tiny_bundle,
+)
 
 RTX = FLAVORS["tensorrt-rtx"]
 ADA = GPU("NVIDIA RTX 4090", "sm89", 24 * 2**30)
@@ -39,22 +47,12 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def embedded_bundle(folder: Path, graph: str) -> Path:
-    """The embedded bundle with one of its graphs: each test builds one engine."""
-    bundle = Bundle.load(default_bundle_path())
-    answers = bundle.manifest.answers if graph == "answerer" else ()
-    graphs = {graph: bundle.manifest.graphs[graph]}
-    manifest = dataclasses.replace(bundle.manifest, tasks=(), answers=answers, graphs=graphs)
-    write_bundle(folder, manifest, {graph: bundle.graph_bytes(graph)}, bundle.tokenizer_json())
-    return folder
-
-
 @pytest.mark.parametrize(("precision", "plugins"), [("fp32", False), ("fp16", False), ("fp16", True)])
 @pytest.mark.parametrize("graph", Bundle.load(default_bundle_path()).manifest.graphs)
 def test_every_graph_of_the_embedded_bundle_builds(
     tmp_path: Path, graph: str, precision: Precision, plugins: bool
 ) -> None:
-    bundle = embedded_bundle(tmp_path / "bundle", graph)
+    bundle = write_part_of_embedded(tmp_path / "bundle", graph).path
     phases: list[tuple[str, str]] = []
     options = dataclasses.replace(NEEDS_NO_GPU, precision=precision, plugins=plugins)
     (record,), failures = build_engines(bundle, options, lambda *phase: phases.append(phase))
@@ -69,11 +67,14 @@ def test_every_graph_of_the_embedded_bundle_builds(
     assert {plugin.name for plugin in record.plugins} == wanted
     assert (record.inputs, record.outputs) == (spec.inputs, spec.outputs)
     assert record.ranges.keys() == {size for tensor in spec.inputs for size in tensor.shape if isinstance(size, str)}
-    if graph != "similarity":  # its texts and videos have numbers of their own
+    if graph == "similarity":  # its texts and videos have numbers of their own
+        assert record.ranges["num_texts"] == AxisRange(1, 8, TEXTS_AT_A_TIME)
+        assert record.ranges["num_videos"] == AxisRange(1, 8, CLIPS_AT_A_TIME)
+    else:
         assert record.ranges["batch"] == AxisRange(1, 8, 64)
     if graph == "text_encoder":
         assert record.ranges["text_length"] == AxisRange(2, 19, manifest.max_words)
-    assert record.layers > (0 if graph == "similarity" else 5 if plugins else 50)
+    assert record.layers > (5 if plugins else 50)
     assert record.build_seconds > 0
     path, found = BuiltEngines(bundle, graph).find(spec.sha256, Target(RTX, version, precision, ADA))
     assert found == record
