@@ -11,7 +11,7 @@ from typing import Any
 import hbi_infer
 from hbi_engines.engine import TensorSpec
 from hbi_engines.registry import open_engine
-from hbi_export.check import OutputCheck, check_graph
+from hbi_export.check import OutputCheck, check_graph, in_parts
 from hbi_export.graphs import (
     OPSET,
     TracedGraph,
@@ -27,13 +27,14 @@ from hbi_export.inputs import (
     caption_inputs,
     caption_step_inputs,
     drawn_video_inputs,
+    encoded_token_inputs,
     fewer_texts,
     random_text_inputs,
     random_token_inputs,
     random_video_inputs,
     video_inputs,
 )
-from hbi_infer.bundle import write_bundle
+from hbi_infer.bundle import require_bundle_folder, write_bundle
 from hbi_infer.errors import ExportError
 from hbi_infer.manifest import TASK_GRAPHS, BundleManifest, GraphSpec, LevelSpec, Provenance, TokenizerSpec
 from hbi_infer.options import FrameSampling
@@ -52,6 +53,7 @@ def export_bundle(
     weights: Weights = "float32",
     samples: Path | None = None,
     reranker: bool = True,
+    clip_seconds: float | None = None,
 ) -> list[OutputCheck]:
     """Traces a checkpoint's parts, checks them and writes a bundle.
 
@@ -61,10 +63,13 @@ def export_bundle(
         weights: How they are stored; the checks are against a model with the same rounded weights.
         samples: A folder of videos to check the video encoder on besides.
         reranker: Whether pairs can be compared by their reconstructed tokens, where the model has a reconstruction.
+        clip_seconds: Longer videos are cut into clips of this length; None for that of the training.
 
     Raises:
         ExportError: A graph does not compute what the model computes.
+        BundleError: The folder holds something else.
     """
+    require_bundle_folder(folder)
     model = rounded(checkpoint.model, weights)
     config, tokenizer = model.config, checkpoint.tokenizer
     first_level = next(iter(model.level_rates))
@@ -83,10 +88,13 @@ def export_bundle(
     checks += check_graph("text_encoder", graphs["text_encoder"], text_sets, first_level)
     if isinstance(model, HBI):
         graphs["interaction"] = trace_interaction(model.config)
-        token_sets = {"random": random_token_inputs(model.config)}
+        texts = in_parts(graphs["text_encoder"].eager, text_sets["caption"])
+        videos = in_parts(graphs["video_encoder"].eager, video_sets["drawn"])
+        token_sets = {"random": random_token_inputs(model.config), "real": encoded_token_inputs(texts, videos)}
         checks += check_graph("interaction", graphs["interaction"], token_sets)
         graphs["similarity"] = trace_similarity(model.config)
-        checks += check_graph("similarity", graphs["similarity"], {"random": fewer_texts(token_sets["random"])})
+        uneven = {name: fewer_texts(inputs) for name, inputs in token_sets.items()}
+        checks += check_graph("similarity", graphs["similarity"], uneven)
         if reranker and model.reconstruction is not None:
             graphs["reranker"] = trace_reranker(model, weights=weights)
             checks += check_graph("reranker", graphs["reranker"], token_sets)
@@ -96,10 +104,14 @@ def export_bundle(
         if model.caption_decoder is not None:
             prefill, step = trace_captioner(model, tokenizer.sot_id, weights=weights)
             graphs |= {"captioner_prefill": prefill, "captioner_step": step}
-            video_tokens = {name: token_sets["random"][name] for name in prefill.input_names}
-            checks += check_graph("captioner_prefill", prefill, {"random": video_tokens})
-            checks += check_graph("captioner_step", step, caption_step_inputs(prefill, step, video_tokens))
+            of_videos = {
+                name: {part: inputs[part] for part in prefill.input_names} for name, inputs in token_sets.items()
+            }
+            checks += check_graph("captioner_prefill", prefill, of_videos)
+            checks += check_graph("captioner_step", step, caption_step_inputs(prefill, step, of_videos["random"]))
     manifest = build_manifest(checkpoint, model, graphs, "float32" if weights == "float32" else f"{weights} weights")
+    if clip_seconds is not None:
+        manifest = replace(manifest, sampling=replace(manifest.sampling, clip_seconds=clip_seconds))
     contents = {name: graph.content for name, graph in graphs.items()}
     write_bundle(folder, manifest, contents, checkpoint.tokenizer_json)
     return checks

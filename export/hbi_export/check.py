@@ -63,7 +63,7 @@ def check_graph(
     engine = open_engine(graph.content, "cpu")
     checks = []
     for inputs_name, inputs in input_sets.items():
-        actual, expected = _in_parts(engine.run, inputs), _in_parts(graph.eager, inputs)
+        actual, expected = in_parts(engine.run, inputs), in_parts(graph.eager, inputs)
         for output in graph.output_names:
             check = compare(name, inputs_name, output, actual[output], expected[output])
             allowed = 0 if output.startswith(first_level) else max(1, int(MAX_SHARE_REGROUPED * check.items))
@@ -78,7 +78,7 @@ def check_graph(
     return checks
 
 
-def _in_parts(run: Callable[[Arrays], Arrays], inputs: Arrays) -> Arrays:
+def in_parts(run: Callable[[Arrays], Arrays], inputs: Arrays) -> Arrays:
     """What `run` gives for B items, a few at a time."""
     num_items = len(next(iter(inputs.values())))
     parts = [

@@ -31,7 +31,7 @@ Devices = Annotated[
     typer.Option("--device", metavar="DEVICE", help="As in hbi-infer; repeat it, or separate several by commas."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON document instead of a table.")]
-ClipSeconds = Annotated[float, typer.Option(help="Longer videos are cut into clips of this length.")]
+ClipSeconds = Annotated[float, typer.Option(min=0.1, help="Longer videos are cut into clips of this length.")]
 
 
 @app.callback()
@@ -52,6 +52,12 @@ def onnx(
             "learnt to compare pairs by it: leave it out."
         ),
     ] = True,
+    clip_seconds: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1, help="Longer videos are cut into clips of this length.", show_default="that of the training"
+        ),
+    ] = None,
 ) -> None:
     """Export a checkpoint; every graph is checked against the model before anything is written.
 
@@ -62,7 +68,10 @@ def onnx(
     from hbi_training.checkpoint import load_checkpoint
 
     given = load_checkpoint(checkpoint)
-    show_checks(export_bundle(given, output, weights=weights, samples=samples, reranker=reranker), output)
+    checks = export_bundle(
+        given, output, weights=weights, samples=samples, reranker=reranker, clip_seconds=clip_seconds
+    )
+    show_checks(checks, output)
 
 
 @app.command()

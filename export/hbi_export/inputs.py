@@ -53,6 +53,16 @@ def random_token_inputs(config: HBIConfig) -> Arrays:
     return inputs
 
 
+def encoded_token_inputs(texts: Arrays, videos: Arrays) -> Arrays:
+    """The same of real texts and videos: what the two encoders gave."""
+    return {
+        f"{side}_{level}_{part}": given[f"{level}_{part}"]
+        for side, given in (("text", texts), ("video", videos))
+        for level in LEVELS
+        for part in ("tokens", "weights")
+    }
+
+
 def fewer_texts(inputs: Arrays) -> Arrays:
     """The same without the first text: as many of neither side."""
     return {name: array[1:] if name.startswith("text") else array for name, array in inputs.items()}

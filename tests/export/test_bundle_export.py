@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +18,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
-from transformers import CLIPConfig, CLIPModel
+from transformers import BertConfig, BertModel, CLIPConfig, CLIPModel, CLIPVisionModelWithProjection
 
 from hbi_engines.engine import Engine
 from hbi_engines.registry import open_engine
@@ -28,14 +30,14 @@ from hbi_export.torch_engine import TorchDevice, torch_graphs
 from hbi_infer import HBI
 from hbi_infer.banzhaf import banzhaf_interaction
 from hbi_infer.bundle import Bundle
-from hbi_infer.errors import ExportError, InputError
+from hbi_infer.errors import BundleError, ExportError, InputError, TrainingError
 from hbi_infer.options import Decoding
 from hbi_infer.tokenizer import Tokenizer, clip_tokenizer_json
 from hbi_infer.tokens import unit
 from hbi_training import model as training_model
 from hbi_training.caption_writing import write_captions
 from hbi_training.checkpoint import Checkpoint, build_model, save_checkpoint
-from hbi_training.clip_encoders import IMAGE_MEAN, IMAGE_STD
+from hbi_training.clip_encoders import IMAGE_MEAN, IMAGE_STD, load_clip
 from hbi_training.config import HBIConfig
 from hbi_training.data.shapes import captions, scenes
 from hbi_training.rounding import Weights, rounded
@@ -358,6 +360,40 @@ def test_a_clip_bundle_scores_as_clip_does(clip_folder: Path, tmp_path: Path) ->
     np.testing.assert_allclose(actual, expected.numpy(), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_clip_that_was_saved_in_half_precision_computes_in_float32(
+    clip_folder: Path, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    CLIPModel.from_pretrained(clip_folder).to(dtype).save_pretrained(tmp_path / "half")
+    clip = load_clip(str(tmp_path / "half"))
+    assert {parameter.dtype for parameter in clip.parameters()} == {torch.float32}
+
+
+def test_what_is_no_whole_clip_is_refused(clip_folder: Path, tmp_path: Path) -> None:
+    """transformers draws what is missing at random: graph and model would agree on nonsense."""
+    BertModel(BertConfig(vocab_size=50, **TOWER)).save_pretrained(tmp_path / "bert")
+    clip = CLIPModel.from_pretrained(clip_folder)
+    CLIPVisionModelWithProjection(clip.config.vision_config).save_pretrained(tmp_path / "vision")
+    shutil.copytree(clip_folder, tmp_path / "cut")
+    weights = tmp_path / "cut" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    for name, message in (("bert", "it is no CLIP"), ("vision", "it is no CLIP"), ("cut", "Error while deserializing header")):
+        with pytest.raises(TrainingError, match=f"cannot load the CLIP model '.*{name}': {message}"):
+            clip_checkpoint(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(("mean", "refused"), [(list(IMAGE_MEAN), False), ([0.5, 0.5, 0.5], True)])
+def test_a_clip_of_pictures_that_are_normalised_otherwise_is_refused(
+    clip_folder: Path, tmp_path: Path, mean: list[float], refused: bool
+) -> None:
+    shutil.copytree(clip_folder, tmp_path / "clip")
+    said = {"image_mean": mean, "image_std": list(IMAGE_STD)}
+    (tmp_path / "clip" / "preprocessor_config.json").write_text(json.dumps(said))
+    expected = pytest.raises(TrainingError, match=r"its pictures have mean \[0.5, 0.5, 0.5\]")
+    with expected if refused else nullcontext():
+        load_clip(str(tmp_path / "clip"))
+
+
 def test_a_tokenizer_of_another_model_is_refused(clip_folder: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     small = CLIPModel.from_pretrained(clip_folder).config
@@ -399,6 +435,59 @@ def test_bad_arguments_are_one_line(arguments: list[str], message: str) -> None:
     assert result.stderr.startswith("error: ")
     assert message in result.stderr
     assert result.stderr.strip().count("\n") == 0
+
+
+def test_a_folder_of_something_else_is_refused_before_anything_is_traced(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hbi_export.bundle.trace_video_encoder", lambda *_, **__: pytest.fail("it was traced"))
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(BundleError, match="exists and is not a bundle"):
+        export_bundle(checkpoint, tmp_path)
+
+
+def test_the_clips_of_a_bundle_may_be_longer_than_those_of_the_training(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    save_checkpoint(checkpoint, tmp_path / "model")
+    made = hbi_export("onnx", tmp_path / "model", "-o", tmp_path / "bundle", "--clip-seconds", "10")
+    assert made.returncode == 0, made.stderr
+    sampling = Bundle.load(tmp_path / "bundle").manifest.sampling
+    assert sampling == replace(checkpoint.model.config.sampling, clip_seconds=10)
+
+
+@pytest.fixture(scope="module")
+def whole(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """With every part that a model can have."""
+    parts = {"answers": ANSWERS, "answer_widths": (16, 24), "reconstruction_layers": 1, "caption_layers": 1}
+    checkpoint = with_parts(checkpoint, **parts)
+    folder = tmp_path_factory.mktemp("whole") / "bundle"
+    return Exported(checkpoint, folder, export_bundle(checkpoint, folder))
+
+
+@pytest.mark.parametrize("name", ["interaction", "similarity", "reranker", "answerer", "captioner_prefill"])
+def test_padded_tokens_change_nothing_in_any_graph_of_tokens(whole: Exported, name: str) -> None:
+    engine = open_engine(Bundle.load(whole.folder).graph_bytes(name), "cpu")
+    assert isinstance(whole.checkpoint.model, training_model.HBI)
+    drawn = random_token_inputs(whole.checkpoint.model.config)
+    inputs = {spec.name: drawn[spec.name] for spec in engine.inputs}
+    rng, padded, noisy = np.random.default_rng(3), 0, dict(inputs)
+    for tokens_name in [part for part in inputs if part.endswith("_tokens")]:
+        real = inputs[tokens_name.replace("_tokens", "_weights")][..., None] > 0
+        noise = rng.normal(scale=5.0, size=inputs[tokens_name].shape).astype(np.float32)
+        noisy[tokens_name] = np.where(real, inputs[tokens_name], noise)
+        padded += int((~real).sum())
+    assert padded > 0
+    plain, changed = engine.run(inputs), engine.run(noisy)
+    for output, expected in plain.items():
+        # What the decoder may not look at is there, behind a mask.
+        seen = plain["memory_mask"][:, None, None, :, None] if output in ("memory_keys", "memory_values") else True
+        largest, difference = np.abs(expected).max(), np.where(seen, changed[output] - 1.0 * expected, 0.0)
+        np.testing.assert_allclose(difference, 0.0, rtol=0, atol=1e-5 * largest, err_msg=output)
+
+
+def test_every_graph_of_tokens_is_checked_on_real_ones_too(whole: Exported) -> None:
+    checked = {(check.graph, check.inputs) for check in whole.checks}
+    for name in ("interaction", "similarity", "reranker", "answerer", "captioner_prefill"):
+        assert {(name, "random"), (name, "real")} <= checked
 
 
 def test_the_baseline_is_exported_too(tmp_path: Path) -> None:

@@ -43,6 +43,20 @@ def test_it_steps_as_pytorchs_does() -> None:
     torch.testing.assert_close(ours, theirs, atol=4e-3, rtol=0)
 
 
+def test_in_bfloat16_it_steps_to_nearly_the_same_weights() -> None:
+    torch.manual_seed(0)
+    start, gradient = torch.randn(16, 40), torch.randn(16, 40)
+    ended = []
+    for dtype in (None, torch.bfloat16):
+        weight = nn.Parameter(start.clone())
+        weight.grad = gradient.clone()
+        Muon([weight], lr=0.1, dtype=dtype).step()
+        ended.append(weight.detach() - start)
+    assert ended[1].dtype == torch.float32
+    error = (ended[1] - ended[0]).norm() / ended[0].norm()
+    assert 1e-4 < error < 0.03  # seen: 0.013
+
+
 def test_matrices_without_a_gradient_stay() -> None:
     moved, still = nn.Parameter(torch.ones(2, 3)), nn.Parameter(torch.ones(2, 3))
     optimiser = Muon([{"params": [moved, still], "lr": 0.1, "weight_decay": 0.5}])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from hbi_infer.errors import DataError, TrainingError
 from hbi_infer.options import FrameSampling
 from hbi_infer.tokenizer import Tokenizer, clip_tokenizer_json
 from hbi_training.batches import TrainingBatches, shift
-from hbi_training.checkpoint import load_checkpoint
+from hbi_training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from hbi_training.data.frame_cache import FrameCache, Split
 from hbi_training.data.records import VideoRecord
 from hbi_training.recipe import OptimiserOptions, load_recipe, recipe_from_mapping, recipe_to_mapping
@@ -87,6 +88,61 @@ def test_a_resumed_run_is_the_uninterrupted_run_to_the_bit(
     assert [line["step"] for line in lines if "loss/total" in line] == [1, 2, 3, 4, 5, 6]
     assert lines[-1]["validation/text_to_video/R@10"] > 0
     assert list((tmp_path / "cut").glob("events.out.tfevents.*"))
+
+
+@pytest.mark.parametrize("part", ["accelerator.backward", "optimisers.0.step"])
+def test_ctrl_c_in_the_middle_of_a_step_waits_for_its_end(
+    splits: tuple[Split, Split], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    options = {"steps": 4, "batch_size": 8, "learning_rate": 1e-3, "clip_learning_rate": 1e-3, "matrices": "muon"}
+    # The answer head draws dropout: a step that is done again would draw anew.
+    recipe = tiny_recipe(optimiser=options, objective={"answering": 1.0, "hard_negatives": 1})
+    whole = Trainer(recipe, *splits, tmp_path / "whole", cpu=True)
+    whole.run()
+
+    cut = Trainer(recipe, *splits, tmp_path / "cut", cpu=True)
+    *path, name = part.split(".")
+    owner: Any = cut.accelerator if path == ["accelerator"] else cut.optimisers[0]
+    compute = getattr(owner, name)
+
+    def interrupted(*arguments: Any) -> Any:
+        if cut.step == 2:
+            signal.raise_signal(signal.SIGINT)
+        return compute(*arguments)
+
+    monkeypatch.setattr(owner, name, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cut.run()
+    assert cut.step == 3
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    resumed = Trainer(recipe, *splits, tmp_path / "cut", cpu=True)
+    resumed.resume()
+    resumed.run()
+    assert same_weights(whole.model, resumed.model)
+
+
+def test_a_run_that_was_stopped_while_it_measured_measures_again(splits: tuple[Split, Split], tmp_path: Path) -> None:
+    def stop(line: str) -> None:
+        if line.startswith("step 6:"):  # measured, and about to write its model
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(tiny_recipe(), *splits, tmp_path, cpu=True, say=stop).run()
+    path = tmp_path / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    assert "validation/text_to_video/R@1" in json.loads(lines[-1])
+    path.write_text("".join(lines[:-1]) + lines[-1][:20])  # as kill -9 leaves it
+    assert not (tmp_path / "model").exists()
+
+    resumed = Trainer(tiny_recipe(), *splits, tmp_path, cpu=True)
+    resumed.resume()
+    metrics = resumed.run()
+    assert load_checkpoint(tmp_path / "model").provenance["steps"] == 6
+    again = Trainer(tiny_recipe(), *splits, tmp_path, cpu=True)
+    again.resume()
+    known = again.run()
+    assert known.keys() == metrics.keys()
+    assert known["text_to_video/R@1"] == pytest.approx(metrics["text_to_video/R@1"])
 
 
 def test_training_learns_and_its_checkpoint_computes_the_same(splits: tuple[Split, Split], tmp_path: Path) -> None:
@@ -157,9 +213,10 @@ TWO_DEVICES = """
 import sys
 from pathlib import Path
 import torch
-from tests.training.tiny import shapes_splits, tiny_recipe
+from tests.training.tiny import HBI_SECTION, shapes_splits, tiny_recipe
 from hbi_training.trainer import Trainer
-trainer = Trainer(tiny_recipe(), *shapes_splits(Path(sys.argv[1])), Path(sys.argv[2]), cpu=True)
+recipe = tiny_recipe(model={**HBI_SECTION, "reconstruction_layers": 1})
+trainer = Trainer(recipe, *shapes_splits(Path(sys.argv[1])), Path(sys.argv[2]), cpu=True)
 trainer.run()
 if trainer.accelerator.is_main_process:
     torch.save(trainer.model.state_dict(), Path(sys.argv[2]) / "weights.pt")
@@ -167,7 +224,9 @@ if trainer.accelerator.is_main_process:
 
 
 def test_two_devices_train_as_one(splits: tuple[Split, Split], data_folder: Path, tmp_path: Path) -> None:
-    one = Trainer(tiny_recipe(), *splits, tmp_path / "one", cpu=True)
+    """Also where a part of the model, here the reconstruction, is left untrained by the objective."""
+    recipe = tiny_recipe(model={**HBI_SECTION, "reconstruction_layers": 1})
+    one = Trainer(recipe, *splits, tmp_path / "one", cpu=True)
     one.run()
     (tmp_path / "two").mkdir()
     command = [sys.executable, "-c", TWO_DEVICES, str(data_folder), str(tmp_path / "two")]
@@ -214,7 +273,7 @@ def test_batches_visit_every_clip_once_a_pass(splits: tuple[Split, Split]) -> No
         train.records, train.cache, tokenizer, rows=train.cache.decoded, rank=1, num_ranks=2, **options
     )
     assert torch.equal(half[2].frames, batches[2].frames[1::2])
-    with pytest.raises(ValueError, match="some clips of the data set have fewer"):
+    with pytest.raises(TrainingError, match="some clips of the data set have fewer"):
         TrainingBatches(
             train.records, train.cache, tokenizer, rows=train.cache.decoded, **{**options, "num_negatives": 9}
         )
@@ -266,13 +325,39 @@ def fresh_accelerate() -> Iterator[None]:
 @pytest.mark.usefixtures("fresh_accelerate")
 def test_auto_is_bfloat16_where_the_processor_has_it(splits: tuple[Split, Split], tmp_path: Path) -> None:
     options = {"steps": 1, "batch_size": 8, "learning_rate": 1e-3, "clip_learning_rate": 1e-3}
-    recipe = tiny_recipe(optimiser={**options, "mixed_precision": "auto"})
+    recipe = tiny_recipe(optimiser={**options, "matrices": "muon", "mixed_precision": "auto"})
     said: list[str] = []
     trainer = Trainer(recipe, *splits, tmp_path / "run", cpu=True, say=said.append)
     flags = set(Path("/proc/cpuinfo").read_text().split())
     has = "bf16" if flags & {"avx512_bf16", "amx_bf16", "bf16"} else "no"
     assert trainer.accelerator.mixed_precision == has
     assert f"mixed precision: {has}" in said
+    assert [getattr(optimiser.optimizer, "dtype", None) for optimiser in trainer.optimisers] == [
+        None,
+        torch.bfloat16 if has == "bf16" else None,
+    ]
+
+
+@pytest.mark.usefixtures("fresh_accelerate")
+def test_training_in_bfloat16_learns_as_in_float32(splits: tuple[Split, Split], tmp_path: Path) -> None:
+    options = {"steps": 8, "batch_size": 8, "learning_rate": 3e-3, "clip_learning_rate": 3e-3, "matrices": "muon"}
+    objective = {"hard_negatives": 1, "banzhaf": 0.5, "answering": 1.0, "captioning": 1.0}
+    losses = {}
+    for precision in ("no", "bf16"):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        recipe = tiny_recipe(
+            model={**HBI_SECTION, "reconstruction_layers": 1, "caption_layers": 1},
+            objective=objective,
+            optimiser={**options, "mixed_precision": precision},
+            report={"evaluate_steps": 100, "checkpoint_steps": 100, "log_steps": 1},
+        )
+        trainer = Trainer(recipe, *splits, tmp_path / precision, cpu=True)
+        trainer.run()
+        assert {parameter.dtype for parameter in trainer.model.parameters()} == {torch.float32}
+        lines = (tmp_path / precision / "metrics.jsonl").read_text().splitlines()
+        losses[precision] = np.array([line["loss/total"] for line in map(json.loads, lines) if "loss/total" in line])
+    assert losses["bf16"][-1] < 0.9 * losses["bf16"][0]
+    assert 0 < np.abs(losses["bf16"] / losses["no"] - 1).max() < 0.03
 
 
 @pytest.mark.parametrize(
@@ -291,7 +376,10 @@ def test_auto_is_bfloat16_where_the_processor_has_it(splits: tuple[Split, Split]
         ),
         ("{name: a, modle: {}}", "unknown key 'modle'; did you mean 'model'?"),
         ("{name: a, model: {}, data: {format: m, folder: f}, optimiser: {stepz: 3}}", "did you mean 'steps'?"),
-        ("{name: a, model: {}, data: {format: m, folder: f}, optimiser: {steps: 3}}", "missing 3 required"),
+        (
+            "{name: a, model: {}, data: {format: m, folder: f}, optimiser: {steps: 3}}",
+            "has no batch_size and no learning_rate and no clip_learning_rate",
+        ),
     ],
 )
 def test_a_wrong_recipe_is_explained(tmp_path: Path, content: str, message: str) -> None:
@@ -300,6 +388,105 @@ def test_a_wrong_recipe_is_explained(tmp_path: Path, content: str, message: str)
     with pytest.raises(TrainingError) as caught:
         load_recipe(path)
     assert message in str(caught.value)
+
+
+WITHOUT_CLIP = {key: value for key, value in HBI_SECTION.items() if key != "clip"}
+VISION = HBI_SECTION["clip"]["vision_config"]
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "message"),
+    [
+        ("model", WITHOUT_CLIP, "has no clip"),
+        ("model", {**HBI_SECTION, "clip": {"text_config": {}}}, "no projection_dim"),
+        ("model", {**HBI_SECTION, "max_words": 41}, "max_words is 41, and clip's text_config has max_position"),
+        ("model", {**HBI_SECTION, "temporal_positions": 5}, "temporal_positions is 5, and sampling takes up to 6"),
+        (
+            "model",
+            {**HBI_SECTION, "sampling": {**SAMPLING, "image_size": 64}},
+            "frames of 64 pixels, and clip's vision_config has image_size 32",
+        ),
+        (
+            "model",
+            {**HBI_SECTION, "clip": {**HBI_SECTION["clip"], "vision_config": {**VISION, "patch_sise": 8}}},
+            "unknown key 'patch_sise'; did you mean 'patch_size'?",
+        ),
+        ("objective", {"hard_negatives": 99}, "the objective's hard_negatives is 99, and some clips"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_together_is_explained(
+    splits: tuple[Split, Split], tmp_path: Path, section: str, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(TrainingError, match=re.escape(message)):
+        Trainer(tiny_recipe(**{section: changes}), *splits, tmp_path, cpu=True)
+
+
+@pytest.mark.parametrize("key", ["optimiser.steps", "optimiser.batch_size", "report.log_steps"])
+def test_counts_are_at_least_one(key: str) -> None:
+    with pytest.raises(TrainingError, match=f"{key.split('.')[1]} is 0; it must be at least 1"):
+        load_recipe(RECIPES / "shapes.yaml", {key: "0"})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", b'{"model": {', "config.json is not what hbi-train writes"),
+        ("config.json", b'{"model_type": "clip"}', "export it with: hbi-export clip"),
+        ("model.safetensors", None, "do not fit its config.json"),
+    ],
+)
+def test_a_damaged_checkpoint_is_one_line(
+    splits: tuple[Split, Split], tmp_path: Path, name: str, content: bytes | None, message: str
+) -> None:
+    trainer = Trainer(tiny_recipe(), *splits, tmp_path, cpu=True)
+    save_checkpoint(Checkpoint(trainer.model, trainer.tokenizer_json, "tiny"), tmp_path / "model")
+    path = tmp_path / "model" / name
+    path.write_bytes(path.read_bytes()[:1000] if content is None else content)
+    with pytest.raises(TrainingError, match=re.escape(message)):
+        load_checkpoint(tmp_path / "model")
+
+
+SMALL_DISK = """
+mount -t tmpfs -o size=100k none "$1" || exit 77
+exec "$2" -c "$3" "$1"
+"""
+FILL = """
+import sys
+from pathlib import Path
+from hbi_infer.errors import DataError
+from hbi_infer.options import FrameSampling
+from hbi_training.data.frame_cache import FrameCache
+from hbi_training.data.records import VideoRecord
+folder = Path(sys.argv[1])
+record = VideoRecord(folder / "clip.mp4", ("a",))
+record.video.write_bytes(b"")
+try:
+    FrameCache(folder / "frames", [record], FrameSampling(image_size=112))
+except DataError as error:
+    print(error, sorted(path.name for path in folder.rglob("*.npy")))
+"""
+
+
+def test_a_disk_without_room_for_the_frames_is_told(tmp_path: Path) -> None:
+    """A mapped file has no room until its pages are written, and then the process would be killed."""
+    command = [
+        "unshare",
+        "--map-root-user",
+        "--mount",
+        "sh",
+        "-c",
+        SMALL_DISK,
+        "sh",
+        str(tmp_path),
+        sys.executable,
+        FILL,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip("no small disk can be mounted here")
+    assert done.returncode == 0, done.stderr
+    assert "GiB for the decoded frames: No space left on device" in done.stdout
+    assert done.stdout.strip().endswith("[]")
 
 
 def test_the_cache_continues_where_it_stopped_and_keeps_reasons(data_folder: Path, tmp_path: Path) -> None:

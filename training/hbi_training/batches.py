@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from hbi_infer.errors import TrainingError
 from hbi_infer.tokenizer import Tokenizer
 from hbi_training.data.frame_cache import FrameCache
 from hbi_training.data.records import Question, VideoRecord
@@ -90,9 +91,12 @@ class TrainingBatches:
         num_ranks: int = 1,
     ) -> None:
         if num_negatives and any(len(record.hard_negatives) < num_negatives for record in records):
-            raise ValueError(f"hard_negatives is {num_negatives}, and some clips of the data set have fewer")
+            raise TrainingError(
+                f"the objective's hard_negatives is {num_negatives}, and some clips of the data set have fewer; put as "
+                "many into its manifest, or --set objective.hard_negatives=0"
+            )
         if batch_size % num_ranks:
-            raise ValueError(f"batch_size is {batch_size}, which {num_ranks} devices cannot share evenly")
+            raise TrainingError(f"batch_size is {batch_size}, which {num_ranks} devices cannot share evenly")
         self.records, self.cache, self.tokenizer, self.rows = records, cache, tokenizer, rows
         self.batch_size = min(batch_size, len(records) // num_ranks * num_ranks)
         self.max_words, self.seed = max_words, seed

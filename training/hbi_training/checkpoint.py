@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from hbi_infer.errors import TrainingError
 from hbi_infer.tokenizer import PAD_ID, Tokenizer
-from hbi_training.clip_encoders import load_clip
+from hbi_training.clip_encoders import load_clip, refuse_unknown_sizes
 from hbi_training.config import HBIConfig
 from hbi_training.mean_pooled_clip import MeanPooledCLIP, MeanPooledConfig
 from hbi_training.model import HBI
@@ -71,8 +72,9 @@ def build_model(section: Mapping[str, Any], tokenizer: Tokenizer | None = None) 
     if isinstance(values.get("clip"), str):
         clip = load_clip(values["clip"])
         values["clip"] = clip.config.to_dict()
-    elif tokenizer is not None:
+    elif tokenizer is not None and "clip" in values:
         values["clip"] = with_vocabulary(values["clip"], tokenizer)
+        refuse_unknown_sizes(values["clip"])
     return build(configuration.from_json(values), clip)
 
 
@@ -155,11 +157,18 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             raise TrainingError(
                 f"{folder} has no {name}; a checkpoint is the folder that hbi-train wrote, runs/NAME/model"
             )
-    content = json.loads((folder / "config.json").read_text())
-    model = build_model(content["model"])
+    try:
+        content = json.loads((folder / "config.json").read_text())
+        section, name, notice, provenance = (content[key] for key in ("model", "name", "notice", "provenance"))
+    except (ValueError, KeyError) as error:
+        raise TrainingError(
+            f"{folder / 'config.json'} is not what hbi-train writes ({error}); if the folder holds a CLIP that "
+            f"transformers saved, export it with: hbi-export clip {folder} -o BUNDLE"
+        ) from error
+    model = build_model(section)
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
-    except RuntimeError as error:
+    except (RuntimeError, SafetensorError) as error:
         raise TrainingError(f"the weights of {folder} do not fit its config.json: {error}") from error
     tokenizer_json = (folder / "tokenizer.json").read_text()
-    return Checkpoint(model.eval(), tokenizer_json, content["name"], content["notice"], content["provenance"])
+    return Checkpoint(model.eval(), tokenizer_json, name, notice, provenance)

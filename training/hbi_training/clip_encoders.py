@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import CLIPConfig, CLIPModel, CLIPTextConfig
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 from transformers.models.clip.modeling_clip import CLIPEncoder
+from transformers.utils import logging as transformers_logging
+from transformers.utils.hub import cached_file
 
 from hbi_infer.errors import TrainingError
+from hbi_training.config import refuse_unknown
 
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -47,20 +55,66 @@ def build_transformer(*, width: int, layers: int, heads: int, layer_norm_eps: fl
     return CLIPEncoder(config)  # type: ignore[arg-type]  # annotated for the joint configuration
 
 
-def load_clip(source: str) -> CLIPModel:
-    """A CLIP model with its learnt weights, from a local folder or from the hub.
+def refuse_unknown_sizes(config: Mapping[str, Any]) -> None:
+    """Refuses keys of a CLIP configuration that `transformers` does not know, which it takes without a word.
 
     Raises:
-        TrainingError: There is no such model, or it is not a CLIP.
+        TrainingError: There is one; the message names the nearest known one.
+    """
+    refuse_unknown(config, CLIPConfig().to_dict().keys(), "the model's clip")
+    for part, known in (("text_config", CLIPTextConfig()), ("vision_config", CLIPVisionConfig())):
+        refuse_unknown(config.get(part, {}), known.to_dict().keys(), f"the {part} of the model's clip")
+
+
+def load_clip(source: str) -> CLIPModel:
+    """A CLIP model with its learnt weights in float32, from a local folder or from the hub.
+
+    Raises:
+        TrainingError: There is no such model, it is not a CLIP, or it was made for pictures that are normalised
+            in another way.
     """
     try:
-        return CLIPModel.from_pretrained(source, use_safetensors=True)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        with _quiet():
+            loaded: Any = CLIPModel.from_pretrained(
+                source,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
+        clip: CLIPModel = loaded[0]
+        # transformers draws at random what it did not find.
+        drawn = sorted([*loaded[1]["missing_keys"], *(name for name, *_ in loaded[1]["mismatched_keys"])])
+        problem = f"it is no CLIP, or not a whole one: it has no fitting {drawn[0]}" if drawn else ""
+        problem = problem or _other_pictures(source)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        problem = str(error).splitlines()[0]
+    if problem:
         raise TrainingError(
-            f"cannot load the CLIP model '{source}': {reason}; expected a local folder that transformers saved (with "
+            f"cannot load the CLIP model '{source}': {problem}; expected a local folder that transformers saved (with "
             "safetensors weights), or a name on the hub such as openai/clip-vit-base-patch32"
-        ) from error
+        )
+    return clip
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the table that `transformers` prints of weights that do not fit: one line says it."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+
+
+def _other_pictures(source: str) -> str:
+    """How the pictures that a model was trained on are normalised, if not as CLIP's are; "" where they are."""
+    path = cached_file(source, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
+    said = json.loads(Path(path).read_text()) if path is not None else {}
+    mean, std = said.get("image_mean", IMAGE_MEAN), said.get("image_std", IMAGE_STD)
+    same = np.shape(mean) == np.shape(std) == (3,) and np.allclose((mean, std), (IMAGE_MEAN, IMAGE_STD), atol=1e-3)
+    return "" if same else f"its pictures have mean {mean} and deviation {std}, those of CLIP {IMAGE_MEAN}, {IMAGE_STD}"
 
 
 class ConvolutionStem(nn.Sequential):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from difflib import get_close_matches
 from math import ceil
 from types import UnionType
@@ -14,6 +14,8 @@ from hbi_infer.errors import TrainingError
 from hbi_infer.options import FrameSampling
 
 LEVELS = ("entity", "action", "event")
+CLIP_POSITIONS, CLIP_PIXELS = 77, 224
+"""What CLIP's own configuration has where a mapping leaves them out."""
 
 T = TypeVar("T")
 
@@ -22,17 +24,66 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     """Builds a dataclass from a mapping of its fields.
 
     Raises:
-        TrainingError: A key is unknown (the message names the nearest known one), a number is none, or a choice is none
-            of those that there are.
+        TrainingError: A key is unknown (the message names the nearest known one) or missing, a number is none, or a
+            choice is none of those that there are.
     """
+    if not isinstance(values, Mapping):
+        raise TrainingError(f"{where} is {values!r}; it must be a mapping")
     kinds = get_type_hints(cls)
-    known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
-    for key in values:
+    members = fields(cls)  # type: ignore[arg-type]
+    refuse_unknown(values, [member.name for member in members], where)
+    typed = {key: _typed(value, kinds[key], f"{where}: {key}") for key, value in values.items()}
+    needed = [member.name for member in members if member.default is MISSING and member.default_factory is MISSING]
+    if missing := [name for name in needed if name not in values]:
+        raise TrainingError(f"{where} has no {' and no '.join(missing)}")
+    return cls(**typed)
+
+
+def refuse_unknown(keys: Iterable[str], known: Collection[str], where: str) -> None:
+    """Refuses keys that are not known.
+
+    Raises:
+        TrainingError: There is one; the message names the nearest known one.
+    """
+    for key in keys:
         if key not in known:
             near = get_close_matches(key, known, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
             raise TrainingError(f"{where} has the unknown key '{key}'; {hint}")
-    return cls(**{key: _typed(value, kinds[key], f"{where}: {key}") for key, value in values.items()})
+
+
+def require_positive(options: Any, *names: str) -> None:
+    """Refuses counts below 1.
+
+    Raises:
+        TrainingError: There is one.
+    """
+    for name in names:
+        if (value := getattr(options, name)) < 1:
+            raise TrainingError(f"{name} is {value}; it must be at least 1")
+
+
+def check_clip_sizes(clip: Mapping[str, Any], max_words: int, sampling: FrameSampling) -> None:
+    """Sees that CLIP's encoders take the texts and the frames that a model is for.
+
+    Raises:
+        TrainingError: Texts are longer than the table of positions, or frames have another size; or the width of the
+            tokens is not given.
+    """
+    if "projection_dim" not in clip:
+        raise TrainingError("the model's clip has no projection_dim: the width of every token")
+    positions = clip.get("text_config", {}).get("max_position_embeddings", CLIP_POSITIONS)
+    if max_words > positions:
+        raise TrainingError(
+            f"max_words is {max_words}, and clip's text_config has max_position_embeddings {positions}; a text cannot "
+            "be longer"
+        )
+    pixels = clip.get("vision_config", {}).get("image_size", CLIP_PIXELS)
+    if pixels != sampling.image_size:
+        raise TrainingError(
+            f"sampling takes frames of {sampling.image_size} pixels, and clip's vision_config has image_size {pixels}; "
+            "they must agree"
+        )
 
 
 def _typed(value: Any, kind: Any, where: str) -> Any:
@@ -115,6 +166,12 @@ class HBIConfig:
     sampling: FrameSampling = field(default_factory=FrameSampling)
 
     def __post_init__(self) -> None:
+        check_clip_sizes(self.clip, self.max_words, self.sampling)
+        if self.temporal_positions is not None and self.temporal_positions < self.sampling.max_frames:
+            raise TrainingError(
+                f"temporal_positions is {self.temporal_positions}, and sampling takes up to "
+                f"{self.sampling.max_frames} frames"
+            )
         levels = len(LEVELS)
         if len(self.text_merge_ratios) != levels - 1 or len(self.video_merge_ratios) != levels - 1:
             raise TrainingError(f"text_merge_ratios and video_merge_ratios take {levels - 1} numbers each")

@@ -13,7 +13,7 @@ from transformers import CLIPModel
 
 from hbi_infer.options import FrameSampling
 from hbi_training.clip_encoders import FrameEncoder, WordEncoder, build_clip
-from hbi_training.config import from_mapping
+from hbi_training.config import check_clip_sizes, from_mapping
 from hbi_training.token_interaction import Tokens, cross_similarity, matched_similarity
 
 LevelTokens = dict[str, Tokens]
@@ -27,6 +27,9 @@ class MeanPooledConfig:
     vision_stem: Literal["patch", "convolution"] = "patch"
     max_words: int = 77
     sampling: FrameSampling = field(default_factory=FrameSampling)
+
+    def __post_init__(self) -> None:
+        check_clip_sizes(self.clip, self.max_words, self.sampling)
 
     @property
     def width(self) -> int:

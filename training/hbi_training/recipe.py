@@ -11,7 +11,7 @@ from typing import Any, Literal
 import yaml
 
 from hbi_infer.errors import TrainingError
-from hbi_training.config import from_mapping
+from hbi_training.config import from_mapping, require_positive
 from hbi_training.objective import Objective
 
 
@@ -73,6 +73,9 @@ class OptimiserOptions:
     max_gradient_norm: float = 1.0
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = "no"
 
+    def __post_init__(self) -> None:
+        require_positive(self, "steps", "batch_size")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions:
@@ -87,6 +90,9 @@ class ReportOptions:
     evaluate_steps: int = 500
     checkpoint_steps: int = 200
     log_steps: int = 20
+
+    def __post_init__(self) -> None:
+        require_positive(self, "evaluate_steps", "checkpoint_steps", "log_steps")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,14 +159,11 @@ def load_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recip
 
 def recipe_from_mapping(content: Mapping[str, Any], where: str) -> Recipe:
     """Builds a recipe from its sections; every unknown or missing key is an error that names it."""
-    try:
-        built = {
-            key: from_mapping(SECTIONS[key], value, f"{where}, section {key},") if key in SECTIONS else value
-            for key, value in content.items()
-        }
-        return from_mapping(Recipe, built, where)
-    except TypeError as error:  # a dataclass says which required fields are missing
-        raise TrainingError(f"{where}: {str(error).split(') ')[-1]}") from error
+    built = {
+        key: from_mapping(SECTIONS[key], value, f"{where}, section {key},") if key in SECTIONS else value
+        for key, value in content.items()
+    }
+    return from_mapping(Recipe, built, where)
 
 
 def recipe_to_mapping(recipe: Recipe) -> dict[str, Any]:

@@ -64,6 +64,8 @@ def load_split(
         failures = cache.fill(workers=workers, advance=lambda n: progress.advance(bar, n))
     for path, reason in failures.items():
         console.print(f"left out: {path}: {reason}", markup=False, highlight=False)
+    if failures:
+        console.print(f"to try these again, delete {cache.folder}", markup=False, highlight=False)
     return Split(records, cache)
 
 

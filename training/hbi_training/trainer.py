@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
@@ -41,6 +44,27 @@ HEADLINES = {
 """The metrics that are said each time; all of them are written."""
 
 
+VALIDATION = "validation/"
+"""In front of the names of metrics on the validation split."""
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block: half a step cannot be resumed from."""
+    came: list[int] = []
+    # Another thread gets no signals, and where they are ignored, they stay so.
+    ours = current_thread() is main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if ours:
+        signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+    if came:
+        raise KeyboardInterrupt
+
+
 def learning_rate_factor(step: int, options: OptimiserOptions) -> float:
     """Linear warm-up, perhaps a plateau, then a cosine to 0; the first step is not wasted on a rate of 0."""
     if step < options.warmup_steps:
@@ -50,8 +74,15 @@ def learning_rate_factor(step: int, options: OptimiserOptions) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
 
 
-def build_optimisers(step: TrainingStep, options: OptimiserOptions) -> list[torch.optim.Optimizer]:
+def build_optimisers(
+    step: TrainingStep, options: OptimiserOptions, *, muon_dtype: torch.dtype | None = None
+) -> list[torch.optim.Optimizer]:
     """CLIP's encoders at their own rate, and no decay of norms, biases and the temperature.
+
+    Args:
+        step: The model with its loss.
+        options: Rates, decay and which optimiser matrices get.
+        muon_dtype: What Muon orthogonalises in; None for the weights' own precision.
 
     Returns:
         AdamW, and behind it Muon if the options ask for it.
@@ -78,7 +109,7 @@ def build_optimisers(step: TrainingStep, options: OptimiserOptions) -> list[torc
 
     optimisers: list[torch.optim.Optimizer] = [torch.optim.AdamW(of(muon=False), betas=(0.9, 0.98))]
     if options.matrices == "muon":
-        optimisers.append(Muon(of(muon=True)))
+        optimisers.append(Muon(of(muon=True), dtype=muon_dtype))
     return optimisers
 
 
@@ -127,7 +158,9 @@ class Trainer:
         if precision == "auto":
             precision = "bf16" if computes_in_bfloat16(cpu=cpu) else "no"
             say(f"mixed precision: {precision}")
-        self.accelerator = Accelerator(mixed_precision=precision, cpu=cpu)
+        # A recipe may leave parts of its model untrained, a reconstruction that no task reads for one.
+        several = DistributedDataParallelKwargs(find_unused_parameters=True)
+        self.accelerator = Accelerator(mixed_precision=precision, cpu=cpu, kwargs_handlers=[several])
         answering = recipe.objective.answering > 0
         if recipe.objective.writes_captions and not all(record.captions for record in train.records):
             term = "captioning" if recipe.objective.captioning else "self_critical"
@@ -177,7 +210,9 @@ class Trainer:
             references = [record.captions for record in decoded]
             critic = CaptionCritic(references, self.tokenizer, num_samples=recipe.objective.self_critical_samples)
         step = TrainingStep(model, recipe.objective, known_tokens, critic)
-        self.step_module, *self.optimisers = self.accelerator.prepare(step, *build_optimisers(step, options))
+        muon_dtype = torch.bfloat16 if precision == "bf16" else None
+        optimisers = build_optimisers(step, options, muon_dtype=muon_dtype)
+        self.step_module, *self.optimisers = self.accelerator.prepare(step, *optimisers)
         self.model: Model = self.accelerator.unwrap_model(self.step_module).model
         self.step = 0
         self.seconds = 0.0
@@ -200,13 +235,25 @@ class Trainer:
 
     def _forget_later_measurements(self) -> None:
         """A run that was killed has measured beyond its newest checkpoint; it will do so again."""
+        if self.accelerator.is_main_process:
+            lines = [line for line in self._measurements() if line["step"] <= self.step]
+            (self.run_folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def _measurements(self) -> Iterator[dict[str, float]]:
+        """The lines of metrics.jsonl, without one that was being written when the run was killed."""
         path = self.run_folder / "metrics.jsonl"
-        if self.accelerator.is_main_process and path.exists():
-            lines = path.read_text().splitlines(keepends=True)
-            path.write_text("".join(line for line in lines if json.loads(line)["step"] <= self.step))
+        for line in path.read_text().splitlines() if path.exists() else ():
+            with suppress(json.JSONDecodeError):
+                yield json.loads(line)
+
+    def _known_metrics(self) -> dict[str, float]:
+        """What was measured on the validation split at this step; empty if that was not done, or not finished."""
+        lines = [line for line in self._measurements() if line["step"] == self.step]
+        known = {name: value for line in lines for name, value in line.items() if name.startswith(VALIDATION)}
+        return {name.removeprefix(VALIDATION): value for name, value in known.items()}
 
     def run(self, advance: Callable[[int], None] = lambda _: None) -> dict[str, float]:
-        """Trains to the last step; on Ctrl-C a checkpoint is saved first.
+        """Trains to the last step; on Ctrl-C the step that is being computed is finished and a checkpoint saved.
 
         Args:
             advance: Called with the number of steps that have just been done.
@@ -216,28 +263,36 @@ class Trainer:
         """
         report, last = self.recipe.report, self.recipe.optimiser.steps
         advance(self.step)
-        metrics: dict[str, float] = {}
+        metrics = self._known_metrics()
         writer = (
             SummaryWriter(str(self.run_folder), purge_step=self.step + 1) if self.accelerator.is_main_process else None
         )
         try:
+            if self._is_measured(self.step) and not metrics:  # the run was stopped while it measured
+                metrics = self._evaluate(writer)
             while self.step < last:
-                losses = self._train_step()
-                if self.step % report.log_steps == 0:
-                    self._write(writer, {f"loss/{name}": value.item() for name, value in losses.items()})
-                if self.step % report.checkpoint_steps == 0:
-                    self.save()
-                if self.step % report.evaluate_steps == 0 or self.step == last:
+                with interrupts_held():
+                    losses = self._train_step()
+                    if self.step % report.log_steps == 0:
+                        self._write(writer, {f"loss/{name}": value.item() for name, value in losses.items()})
+                    if self.step % report.checkpoint_steps == 0:
+                        self.save()
+                if self._is_measured(self.step):
                     metrics = self._evaluate(writer)
                 advance(1)
         except KeyboardInterrupt:
-            self.save()
+            with interrupts_held():
+                self.save()
             self.say(f"stopped at step {self.step}; the same command goes on from there")
             raise
         finally:
             if writer is not None:
                 writer.close()
         return metrics
+
+    def _is_measured(self, step: int) -> bool:
+        """Whether the validation split is measured behind a step."""
+        return step > 0 and (step % self.recipe.report.evaluate_steps == 0 or step == self.recipe.optimiser.steps)
 
     def _train_step(self) -> dict[str, Tensor]:
         begin = time.perf_counter()
@@ -265,7 +320,7 @@ class Trainer:
             return {}
         clips = self.validation
         metrics = evaluate(self.model, clips.records, clips.cache, self.tokenizer, calibrate=True).metrics
-        self._write(writer, {f"validation/{name}": value for name, value in metrics.items()})
+        self._write(writer, {f"{VALIDATION}{name}": value for name, value in metrics.items()})
         told = ", ".join(f"{said} {metrics[name]:.1f}" for name, said in HEADLINES.items() if name in metrics)
         self.say(f"step {self.step}: {told} ({self.seconds:.0f} s)")
         provenance = {
@@ -274,7 +329,7 @@ class Trainer:
             "code_version": hbi_infer.__version__,
             "steps": self.step,
             "training_seconds": round(self.seconds),
-            "metrics": {f"validation/{name}": round(value, 3) for name, value in metrics.items()},
+            "metrics": {f"{VALIDATION}{name}": round(value, 3) for name, value in metrics.items()},
         }
         checkpoint = Checkpoint(self.model, self.tokenizer_json, self.recipe.name, self.recipe.notice, provenance)
         save_checkpoint(checkpoint, self.run_folder / "model")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -49,7 +50,19 @@ class FrameCache:
         path = self.folder / name
         if path.exists():
             return np.lib.format.open_memmap(path, mode="r+")
-        return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        try:
+            array: npt.NDArray[Any] = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+            # Pages of a mapped file that find no room on the disk kill the process: the room is taken beforehand.
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            size = math.prod(shape) * np.dtype(dtype).itemsize / 2**30
+            raise DataError(
+                f"cannot make {path}, {size:.1f} GiB for the decoded frames: {error.strerror}; make "
+                "room there, or link its folder to another disk"
+            ) from error
+        return array
 
     def __getitem__(self, rows: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
         """(B, F, H, W, 3) uint8 and (B, F) bool of some clips."""
