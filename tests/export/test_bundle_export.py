@@ -377,7 +377,11 @@ def test_what_is_no_whole_clip_is_refused(clip_folder: Path, tmp_path: Path) -> 
     shutil.copytree(clip_folder, tmp_path / "cut")
     weights = tmp_path / "cut" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
-    for name, message in (("bert", "it is no CLIP"), ("vision", "it is no CLIP"), ("cut", "Error while deserializing header")):
+    for name, message in (
+        ("bert", "it is no CLIP"),
+        ("vision", "it is no CLIP"),
+        ("cut", "Error while deserializing header"),
+    ):
         with pytest.raises(TrainingError, match=f"cannot load the CLIP model '.*{name}': {message}"):
             clip_checkpoint(str(tmp_path / name))
 

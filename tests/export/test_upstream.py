@@ -443,7 +443,7 @@ def test_checkpoints_that_are_refused(state: dict[str, Tensor], checkpoint: Path
     refused(wide, r"sizes disagree: t_ctm0.score.weight is \(1, 128\) where \(1, 64\) fits")
     less = {name: part for name, part in state.items() if not name.startswith(("v_block1", "video_weight_fc1"))}
     refused(less, r"it lacks video_weight_fc1.0.weight, .* and 8 more$")
-    refused(state, "max_words is 35; .* has positions for at most 34", max_words=35)
+    refused(state, "max_words is 35, and .* has max_position_embeddings 34", max_words=35)
     refused(state, "levels of 6, 2, 1 tokens", sampling=FrameSampling(max_frames=6))
     with pytest.raises(ExportError, match="knows 200 tokens and CLIP's tokenizer makes 49408"):
         load_upstream(checkpoint)

@@ -463,7 +463,7 @@ record.video.write_bytes(b"")
 try:
     FrameCache(folder / "frames", [record], FrameSampling(image_size=112))
 except DataError as error:
-    print(error, sorted(path.name for path in folder.rglob("*.npy")))
+    print(error, sorted(path.name for path in folder.rglob("frames.npy*")))
 """
 
 

@@ -145,8 +145,8 @@ def test_what_has_no_sizes_is_refused(change: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("choices", "message"),
     [
-        ({"max_words": 35}, "max_words is 35; the state dict has positions for at most 34"),
-        ({"sampling": FrameSampling(max_frames=40)}, "max_frames is 40; the state dict has positions for at most 34"),
+        ({"max_words": 35}, "max_words is 35, and clip.s text_config has max_position_embeddings 34"),
+        ({"sampling": FrameSampling(max_frames=40)}, "temporal_positions is 34, and sampling takes up to 40"),
         (
             {"sampling": FrameSampling(max_frames=8)},
             "max_frames is 8, which makes levels of 8, 2, 1 tokens; .* at least 3 tokens to merge: choose a larger",

@@ -92,7 +92,9 @@ def train_recipe(
     with progress_bar() as progress:
         bar = progress.add_task(f"training {recipe.name}", total=recipe.optimiser.steps)
         trainer.run(advance=lambda n: progress.advance(bar, n))
-    say(f"the model is {run_folder / 'model'}; export it with: hbi-export onnx {run_folder / 'model'} -o BUNDLE")
+    trainer.say(
+        f"the model is {run_folder / 'model'}; export it with: hbi-export onnx {run_folder / 'model'} -o BUNDLE"
+    )
     return run_folder / "model"
 
 

@@ -152,15 +152,17 @@ class Trainer:
         say: Callable[[str], None] = lambda _: None,
         cpu: bool = False,
     ) -> None:
-        self.recipe, self.validation, self.run_folder, self.say = recipe, validation, run_folder, say
+        self.recipe, self.validation, self.run_folder = recipe, validation, run_folder
         options = recipe.optimiser
         precision = options.mixed_precision
         if precision == "auto":
             precision = "bf16" if computes_in_bfloat16(cpu=cpu) else "no"
-            say(f"mixed precision: {precision}")
         # A recipe may leave parts of its model untrained, a reconstruction that no task reads for one.
         several = DistributedDataParallelKwargs(find_unused_parameters=True)
         self.accelerator = Accelerator(mixed_precision=precision, cpu=cpu, kwargs_handlers=[several])
+        self.say = say if self.accelerator.is_main_process else lambda _: None
+        if options.mixed_precision == "auto":
+            self.say(f"mixed precision: {precision}")
         answering = recipe.objective.answering > 0
         if recipe.objective.writes_captions and not all(record.captions for record in train.records):
             term = "captioning" if recipe.objective.captioning else "self_critical"
@@ -175,7 +177,7 @@ class Trainer:
         self.recipe_mapping = recipe_to_mapping(recipe)
         if recipe.initial:
             initial = load_checkpoint(Path(recipe.initial))
-            say(start_from(initial, model, self.tokenizer))
+            self.say(start_from(initial, model, self.tokenizer))
             self.recipe_mapping["initial"] = initial.provenance.get("recipe", recipe.initial)  # the whole story
         train.cache.preload()
         decoded = [train.records[row] for row in train.cache.decoded]
@@ -203,7 +205,7 @@ class Trainer:
                 )
             frozen.requires_grad_(False)
         if set(VIDEO_ENCODER) <= set(options.frozen) and not recipe.data.shift_pixels:
-            say(f"computing the tokens of {len(decoded)} clips, which stay as they are")
+            self.say(f"computing the tokens of {len(decoded)} clips, which stay as they are")
             known_tokens = encode_clips(model.to(self.accelerator.device), train.cache)
         critic = None
         if recipe.objective.self_critical:

@@ -247,7 +247,7 @@ def released_config(
     config = HBIConfig.from_json(
         {"clip": clip, "max_words": max_words, "sampling": asdict(sampling), **settings, **choices}
     )
-    _require_lengths(config, where)
+    _require_lengths(config)
     return config
 
 
@@ -265,16 +265,13 @@ def _require_sizes(released: Mapping[str, Tensor], needed: Mapping[str, int], wh
             raise TrainingError(f"{where}: {name} is {shape}; it must have {axes} axes, none of them empty")
 
 
-def _require_lengths(config: HBIConfig, where: str) -> None:
-    """Texts and clips that fit the tables of positions and leave enough tokens to merge."""
-    words, frames = config.clip["text_config"]["max_position_embeddings"], config.temporal_positions or 0
+def _require_lengths(config: HBIConfig) -> None:
+    """Texts and clips that leave enough tokens to merge."""
     lengths = (
-        ("max_words", config.max_words, words, config.text_token_counts),
-        ("max_frames", config.sampling.max_frames, frames, config.video_token_counts),
+        ("max_words", config.max_words, config.text_token_counts),
+        ("max_frames", config.sampling.max_frames, config.video_token_counts),
     )
-    for name, length, most, counts in lengths:
-        if length > most:
-            raise TrainingError(f"{name} is {length}; {where} has positions for at most {most}")
+    for name, length, counts in lengths:
         if min(counts[:-1]) < config.neighbours:
             raise TrainingError(
                 f"{name} is {length}, which makes levels of {', '.join(map(str, counts))} tokens; the released merging "

@@ -48,21 +48,25 @@ class FrameCache:
 
     def _array(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         path = self.folder / name
-        if path.exists():
-            return np.lib.format.open_memmap(path, mode="r+")
+        # Made under another name: a run that is killed leaves no half of it, and another process never sees one.
+        partial = path.with_name(f"{name}.{os.getpid()}.partial")
         try:
-            array: npt.NDArray[Any] = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-            # Pages of a mapped file that find no room on the disk kill the process: the room is taken beforehand.
-            with path.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            if not path.exists():
+                np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=shape)
+                # Pages of a mapped file that find no room on the disk kill the process: it is taken beforehand.
+                with partial.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
+                if not path.exists():
+                    partial.rename(path)
         except OSError as error:
-            path.unlink(missing_ok=True)
             size = math.prod(shape) * np.dtype(dtype).itemsize / 2**30
             raise DataError(
-                f"cannot make {path}, {size:.1f} GiB for the decoded frames: {error.strerror}; make "
-                "room there, or link its folder to another disk"
+                f"cannot make {path}, {size:.1f} GiB for the decoded frames: {error.strerror}; make room there, or "
+                "link its folder to another disk"
             ) from error
-        return array
+        finally:
+            partial.unlink(missing_ok=True)
+        return np.lib.format.open_memmap(path, mode="r+")
 
     def __getitem__(self, rows: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
         """(B, F, H, W, 3) uint8 and (B, F) bool of some clips."""
