@@ -23,6 +23,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from hbi_infer.caption import Caption
 from hbi_infer.errors import InputError
 from hbi_infer.explain_file import check_target
+from hbi_infer.files import exists, is_file, is_folder
 from hbi_infer.options import Decoding
 from hbi_infer.video_files import find_videos
 from hbi_infer.video_tokens import ClipPlace
@@ -70,14 +71,14 @@ class CaptionTarget:
         if not self._is_folder:
             check_target(self.out, overwrite=self.overwrite)
             return
-        if self.out.suffix.lower() == f".{self.format}" or self.out.is_file():
+        if self.out.suffix.lower() == f".{self.format}" or is_file(self.out):
             raise InputError(
                 f"{self.out} would hold the subtitles of every video in {self.videos}: give the name of a folder, with "
                 f"--format {self.format}"
             )
         check_target(self.out, overwrite=True)
         for path in self._subtitle_paths([]).values():
-            if (self.out / path).exists():
+            if exists(self.out / path):
                 check_target(self.out / path, overwrite=self.overwrite)
 
     def write(self, captions: Sequence[Caption], place: Callable[[Path], str]) -> None:
@@ -102,7 +103,7 @@ class CaptionTarget:
 
     @property
     def _is_folder(self) -> bool:
-        return self.format in SUBTITLES and self.videos.is_dir()
+        return self.format in SUBTITLES and is_folder(self.videos)
 
     def _subtitle_paths(self, captioned: Iterable[Path]) -> dict[Path, Path]:
         """For each video of the folder its file of subtitles, below `out`, called as the video is.

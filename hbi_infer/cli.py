@@ -36,6 +36,7 @@ from hbi_infer.cli_inputs import (
     whole_numbers,
 )
 from hbi_infer.errors import InputError
+from hbi_infer.files import is_file
 from hbi_infer.options import Answering, Decoding
 
 if TYPE_CHECKING:
@@ -525,7 +526,7 @@ def _check_inputs(texts: list[str], video: Path | None) -> None:
     """Refuse what cannot be searched with now, before minutes of indexing."""
     if not all(text.strip() for text in texts):
         raise InputError("a query is empty: give a sentence that says what to find")
-    if video is not None and not video.is_file():
+    if video is not None and not is_file(video):
         raise InputError(f"there is no file {video}: give a video to search with")
 
 

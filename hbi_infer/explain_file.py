@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hbi_infer.errors import InputError
+from hbi_infer.files import exists, is_folder
 
 if TYPE_CHECKING:
     from hbi_infer.explain import Explanation
@@ -20,9 +21,9 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     Raises:
         InputError: The file exists and is not to be overwritten, or its folder does not exist.
     """
-    if path.exists() and not overwrite:
+    if exists(path) and not overwrite:
         raise InputError(f"{path} exists already: give --force to overwrite it, or another --out")
-    if not path.parent.is_dir():
+    if not is_folder(path.parent):
         raise InputError(f"there is no folder {path.parent} to write {path.name} to: make it, or give another --out")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -39,13 +40,22 @@ CLOSED_PIPE = 141
 """Exit code when nobody reads stdout any more: what a shell reports for a command that a closed pipe ended."""
 
 
+NO_BUGS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT, errno.EIO)
+"""What the system says of a file when the fault is not the program's."""
+
+
 @contextmanager
 def errors_told() -> Iterator[None]:
-    """Inside, an `HBIError` becomes a line on stderr and exit code 1; anything else is a bug and keeps its trace."""
+    """Inside, what the user can mend becomes a line on stderr and exit code 1; a bug keeps its trace."""
     try:
         yield
     except HBIError as error:
         note("error", str(error))
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None or error.errno not in NO_BUGS:
+            raise
+        note("error", f"cannot use {os.fsdecode(error.filename)} ({error.strerror})")
         sys.exit(1)
 
 

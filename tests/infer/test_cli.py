@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -19,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from hbi_infer import __version__
-from hbi_infer.terminal import clock, printable
+from hbi_infer.terminal import clock, errors_told, printable
 from tests.tiny_bundle import NOTICE, write_tiny_bundle, write_video
 
 ROOT = Path(__file__).parents[2]
@@ -307,6 +308,81 @@ def test_a_folder_without_videos(bundle: Path, tmp_path: Path) -> None:
     done = run("index", tmp_path, "--bundle", bundle, "--index", tmp_path / "i.sqlite")
     assert done.returncode == 1
     assert f"error: no videos in {tmp_path}" in done.stderr
+
+
+ORDINARY = """
+import ctypes, os, sys
+PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
+for right in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
+    ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, right)
+os.execv(sys.executable, [sys.executable, "-c", *sys.argv[1:]])
+"""
+"""Runs other code as a process to which permissions apply, which they do not to root."""
+
+IN_TURN = """
+import json, sys
+from hbi_infer.cli import main
+for arguments in json.loads(sys.argv[1]):
+    sys.argv[1:] = arguments
+    try:
+        main()
+    except SystemExit as end:
+        print("exit code", end.code, file=sys.stderr)
+"""
+"""Runs commands one after the other, which takes less time than a process for each."""
+
+
+def errors_in_turn(commands: list[list[str | Path]]) -> list[str]:
+    """The error of each command, as an ordinary user; every one must end with one line and exit code 1."""
+    given = json.dumps([[str(argument) for argument in command] for command in commands])
+    done = subprocess.run(
+        [sys.executable, "-c", ORDINARY, IN_TURN, given], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("note: ")]
+    assert (lines[1::2], done.stdout) == (["exit code 1"] * len(commands), ""), done.stderr
+    return lines[::2]
+
+
+def test_a_folder_that_may_not_be_entered_is_told_in_one_line(library: Path, bundle: Path, tmp_path: Path) -> None:
+    private, captions = tmp_path / "private", tmp_path / "captions.txt"
+    private.mkdir()
+    captions.write_text("red\n")
+    video, model = library / "red.mp4", ["--bundle", bundle]
+    commands: dict[str, list[str | Path]] = {
+        f"cannot look at {private}/like.mp4": ["retrieve", "--videos", library, "--like", private / "like.mp4"],
+        f"cannot look at {private}/a.mp4": ["retrieve", "--video", private / "a.mp4", "--captions", captions],
+        f"{private}/model cannot be read as a bundle": ["info", private / "model"],
+        f"{private}/other cannot be read as a bundle": ["caption", video, "--bundle", private / "other"],
+        f"cannot look at {private}/b.mp4": ["qa", "--video", private / "b.mp4", "-q", "why?"],
+        f"cannot look at {private}/c.mp4": ["explain", "--video", private / "c.mp4", "-q", "red", *model],
+        f"cannot look at {private}/e.png": ["explain", "--video", video, "-q", "red", "--out", private / "e.png"],
+        f"cannot look at {private}/d.mp4": ["caption", private / "d.mp4"],
+        f"cannot look at {private}/x.jsonl": ["caption", video, "--out", private / "x.jsonl"],
+        f"cannot look at {private}/srt": ["caption", library, "--out", private / "srt", "--format", "srt"],
+        f"cannot look at {private}/b.json": ["bench", "--json", private / "b.json"],
+    }
+    private.chmod(0)
+    try:
+        errors = errors_in_turn([*commands.values()])
+    finally:
+        private.chmod(0o700)
+    for error, message in zip(errors, commands, strict=True):
+        assert error.startswith(f"error: {message} (")
+        assert "Permission denied" in error
+
+
+def test_a_name_that_is_too_long_is_told_in_one_line(library: Path) -> None:
+    name = "a long sentence " * 25
+    like, bundle = errors_in_turn([["retrieve", "--videos", library, "--like", name], ["info", name]])
+    assert like.startswith(f"error: cannot look at {name} (File name too long): ")
+    assert bundle.startswith(f"error: {name} cannot be read as a bundle ([Errno 36] File name too long: ")
+
+
+@pytest.mark.parametrize(("number", "is_told"), [(errno.EACCES, True), (errno.ENOSPC, True), (errno.ENOENT, False)])
+def test_the_last_line_of_defence_hides_no_bug(number: int, is_told: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit if is_told else OSError), errors_told():
+        raise OSError(number, "why", "some/file")
+    assert capsys.readouterr().err == ("error: cannot use some/file (why)\n" if is_told else "")
 
 
 def test_an_index_of_another_model(search: list[str], tmp_path: Path) -> None:
