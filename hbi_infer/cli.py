@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from hbi_infer.retrieve import Match
 
 INTERRUPTED = 130
+DATES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]
+"""Named, for by itself Typer takes a bare number, such as 2026, for seconds since 1970."""
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -134,8 +136,14 @@ def retrieve(
     folder: Annotated[str | None, typer.Option(metavar="DIR", help="Only this folder inside --videos.")] = None,
     min_duration: Annotated[float | None, typer.Option(metavar="SECONDS", help="Only videos this long.")] = None,
     max_duration: Annotated[float | None, typer.Option(metavar="SECONDS", help="Only videos this short.")] = None,
-    newer: Annotated[datetime | None, typer.Option(metavar="DATE", help="Only files changed then or later.")] = None,
-    older: Annotated[datetime | None, typer.Option(metavar="DATE", help="Only files changed before.")] = None,
+    newer: Annotated[
+        datetime | None,
+        typer.Option(metavar="DATE", formats=DATES, help="Only files changed then or later, such as 2026-11-30."),
+    ] = None,
+    older: Annotated[
+        datetime | None,
+        typer.Option(metavar="DATE", formats=DATES, help="Only files changed before, such as 2026-11-30T12:00:00."),
+    ] = None,
     as_json: JsonOption = False,
     as_csv: CsvOption = False,
     bundle: BundleOption = None,

@@ -221,4 +221,11 @@ def _condition(where: Filter) -> tuple[str, list[Any]]:
 
 
 def _nanoseconds(moment: datetime | None) -> int | None:
-    return None if moment is None else int(moment.timestamp() * 1e9)
+    """Since 1970; times before 1677 and after 2262, which SQLite's integers do not hold, are the ends of them."""
+    if moment is None:
+        return None
+    first, last = -(2**63), 2**63 - 1
+    try:
+        return min(max(int(moment.timestamp() * 1e9), first), last)
+    except (ValueError, OverflowError):  # the ends of the calendar, in local time
+        return first if moment.year < 1970 else last

@@ -236,7 +236,7 @@ def test_captions_of_a_video(bundle: Path, library: Path, tmp_path: Path) -> Non
         (["--folder", "more"], ["blue.mp4"]),
         (["--max-duration", "1.5"], ["blue.mp4"]),
         (["--min-duration", "3"], ["green then blue.mkv"]),
-        (["--newer", "2100-01-01"], []),
+        (["--newer", "2100-01-01T12:30:00"], []),
         (["--older", "2100-01-01", "--path", "*.mkv"], ["green then blue.mkv"]),
     ],
 )
@@ -404,7 +404,8 @@ def test_an_index_of_another_model(search: list[str], tmp_path: Path) -> None:
         (["retrieve", "--videos", ".", "--like", "a.mp4", "--rerank", "5"], "--rerank goes with --query"),
         (["retrieve", "--videos", ".", "--query", "red", "--json", "--csv"], "give --json or --csv, not both"),
         (["retrieve", "--videos", ".", "--query", "red", "--top-k", "0"], "Invalid value for '--top-k'"),
-        (["retrieve", "--videos", ".", "--query", "red", "--newer", "soon"], "Invalid value for '--newer'"),
+        (["retrieve", "--videos", ".", "--query", "red", "--newer", "soon"], "'soon' does not match the formats '%Y"),
+        (["retrieve", "--videos", ".", "--query", "red", "--older", "20261126"], "Invalid value for '--older'"),
         (["retreive"], "Did you mean 'retrieve'?"),
         (["index"], "Missing argument"),
     ],

@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +190,9 @@ def at(*moment: int) -> int:
         (Filter(min_seconds=10, max_seconds=10), "b"),
         (Filter(newer_than=datetime(2024, 6, 1)), "b c"),
         (Filter(older_than=datetime(2024, 6, 1)), "a d"),
+        (Filter(newer_than=datetime.min, older_than=datetime.max), "a b c d"),
+        (Filter(newer_than=datetime(9999, 12, 31)), ""),
+        (Filter(older_than=datetime(1, 1, 1, tzinfo=UTC)), ""),
         (Filter(folder="cats", path_glob="*.mp4", min_seconds=1), "c"),
     ],
 )
