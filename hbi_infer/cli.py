@@ -36,7 +36,7 @@ from hbi_infer.cli_inputs import (
     whole_numbers,
 )
 from hbi_infer.errors import InputError
-from hbi_infer.files import is_file
+from hbi_infer.files import check_target, is_file
 from hbi_infer.options import Answering, Decoding
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ def explain(
     \b
     hbi-infer explain --video samples/one.mp4 --query "a red circle moves left" --out why.png
     """  # noqa: D301
-    from hbi_infer.explain_file import SUFFIXES, check_target, write_explanation
+    from hbi_infer.explain_file import SUFFIXES, write_explanation
 
     style = output_style(as_json, as_csv=False)
     if out is not None and out.suffix.lower() not in SUFFIXES:
