@@ -6,7 +6,6 @@ or some devices could not run; 130 interrupted with Ctrl-C; 141 nobody reads the
 
 from __future__ import annotations
 
-import io
 import sys
 import warnings
 from dataclasses import asdict, replace
@@ -491,8 +490,7 @@ def bench(
 
 def main() -> None:
     """Run the command line."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # names of files are bytes, which need not be text
+    terminal.prepare_streams()
     warnings.showwarning = lambda message, *_args, **_options: terminal.note("warning", str(message))
     try:
         with terminal.errors_told():

@@ -207,15 +207,16 @@ class SqliteStore:
 def _condition(where: Filter) -> tuple[str, list[Any]]:
     """The filter as an SQL condition on `videos`, and the values of its parameters."""
     conditions: dict[str, Any] = {
-        "path GLOB ?": where.path_glob,
+        "path GLOB CAST(? AS TEXT)": None if where.path_glob is None else os.fsencode(where.path_glob),
         "duration_seconds >= ?": where.min_seconds,
         "duration_seconds <= ?": where.max_seconds,
         "modified_ns >= ?": _nanoseconds(where.newer_than),
         "modified_ns < ?": _nanoseconds(where.older_than),
     }
     if where.folder is not None and (folder := PurePosixPath(where.folder).as_posix()) != ".":
-        # Not GLOB: a folder's name may hold its special characters.
-        conditions[f"substr(path, 1, {len(folder) + 1}) = ?"] = folder + "/"
+        # Not GLOB: a folder's name may hold its special characters. And bytes: it need not be text.
+        start = os.fsencode(folder + "/")
+        conditions[f"substr(CAST(path AS BLOB), 1, {len(start)}) = ?"] = start
     given = {condition: value for condition, value in conditions.items() if value is not None}
     return " AND ".join(given) or "1", list(given.values())
 

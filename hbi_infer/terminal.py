@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import errno
 import io
@@ -38,6 +39,27 @@ STRONGEST_SHOWN = 3
 
 CLOSED_PIPE = 141
 """Exit code when nobody reads stdout any more: what a shell reports for a command that a closed pipe ended."""
+
+
+def prepare_streams() -> None:
+    """Let stdout take any name of a file and any letter, and let stdout and stderr be closed by who started this."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            # Without it, print takes stdout for stderr.
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        codecs.register_error("byte_or_escape", _byte_or_escape)
+        sys.stdout.reconfigure(errors="byte_or_escape")
+
+
+def _byte_or_escape(error: UnicodeError) -> tuple[str | bytes, int]:
+    """A byte of a file's name, which need not be text, as it is; an escape for a letter that the encoding lacks."""
+    assert isinstance(error, UnicodeEncodeError)
+    error.end = error.start + 1
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeEncodeError:
+        return codecs.lookup_error("backslashreplace")(error)
 
 
 NO_BUGS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT, errno.EIO)

@@ -204,6 +204,18 @@ def test_a_name_that_is_not_text(bundle: Path, tmp_path: Path) -> None:
     assert b"/\xff\n.mp4" in done.stdout, "as it is, in quotes"
 
 
+def test_a_letter_that_the_terminal_lacks_is_an_escape(bundle: Path, tmp_path: Path) -> None:
+    """And a byte of a name that is no letter is itself, as ever."""
+    folder = tmp_path / "videos"
+    write_video(folder / "日é.mp4", "red", seconds_each=1.0)
+    write_video(folder / "video.mp4", "red", seconds_each=1.0).rename(folder / os.fsdecode(b"\xff.mp4"))
+    arguments = ("retrieve", "--videos", folder, "--bundle", bundle, "--index", tmp_path / "i.sqlite", "-q", "red")
+    command = [*COMMAND, *map(str, arguments), "--csv"]
+    env = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    lines = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, check=True).stdout.splitlines()[1:]
+    assert {line.rsplit(b"/", 1)[1].split(b",")[0] for line in lines} == {b"\\u65e5\xe9.mp4", b"\xff.mp4"}
+
+
 def test_queries_from_a_file(search: list[str], tmp_path: Path) -> None:
     (tmp_path / "queries.txt").write_text("﻿red\n\n  green \n", encoding="utf-8")
     lines = run(*search, "--queries", str(tmp_path / "queries.txt"), "-q", "blue", "-k", "1").stdout.splitlines()
@@ -454,6 +466,14 @@ def test_stdout_on_a_full_disk_is_one_line(search: list[str]) -> None:
     assert done.returncode == 1
     message = "error: cannot write the results (No space left on device): send them to another place"
     assert done.stderr.decode().splitlines()[1:] == [message]
+
+
+@pytest.mark.parametrize(("closed", "other"), [("1", "stderr"), ("2", "stdout")])
+def test_a_stream_may_be_closed_from_the_start(search: list[str], closed: str, other: str) -> None:
+    command = [*COMMAND, *search, "--query", "red", "--top-k", "1"]
+    whole = subprocess.run(command, cwd=ROOT, capture_output=True)
+    done = subprocess.run(["sh", "-c", f'exec "$@" {closed}>&-', "sh", *command], cwd=ROOT, capture_output=True)
+    assert (done.returncode, getattr(done, other)) == (0, getattr(whole, other))
 
 
 def test_nobody_need_read_the_notes(search: list[str]) -> None:

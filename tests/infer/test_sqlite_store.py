@@ -217,6 +217,14 @@ def test_names_that_are_not_utf8(store: SqliteStore) -> None:
     assert paths(store) == {"ü.mp4"}
 
 
+def test_filters_by_names_that_are_not_utf8(store: SqliteStore) -> None:
+    folder = os.fsdecode(b"\xff\x80")
+    put(store, video(f"{folder}/a.mp4"), video(f"{folder}b/b.mp4", seed=1), video("ü/c.mp4", seed=2))
+    assert paths(store, Filter(folder=folder)) == {f"{folder}/a.mp4"}
+    assert paths(store, Filter(path_glob=os.fsdecode(b"*\xff*.mp4"))) == {f"{folder}/a.mp4", f"{folder}b/b.mp4"}
+    assert paths(store, Filter(folder="ü", path_glob="ü*")) == {"ü/c.mp4"}
+
+
 def test_an_index_of_another_model_is_refused_and_can_be_made_anew(file: Path, identity: Identity) -> None:
     other = replace(identity, bundle_sha256="b" * 64)
     with pytest.raises(IndexStoreError, match=r"another model \(bundle aaaaaaaaaaaa, this one is bbbbbbbbbbbb.*--reb"):
