@@ -330,8 +330,8 @@ def show_update(report: IndexReport, num_clips: int, path: Path) -> None:
     emit(
         f"{report.added} added, {report.changed} changed, {report.removed} removed, {report.unchanged} unchanged; "
         f"{report.clips} clips in {report.total_seconds:.1f} s ({report.clips_per_second:.1f} clips/s: "
-        f"decoding {report.decode_seconds:.1f} s, encoding {report.encode_seconds:.1f} s, "
-        f"storing {report.store_seconds:.1f} s)\n"
+        f"waiting for frames {report.wait_seconds:.1f} s, encoding {report.encode_seconds:.1f} s, storing "
+        f"{report.store_seconds:.1f} s; decoding, beside it, {report.decode_seconds:.1f} s)\n"
         f"{num_clips} clips in the index {printable(str(path))}\n"
     )
 

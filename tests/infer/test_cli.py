@@ -112,7 +112,7 @@ def test_index_tells_what_it_did_and_what_failed(library: Path, bundle: Path, tm
         "failed": [],
         "clips": 0,
         "clips_per_second": 0.0,
-        **dict.fromkeys(("decode_seconds", "encode_seconds", "store_seconds"), 0.0),
+        **dict.fromkeys(("decode_seconds", "wait_seconds", "encode_seconds", "store_seconds"), 0.0),
         "total_seconds": 0,
     }
     retried = json.loads(run(*arguments, "--json", "--retry-failed").stdout)

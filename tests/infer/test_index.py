@@ -57,8 +57,8 @@ def test_a_folder_is_indexed_and_searched(index: Index, folder: Path) -> None:
     assert path == "damaged.mp4"
     assert reason
     assert index.failures() == report.failed
-    assert min(report.decode_seconds, report.encode_seconds, report.store_seconds) > 0
-    parts = report.decode_seconds + report.encode_seconds + report.store_seconds
+    assert min(report.decode_seconds, report.wait_seconds, report.encode_seconds, report.store_seconds) > 0
+    parts = report.wait_seconds + report.encode_seconds + report.store_seconds
     assert 0 < parts <= report.total_seconds == pytest.approx(report.clips / report.clips_per_second)
     best, second, *rest = index.search("a blue video", all_clips=True)
     assert (best.rank, best.path) == (1, folder / "sub" / "green_blue.mkv")
