@@ -549,9 +549,7 @@ def _search(opened: Index, texts: list[str], like: Path | None, options: dict[st
 
 
 def _rank_captions(hbi: HBI, video: Path, captions: list[str], top_k: int, style: terminal.Style) -> None:
-    from hbi_infer.retrieve import rank_captions
-
-    ranked = rank_captions(hbi, video, captions, top_k=top_k)
+    ranked = hbi.rank_captions(video, captions, top_k=top_k)
     if style == "json":
         document = {"model": model_document(hbi), "video": str(video)}
         terminal.emit_json(document | {"captions": [match.to_json() for match in ranked]})

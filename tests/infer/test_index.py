@@ -83,6 +83,19 @@ def test_what_has_not_changed_is_left_alone(index: Index, folder: Path) -> None:
     assert (report.changed, report.unchanged, len(report.failed)) == (1, 2, 1)
 
 
+def test_the_model_tries_failed_files_again_when_asked_to(model: HBI, folder: Path) -> None:
+    seen: list[IndexProgress] = []
+    for retry_failed in (False, True):
+        model.index(
+            folder,
+            location=folder.parent / "i.sqlite",
+            retry_failed=retry_failed,
+            workers=1,
+            progress=seen.append,
+        ).close()
+    assert (seen[0].videos_total, seen[-1].videos_total, seen[-1].path) == (3, 1, "damaged.mp4")
+
+
 def test_added_changed_removed_and_mended_files(index: Index, folder: Path) -> None:
     index.update(workers=1)
     write_video(folder / "new.mp4", "green")
