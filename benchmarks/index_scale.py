@@ -113,7 +113,13 @@ def measure_real(videos: Path, queries: Path, folder: Path | None) -> dict[str, 
         index.update()
         num_clips = index.store.num_clips()
         found = recall(index, [model.encode_text([text]) for text in texts])
-    return {"model": model.bundle.manifest.name, "clips": num_clips, "queries": len(texts), "shortlist": found}
+    return {
+        "model": model.bundle.manifest.name,
+        "bundle_sha256": model.bundle.sha256,
+        "clips": num_clips,
+        "queries": len(texts),
+        "shortlist": found,
+    }
 
 
 def main() -> None:

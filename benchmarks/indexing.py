@@ -1,6 +1,10 @@
 """How many clips a second are indexed, split into decoding, encoding and storing.
 
-    python benchmarks/indexing.py [--videos DIR] [--num 400]
+Other processes decode while clips are encoded, so an update only waits for the frames that are not there yet
+(`wait_seconds`). How fast those processes are is measured by themselves: they decode the same videos once more, with
+nothing else going on (`decode_alone_seconds`). `decode_seconds` is what they took during the update, added up.
+
+    python benchmarks/indexing.py [--videos DIR] [--num 400] [--workers N]
 
 Without --videos, clips of shapes are drawn first (needs the train extra). Writes benchmarks/results/indexing.json.
 """
@@ -9,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,7 +21,17 @@ from machine import write_result
 
 from hbi_infer import HBI
 from hbi_infer.bundle import default_bundle_path
+from hbi_infer.decode_pool import decode_many, usual_workers
 from hbi_infer.index import Index
+from hbi_infer.video_files import find_videos
+
+
+def decode_alone_seconds(hbi: HBI, videos: Path, workers: int) -> float:
+    """How long the processes take to decode every video, from their start on, while nothing else is done."""
+    started = time.perf_counter()
+    for _ in decode_many(find_videos(videos), hbi.bundle.manifest.sampling, workers=workers):
+        pass
+    return time.perf_counter() - started
 
 
 def main() -> None:
@@ -25,6 +40,7 @@ def main() -> None:
     parser.add_argument("--videos", type=Path)
     parser.add_argument("--num", type=int, default=400)
     parser.add_argument("--bundle", type=Path, default=default_bundle_path())
+    parser.add_argument("--workers", type=int, default=usual_workers(), help="processes that decode")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         videos = options.videos
@@ -35,11 +51,15 @@ def main() -> None:
             write_shapes(videos, options.num, 0, 0)
         hbi = HBI.load(options.bundle)
         with Index.open(videos, hbi, location=Path(temporary) / "index.sqlite") as index:
-            report = index.update()
+            report = index.update(workers=options.workers)
+            seconds = {key: value for key, value in asdict(report).items() if key.endswith("_seconds")}
+            seconds["decode_alone_seconds"] = decode_alone_seconds(hbi, videos, options.workers)
             result = {
                 "model": hbi.bundle.manifest.name,
+                "bundle_sha256": hbi.bundle.sha256,
                 "clips": index.store.num_clips(),
-                **{key: round(value, 3) for key, value in asdict(report).items() if key.endswith("_seconds")},
+                "workers": options.workers,
+                **{key: round(value, 3) for key, value in seconds.items()},
             }
     print(result)
     print(write_result("indexing", result))

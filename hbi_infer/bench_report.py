@@ -9,6 +9,7 @@ from pathlib import Path
 from hbi_infer.bench import DeviceResult, Report
 from hbi_infer.bench_stages import Measurement
 from hbi_infer.errors import InputError
+from hbi_infer.files import is_folder
 
 TRUSTED_COSINE = 0.99
 """Where a token that was not merged is less alike, the device computes something else, or the precision is too low."""
@@ -35,7 +36,7 @@ def check_targets(*targets: Path | None) -> None:
         InputError: The folder is not there.
     """
     for target in filter(None, targets):
-        if target.is_dir() or not target.absolute().parent.is_dir():
+        if is_folder(target) or not is_folder(target.absolute().parent):
             raise InputError(f"{target} cannot be written: name a file in a folder that is there")
 
 

@@ -55,8 +55,6 @@ class Bundle:
             BundleError: No bundle, a damaged or an unsafe one, or one of a newer format; says what to do.
         """
         path = Path(path)
-        if not path.exists():
-            raise BundleError(f"there is no bundle at {path}: give a bundle's folder or a .zip of it")
         content = _read(path, MANIFEST, MANIFEST_LIMIT_BYTES)
         try:
             manifest = BundleManifest.from_json(content)
@@ -201,6 +199,8 @@ def _file_names(path: Path) -> dict[str, int]:
             return {entry.name: entry.stat().st_size for entry in path.iterdir() if entry.is_file()}
         with zipfile.ZipFile(path) as archive:
             return {name: info.file_size for name, info in _members(path, archive).items()}
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        raise BundleError(f"there is no bundle at {path}: give a bundle's folder or a .zip of it") from error
     except (OSError, zipfile.BadZipFile) as error:
         raise BundleError(
             f"{path} cannot be read as a bundle ({error}): give a bundle's folder or a .zip of it"

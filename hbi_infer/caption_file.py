@@ -14,7 +14,6 @@ import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +21,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from hbi_infer.caption import Caption
 from hbi_infer.errors import InputError
-from hbi_infer.explain_file import check_target
+from hbi_infer.files import cannot_write, check_target, exists, is_file, is_folder, write_whole
 from hbi_infer.options import Decoding
 from hbi_infer.video_files import find_videos
 from hbi_infer.video_tokens import ClipPlace
@@ -70,14 +69,14 @@ class CaptionTarget:
         if not self._is_folder:
             check_target(self.out, overwrite=self.overwrite)
             return
-        if self.out.suffix.lower() == f".{self.format}" or self.out.is_file():
+        if self.out.suffix.lower() == f".{self.format}" or is_file(self.out):
             raise InputError(
                 f"{self.out} would hold the subtitles of every video in {self.videos}: give the name of a folder, with "
                 f"--format {self.format}"
             )
         check_target(self.out, overwrite=True)
         for path in self._subtitle_paths([]).values():
-            if (self.out / path).exists():
+            if exists(self.out / path):
                 check_target(self.out / path, overwrite=self.overwrite)
 
     def write(self, captions: Sequence[Caption], place: Callable[[Path], str]) -> None:
@@ -102,7 +101,7 @@ class CaptionTarget:
 
     @property
     def _is_folder(self) -> bool:
-        return self.format in SUBTITLES and self.videos.is_dir()
+        return self.format in SUBTITLES and is_folder(self.videos)
 
     def _subtitle_paths(self, captioned: Iterable[Path]) -> dict[Path, Path]:
         """For each video of the folder its file of subtitles, below `out`, called as the video is.
@@ -118,19 +117,11 @@ class CaptionTarget:
         }
 
     def _replace(self, path: Path, content: str) -> None:
-        new = path.with_name(f".{path.name}.new")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            check_target(path, overwrite=self.overwrite)
-            with new.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(path)
         except OSError as error:
-            with suppress(OSError):
-                new.unlink()
-            raise _cannot_write(path, error) from error
+            raise cannot_write(path, error) from error
+        write_whole(path, content.encode("utf-8", "surrogateescape"), overwrite=self.overwrite)
 
 
 class UnfinishedCaptions:
@@ -156,7 +147,7 @@ class UnfinishedCaptions:
             # Without a buffer: what the disk did not take is not tried once more when the file is closed.
             self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b", buffering=0)
         except OSError as error:
-            raise _cannot_write(path, error) from error
+            raise cannot_write(path, error) from error
         try:
             self._begin(header, overwrite)
         except BaseException:
@@ -217,7 +208,7 @@ class UnfinishedCaptions:
             while line:
                 line = line[self._file.write(line) :]
         except OSError as error:
-            raise _cannot_write(self.path, error) from error
+            raise cannot_write(self.path, error) from error
 
 
 def run_header(model_sha256: str, videos: Path, options: Decoding) -> dict[str, Any]:
@@ -310,7 +301,3 @@ def _parsed(line: bytes) -> tuple[ClipPlace, Caption] | None:
         file_version=version,
     )
     return clip, caption
-
-
-def _cannot_write(path: Path, error: OSError) -> InputError:
-    return InputError(f"cannot write {path} ({error.strerror}): free space, or give another --out")

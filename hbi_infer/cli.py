@@ -6,7 +6,6 @@ or some devices could not run; 130 interrupted with Ctrl-C; 141 nobody reads the
 
 from __future__ import annotations
 
-import io
 import sys
 import warnings
 from dataclasses import asdict, replace
@@ -36,6 +35,7 @@ from hbi_infer.cli_inputs import (
     whole_numbers,
 )
 from hbi_infer.errors import InputError
+from hbi_infer.files import check_target, is_file
 from hbi_infer.options import Answering, Decoding
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from hbi_infer.retrieve import Match
 
 INTERRUPTED = 130
+DATES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]
+"""Named, for by itself Typer takes a bare number, such as 2026, for seconds since 1970."""
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -133,8 +135,14 @@ def retrieve(
     folder: Annotated[str | None, typer.Option(metavar="DIR", help="Only this folder inside --videos.")] = None,
     min_duration: Annotated[float | None, typer.Option(metavar="SECONDS", help="Only videos this long.")] = None,
     max_duration: Annotated[float | None, typer.Option(metavar="SECONDS", help="Only videos this short.")] = None,
-    newer: Annotated[datetime | None, typer.Option(metavar="DATE", help="Only files changed then or later.")] = None,
-    older: Annotated[datetime | None, typer.Option(metavar="DATE", help="Only files changed before.")] = None,
+    newer: Annotated[
+        datetime | None,
+        typer.Option(metavar="DATE", formats=DATES, help="Only files changed then or later, such as 2026-11-30."),
+    ] = None,
+    older: Annotated[
+        datetime | None,
+        typer.Option(metavar="DATE", formats=DATES, help="Only files changed before, such as 2026-11-30T12:00:00."),
+    ] = None,
     as_json: JsonOption = False,
     as_csv: CsvOption = False,
     bundle: BundleOption = None,
@@ -219,7 +227,7 @@ def explain(
     \b
     hbi-infer explain --video samples/one.mp4 --query "a red circle moves left" --out why.png
     """  # noqa: D301
-    from hbi_infer.explain_file import SUFFIXES, check_target, write_explanation
+    from hbi_infer.explain_file import SUFFIXES, write_explanation
 
     style = output_style(as_json, as_csv=False)
     if out is not None and out.suffix.lower() not in SUFFIXES:
@@ -482,8 +490,7 @@ def bench(
 
 def main() -> None:
     """Run the command line."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # names of files are bytes, which need not be text
+    terminal.prepare_streams()
     warnings.showwarning = lambda message, *_args, **_options: terminal.note("warning", str(message))
     try:
         with terminal.errors_told():
@@ -525,7 +532,7 @@ def _check_inputs(texts: list[str], video: Path | None) -> None:
     """Refuse what cannot be searched with now, before minutes of indexing."""
     if not all(text.strip() for text in texts):
         raise InputError("a query is empty: give a sentence that says what to find")
-    if video is not None and not video.is_file():
+    if video is not None and not is_file(video):
         raise InputError(f"there is no file {video}: give a video to search with")
 
 
@@ -542,9 +549,7 @@ def _search(opened: Index, texts: list[str], like: Path | None, options: dict[st
 
 
 def _rank_captions(hbi: HBI, video: Path, captions: list[str], top_k: int, style: terminal.Style) -> None:
-    from hbi_infer.retrieve import rank_captions
-
-    ranked = rank_captions(hbi, video, captions, top_k=top_k)
+    ranked = hbi.rank_captions(video, captions, top_k=top_k)
     if style == "json":
         document = {"model": model_document(hbi), "video": str(video)}
         terminal.emit_json(document | {"captions": [match.to_json() for match in ranked]})

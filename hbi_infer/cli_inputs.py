@@ -13,6 +13,7 @@ import typer
 
 from hbi_infer import terminal
 from hbi_infer.errors import InputError
+from hbi_infer.files import is_folder
 
 if TYPE_CHECKING:
     from hbi_infer.encoder import Encoder
@@ -85,7 +86,7 @@ class FolderOptions:
 
     def checked(self, video: Path) -> FolderOptions:
         """The same; wrong usage if any is given and there is no folder."""
-        if self != FolderOptions() and not video.is_dir():
+        if self != FolderOptions() and not is_folder(video):
             raise typer.BadParameter(
                 f"--index, --workers, --rebuild and --no-update are for a folder of videos; {video} is none"
             )
@@ -144,7 +145,7 @@ def find_clips(hbi: HBI, video: Path, options: FolderOptions) -> Iterator[FoundC
     from hbi_infer.index import Index
     from hbi_infer.video_tokens import clips_of_index, clips_of_video
 
-    if not video.is_dir():
+    if not is_folder(video):
         with Index.open_for(video, hbi) or nullcontext() as index:
             clips = clips_of_video(hbi, video, index)
             yield FoundClips(clips, {"model": model_document(hbi), "video": str(video), "source": clips.source}, [])
@@ -155,7 +156,7 @@ def find_clips(hbi: HBI, video: Path, options: FolderOptions) -> Iterator[FoundC
 
 def as_given(videos: Path) -> Callable[[Path], str]:
     """How paths of videos are written: as the folder, or the video, was given."""
-    if not videos.is_dir():
+    if not is_folder(videos):
         return str
     folder = videos.resolve()
     return lambda path: str(videos / path.relative_to(folder))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -64,6 +64,7 @@ class DecodedVideo:
         reason: What was wrong, to be read after the file's name ("has no video stream"); empty when ok.
         info: None when failed.
         clips: In order of time.
+        decode_seconds: How long decoding took, in the process that did it; 0 if that process died of it.
     """
 
     path: Path
@@ -71,3 +72,4 @@ class DecodedVideo:
     reason: str
     info: VideoInfo | None
     clips: tuple[Clip, ...]
+    decode_seconds: float = field(default=0.0, compare=False)

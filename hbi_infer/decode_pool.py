@@ -64,7 +64,7 @@ def decode_many(
         VideoError: A worker cannot be started.
     """
     if workers is None:
-        workers = min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
+        workers = usual_workers()
     if workers < 0:
         raise InputError(f"workers is {workers}; it must be 0 (decode in this process) or more")
     if not timeout_seconds > 0:
@@ -72,6 +72,11 @@ def decode_many(
     if workers == 0:
         return (decode(path, sampling) for path in paths)
     return _decode_in_workers(iter(paths), sampling, workers, timeout_seconds)
+
+
+def usual_workers() -> int:
+    """How many processes decode unless asked otherwise."""
+    return min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
 
 
 def _decode_in_workers(
@@ -185,7 +190,8 @@ class _Worker:
                 raise ValueError(received_bytes)
             clips.append(Clip(clip["start_seconds"], clip["end_seconds"], frames, timestamps, ~np.isnan(timestamps)))
         info = VideoInfo(**fields["info"]) if fields["info"] else None
-        return DecodedVideo(self._path, fields["status"], fields["reason"], info, tuple(clips))
+        seconds = float(fields["decode_seconds"])
+        return DecodedVideo(self._path, fields["status"], fields["reason"], info, tuple(clips), seconds)
 
     def _why_ended(self) -> str:
         """Say what became of the process."""
@@ -233,7 +239,13 @@ def _send(connection: Connection, video: DecodedVideo) -> None:
         for clip in video.clips
     ]
     info = asdict(video.info) if video.info else None
-    head = {"status": video.status, "reason": video.reason, "info": info, "clips": clips}
+    head = {
+        "status": video.status,
+        "reason": video.reason,
+        "info": info,
+        "clips": clips,
+        "decode_seconds": video.decode_seconds,
+    }
     connection.send_bytes(json.dumps(head).encode())
     for clip in video.clips:
         connection.send_bytes(clip.frames[: int(clip.mask.sum())].reshape(-1).data)

@@ -11,8 +11,8 @@
     └── EngineError             a runtime refused a graph or failed while it ran one
         └── DeviceError         a device was asked for that cannot run here
 
-The command line prints an `HBIError` as one line on stderr and exits with 1; anything else is a bug and keeps its
-traceback.
+The command line prints an `HBIError` as one line on stderr and exits with 1, and so what the system says of a file that
+may not be read or does not fit; anything else is a bug and keeps its traceback.
 """
 
 from hbi_engines.errors import DeviceError, EngineError, HBIError

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hbi_infer.errors import InputError
+from hbi_infer.files import write_whole
 
 if TYPE_CHECKING:
     from hbi_infer.explain import Explanation
@@ -14,20 +14,8 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".html", ".json")
 
 
-def check_target(path: Path, *, overwrite: bool) -> None:
-    """Refuse what could not be written, before there is anything to write.
-
-    Raises:
-        InputError: The file exists and is not to be overwritten, or its folder does not exist.
-    """
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} exists already: give --force to overwrite it, or another --out")
-    if not path.parent.is_dir():
-        raise InputError(f"there is no folder {path.parent} to write {path.name} to: make it, or give another --out")
-
-
 def write_explanation(explanation: Explanation, document: dict[str, Any], path: Path, *, overwrite: bool) -> None:
-    """Write an explanation as a picture, a page, or its JSON document.
+    """Write an explanation as a picture, a page, or its JSON document; see `write_whole`.
 
     Raises:
         InputError: The file cannot be written, or exists and is not to be overwritten.
@@ -35,12 +23,7 @@ def write_explanation(explanation: Explanation, document: dict[str, Any], path: 
     Warns:
         NoFramesWarning: The frames cannot be decoded; the file shows their times.
     """
-    content = _rendered(explanation, document, path.suffix.lower())
-    try:
-        with path.open("wb" if overwrite else "xb") as file:
-            file.write(content)
-    except OSError as error:
-        raise InputError(f"cannot write {path} ({error.strerror}): give another --out") from error
+    write_whole(path, _rendered(explanation, document, path.suffix.lower()), overwrite=overwrite)
 
 
 def _rendered(explanation: Explanation, document: dict[str, Any], suffix: str) -> bytes:

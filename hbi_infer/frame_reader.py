@@ -9,6 +9,7 @@ lands behind the keyframe that was asked for in mpg and ts, and before it in wmv
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
@@ -60,6 +61,7 @@ def decode(path: Path, sampling: FrameSampling, *, progress: Callable[[], None] 
         sampling: Which frames, how large, and how long a clip is.
         progress: Called after each clip, and now and then before the first.
     """
+    started = time.perf_counter()
     progress = progress or _nothing
     clips: list[Clip] = []
     info: VideoInfo | None = None
@@ -75,9 +77,10 @@ def decode(path: Path, sampling: FrameSampling, *, progress: Callable[[], None] 
         reason = packets.damage or reading.damage
     except (VideoError, *READ_ERRORS) as error:
         reason = in_words(error)
+    seconds = time.perf_counter() - started
     if not clips:
-        return DecodedVideo(path, "failed", reason or _NO_FRAME, None, ())
-    return DecodedVideo(path, "partial" if reason else "ok", reason, info, tuple(clips))
+        return DecodedVideo(path, "failed", reason or _NO_FRAME, None, (), seconds)
+    return DecodedVideo(path, "partial" if reason else "ok", reason, info, tuple(clips), seconds)
 
 
 def read_frames(path: Path, seconds: NDArray[np.float64], *, image_size: int) -> NDArray[np.uint8]:

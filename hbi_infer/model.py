@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from hbi_infer.explain import Explanation
     from hbi_infer.index import Index
     from hbi_infer.qa import Answer
-    from hbi_infer.retrieve import Match
+    from hbi_infer.retrieve import CaptionMatch, Match
     from hbi_infer.update import IndexProgress
 
 
@@ -181,6 +181,7 @@ class HBI:
         *,
         location: Path | str | None = None,
         rebuild: bool = False,
+        retry_failed: bool = False,
         workers: int | None = None,
         progress: Callable[[IndexProgress], None] | None = None,
     ) -> Index:
@@ -190,6 +191,7 @@ class HBI:
             folder: Of the videos.
             location: Of the index's file; by default in the user's cache folder.
             rebuild: Whether to throw away what an existing index holds.
+            retry_failed: Whether to try failed videos again though they have not changed.
             workers: Decoding processes.
             progress: Called at the start and after each video.
 
@@ -201,7 +203,7 @@ class HBI:
 
         index = Index.open(folder, self, location=location, rebuild=rebuild)
         try:
-            index.update(workers=workers, progress=progress)
+            index.update(retry_failed=retry_failed, workers=workers, progress=progress)
         except BaseException:
             index.close()
             raise
@@ -216,6 +218,14 @@ class HBI:
         """
         with self.index(videos, location=location) as index:
             return index.search(query, **options)
+
+    def rank_captions(
+        self, video: Path | str, captions: Sequence[str], *, top_k: int | None = None
+    ) -> list[CaptionMatch]:
+        """Which captions fit a video, best first; see `hbi_infer.retrieve.rank_captions`."""
+        from hbi_infer.retrieve import rank_captions
+
+        return rank_captions(self, Path(video), captions, top_k=top_k)
 
     def explain(
         self,

@@ -32,6 +32,9 @@ EXACT_BYTES = 512 * 2**20
 SHORTLIST = 1000
 NUM_BEST_FRAMES = 3
 
+LETTERS_SHOWN = 60
+"""Of a text that is too long, in the warning that says so."""
+
 
 class QueryTruncatedWarning(UserWarning):
     """A query is longer than the model takes; what follows the cut was not looked at."""
@@ -124,6 +127,8 @@ def search(
     """
     if rerank:
         index.encoder.bundle.require("rerank")
+    if not queries:
+        return []
     text = encode_texts(index.encoder, queries, "query")
     finder = _Finder(index, where, top_k, all_clips, shortlist, exact_up_to, rerank)
     return [finder.find([item(text, row)]) for row in range(len(queries))]
@@ -367,12 +372,16 @@ def encode_texts(encoder: Encoder, texts: Sequence[str], what: str) -> Levels:
     for text, cut in zip(texts, encoder.tokenize(texts).truncated, strict=True):
         if cut is not None:
             warnings.warn(
-                f"the {what} {text!r} is longer than the {limit} tokens that the model takes: cut at word "
-                f"{cut.word_number}, {cut.word!r}",
+                f"the {what} {_beginning(text)!r} is longer than the {limit} tokens that the model takes: cut at word "
+                f"{cut.word_number}, {_beginning(cut.word)!r}",
                 QueryTruncatedWarning,
                 stacklevel=3,
             )
     return encoder.encode_text(texts)
+
+
+def _beginning(text: str) -> str:
+    return text if len(text) <= LETTERS_SHOWN else f"{text[:LETTERS_SHOWN]}..."
 
 
 def decode_clips(encoder: Encoder, video: Path) -> tuple[Clip, ...]:

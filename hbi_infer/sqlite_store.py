@@ -207,18 +207,26 @@ class SqliteStore:
 def _condition(where: Filter) -> tuple[str, list[Any]]:
     """The filter as an SQL condition on `videos`, and the values of its parameters."""
     conditions: dict[str, Any] = {
-        "path GLOB ?": where.path_glob,
+        "path GLOB CAST(? AS TEXT)": None if where.path_glob is None else os.fsencode(where.path_glob),
         "duration_seconds >= ?": where.min_seconds,
         "duration_seconds <= ?": where.max_seconds,
         "modified_ns >= ?": _nanoseconds(where.newer_than),
         "modified_ns < ?": _nanoseconds(where.older_than),
     }
     if where.folder is not None and (folder := PurePosixPath(where.folder).as_posix()) != ".":
-        # Not GLOB: a folder's name may hold its special characters.
-        conditions[f"substr(path, 1, {len(folder) + 1}) = ?"] = folder + "/"
+        # Not GLOB: a folder's name may hold its special characters. And bytes: it need not be text.
+        start = os.fsencode(folder + "/")
+        conditions[f"substr(CAST(path AS BLOB), 1, {len(start)}) = ?"] = start
     given = {condition: value for condition, value in conditions.items() if value is not None}
     return " AND ".join(given) or "1", list(given.values())
 
 
 def _nanoseconds(moment: datetime | None) -> int | None:
-    return None if moment is None else int(moment.timestamp() * 1e9)
+    """Since 1970; times before 1677 and after 2262, which SQLite's integers do not hold, are the ends of them."""
+    if moment is None:
+        return None
+    first, last = -(2**63), 2**63 - 1
+    try:
+        return min(max(int(moment.timestamp() * 1e9), first), last)
+    except (ValueError, OverflowError):  # the ends of the calendar, in local time
+        return first if moment.year < 1970 else last

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
+import errno
 import io
 import json
 import os
@@ -39,13 +41,43 @@ CLOSED_PIPE = 141
 """Exit code when nobody reads stdout any more: what a shell reports for a command that a closed pipe ended."""
 
 
+def prepare_streams() -> None:
+    """Let stdout take any name of a file and any letter, and let stdout and stderr be closed by who started this."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            # Without it, print takes stdout for stderr.
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        codecs.register_error("byte_or_escape", _byte_or_escape)
+        sys.stdout.reconfigure(errors="byte_or_escape")
+
+
+def _byte_or_escape(error: UnicodeError) -> tuple[str | bytes, int]:
+    """A byte of a file's name, which need not be text, as it is; an escape for a letter that the encoding lacks."""
+    assert isinstance(error, UnicodeEncodeError)
+    error.end = error.start + 1
+    try:
+        return codecs.lookup_error("surrogateescape")(error)
+    except UnicodeEncodeError:
+        return codecs.lookup_error("backslashreplace")(error)
+
+
+NO_BUGS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT, errno.EIO)
+"""What the system says of a file when the fault is not the program's."""
+
+
 @contextmanager
 def errors_told() -> Iterator[None]:
-    """Inside, an `HBIError` becomes a line on stderr and exit code 1; anything else is a bug and keeps its trace."""
+    """Inside, what the user can mend becomes a line on stderr and exit code 1; a bug keeps its trace."""
     try:
         yield
     except HBIError as error:
         note("error", str(error))
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None or error.errno not in NO_BUGS:
+            raise
+        note("error", f"cannot use {os.fsdecode(error.filename)} ({error.strerror})")
         sys.exit(1)
 
 
@@ -298,8 +330,8 @@ def show_update(report: IndexReport, num_clips: int, path: Path) -> None:
     emit(
         f"{report.added} added, {report.changed} changed, {report.removed} removed, {report.unchanged} unchanged; "
         f"{report.clips} clips in {report.total_seconds:.1f} s ({report.clips_per_second:.1f} clips/s: "
-        f"decoding {report.decode_seconds:.1f} s, encoding {report.encode_seconds:.1f} s, "
-        f"storing {report.store_seconds:.1f} s)\n"
+        f"waiting for frames {report.wait_seconds:.1f} s, encoding {report.encode_seconds:.1f} s, storing "
+        f"{report.store_seconds:.1f} s; decoding, beside it, {report.decode_seconds:.1f} s)\n"
         f"{num_clips} clips in the index {printable(str(path))}\n"
     )
 

@@ -55,7 +55,8 @@ class IndexReport:
         partial: Path and reason of each video of which only a part could be decoded; it is searchable.
         failed: Path and reason of each video that could not be indexed; tried again when it changes.
         clips: Clips stored.
-        decode_seconds: Spent waiting for decoded frames; decoding itself runs beside encoding, in other processes.
+        decode_seconds: Spent decoding, in all processes that decode together; they run beside encoding.
+        wait_seconds: Spent waiting for decoded frames: what decoding adds to the whole update.
         encode_seconds: Spent in the video encoder.
         store_seconds: Spent writing.
         total_seconds: Of the whole update.
@@ -69,6 +70,7 @@ class IndexReport:
     failed: list[tuple[str, str]] = field(default_factory=list)
     clips: int = 0
     decode_seconds: float = 0.0
+    wait_seconds: float = 0.0
     encode_seconds: float = 0.0
     store_seconds: float = 0.0
     total_seconds: float = 0.0
@@ -202,7 +204,7 @@ class _Run:
         decoded_videos = decode_many(list(self._todo), sampling, workers=workers)
         try:
             while True:
-                with self._timed("decode_seconds"):
+                with self._timed("wait_seconds"):
                     decoded = next(decoded_videos, None)
                 if decoded is None:
                     break
@@ -217,6 +219,7 @@ class _Run:
 
     def _take(self, decoded: DecodedVideo) -> None:
         """Queue the clips of a video; one without clips is done."""
+        self._report.decode_seconds += decoded.decode_seconds
         duration = decoded.info.duration_seconds if decoded.info else None
         if duration is None and decoded.clips:
             duration = decoded.clips[-1].end_seconds

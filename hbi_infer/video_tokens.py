@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from hbi_infer.encoder import Encoder, encode_clips
 from hbi_infer.errors import IndexStoreError, InputError, VideoError
+from hbi_infer.files import is_file
 from hbi_infer.retrieve import decode_clips
 from hbi_infer.sqlite_file import damaged
 from hbi_infer.store import EVERYTHING, ClipIds, Filter
@@ -188,7 +189,7 @@ def video_tokens(encoder: Encoder, video: Path, index: Index | None) -> VideoTok
     """
     known = _record(index, video) if index else None
     if index is None or known is None:
-        if not video.is_file():
+        if not is_file(video):
             raise InputError(f"there is no file {video}, and no index that holds it: give a video")
         return _from_video(encoder, video)
     if not _has_changed(video, known):

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from hbi_infer.bundle import Bundle, default_bundle_path
 from hbi_training.data.shapes import write_shapes
 from hbi_training.recipe import recipe_to_mapping
+from scripts import make_readme
 from tests.training.tiny import tiny_recipe
 
 ROOT = Path(__file__).parent.parent
@@ -35,7 +37,7 @@ ROOT = Path(__file__).parent.parent
         ("answering", ["--recipe", "{tmp}/recipe.yaml", "--repeats", "1"]),
     ],
 )
-def test_benchmark(name: str, arguments: list[str], tmp_path: Path) -> None:
+def test_benchmark(name: str, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "queries.txt").write_text("a red circle moves left\na blue square blinks\n")
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe_to_mapping(tiny_recipe())))  # JSON is YAML
     done = subprocess.run(
@@ -50,6 +52,29 @@ def test_benchmark(name: str, arguments: list[str], tmp_path: Path) -> None:
     assert document["benchmark"] == name
     assert document["machine"]["usable_cores"] >= 1
     assert document["result"]
+    if name in ("indexing", "index_scale"):
+        measured = document["result"].get("real", document["result"])
+        assert measured["bundle_sha256"] == Bundle.load(default_bundle_path()).sha256
+    if name == "indexing":
+        monkeypatch.setattr(make_readme, "RESULTS", tmp_path)
+        assert "| decode, with nothing else going on | " in make_readme.indexing()
+
+
+def test_indexing_tells_decoding_from_waiting_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {"decode": 8.0, "decode_alone": 2.0, "wait": 0.5, "encode": 4.0, "store": 0.1, "total": 5.0}
+    machine = dict.fromkeys(("processor", "usable_cores", "gpu", "load_average_1_minute"), "x") | {"memory_gib": 1}
+    result = {"clips": 400, "workers": 3, **{f"{name}_seconds": value for name, value in seconds.items()}}
+    (tmp_path / "indexing.json").write_text(json.dumps({"machine": machine, "result": result}))
+    monkeypatch.setattr(make_readme, "RESULTS", tmp_path)
+    text = make_readme.indexing()
+    assert "decoding runs in 3 other processes while clips are encoded" in text
+    assert text.splitlines()[-5:] == [
+        "| decode, with nothing else going on | 2.0 s | 200 |",
+        "| encode | 4.0 s | 100 |",
+        "| store | 0.1 s | 4000 |",
+        "| wait for frames not yet decoded | 0.5 s | - |",
+        "| total | 5.0 s | 80 |",
+    ]
 
 
 def test_the_ablation_runs_in_small_and_goes_on_where_it_was_stopped(tmp_path: Path) -> None:

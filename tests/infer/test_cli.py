@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -19,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from hbi_infer import __version__
-from hbi_infer.terminal import clock, printable
+from hbi_infer.terminal import clock, errors_told, printable
 from tests.tiny_bundle import NOTICE, write_tiny_bundle, write_video
 
 ROOT = Path(__file__).parents[2]
@@ -111,7 +112,7 @@ def test_index_tells_what_it_did_and_what_failed(library: Path, bundle: Path, tm
         "failed": [],
         "clips": 0,
         "clips_per_second": 0.0,
-        **dict.fromkeys(("decode_seconds", "encode_seconds", "store_seconds"), 0.0),
+        **dict.fromkeys(("decode_seconds", "wait_seconds", "encode_seconds", "store_seconds"), 0.0),
         "total_seconds": 0,
     }
     retried = json.loads(run(*arguments, "--json", "--retry-failed").stdout)
@@ -203,6 +204,18 @@ def test_a_name_that_is_not_text(bundle: Path, tmp_path: Path) -> None:
     assert b"/\xff\n.mp4" in done.stdout, "as it is, in quotes"
 
 
+def test_a_letter_that_the_terminal_lacks_is_an_escape(bundle: Path, tmp_path: Path) -> None:
+    """And a byte of a name that is no letter is itself, as ever."""
+    folder = tmp_path / "videos"
+    write_video(folder / "日é.mp4", "red", seconds_each=1.0)
+    write_video(folder / "video.mp4", "red", seconds_each=1.0).rename(folder / os.fsdecode(b"\xff.mp4"))
+    arguments = ("retrieve", "--videos", folder, "--bundle", bundle, "--index", tmp_path / "i.sqlite", "-q", "red")
+    command = [*COMMAND, *map(str, arguments), "--csv"]
+    env = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    lines = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, check=True).stdout.splitlines()[1:]
+    assert {line.rsplit(b"/", 1)[1].split(b",")[0] for line in lines} == {b"\\u65e5\xe9.mp4", b"\xff.mp4"}
+
+
 def test_queries_from_a_file(search: list[str], tmp_path: Path) -> None:
     (tmp_path / "queries.txt").write_text("﻿red\n\n  green \n", encoding="utf-8")
     lines = run(*search, "--queries", str(tmp_path / "queries.txt"), "-q", "blue", "-k", "1").stdout.splitlines()
@@ -235,7 +248,7 @@ def test_captions_of_a_video(bundle: Path, library: Path, tmp_path: Path) -> Non
         (["--folder", "more"], ["blue.mp4"]),
         (["--max-duration", "1.5"], ["blue.mp4"]),
         (["--min-duration", "3"], ["green then blue.mkv"]),
-        (["--newer", "2100-01-01"], []),
+        (["--newer", "2100-01-01T12:30:00"], []),
         (["--older", "2100-01-01", "--path", "*.mkv"], ["green then blue.mkv"]),
     ],
 )
@@ -309,6 +322,81 @@ def test_a_folder_without_videos(bundle: Path, tmp_path: Path) -> None:
     assert f"error: no videos in {tmp_path}" in done.stderr
 
 
+ORDINARY = """
+import ctypes, os, sys
+PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
+for right in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
+    ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, right)
+os.execv(sys.executable, [sys.executable, "-c", *sys.argv[1:]])
+"""
+"""Runs other code as a process to which permissions apply, which they do not to root."""
+
+IN_TURN = """
+import json, sys
+from hbi_infer.cli import main
+for arguments in json.loads(sys.argv[1]):
+    sys.argv[1:] = arguments
+    try:
+        main()
+    except SystemExit as end:
+        print("exit code", end.code, file=sys.stderr)
+"""
+"""Runs commands one after the other, which takes less time than a process for each."""
+
+
+def errors_in_turn(commands: list[list[str | Path]]) -> list[str]:
+    """The error of each command, as an ordinary user; every one must end with one line and exit code 1."""
+    given = json.dumps([[str(argument) for argument in command] for command in commands])
+    done = subprocess.run(
+        [sys.executable, "-c", ORDINARY, IN_TURN, given], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("note: ")]
+    assert (lines[1::2], done.stdout) == (["exit code 1"] * len(commands), ""), done.stderr
+    return lines[::2]
+
+
+def test_a_folder_that_may_not_be_entered_is_told_in_one_line(library: Path, bundle: Path, tmp_path: Path) -> None:
+    private, captions = tmp_path / "private", tmp_path / "captions.txt"
+    private.mkdir()
+    captions.write_text("red\n")
+    video, model = library / "red.mp4", ["--bundle", bundle]
+    commands: dict[str, list[str | Path]] = {
+        f"cannot look at {private}/like.mp4": ["retrieve", "--videos", library, "--like", private / "like.mp4"],
+        f"cannot look at {private}/a.mp4": ["retrieve", "--video", private / "a.mp4", "--captions", captions],
+        f"{private}/model cannot be read as a bundle": ["info", private / "model"],
+        f"{private}/other cannot be read as a bundle": ["caption", video, "--bundle", private / "other"],
+        f"cannot look at {private}/b.mp4": ["qa", "--video", private / "b.mp4", "-q", "why?"],
+        f"cannot look at {private}/c.mp4": ["explain", "--video", private / "c.mp4", "-q", "red", *model],
+        f"cannot look at {private}/e.png": ["explain", "--video", video, "-q", "red", "--out", private / "e.png"],
+        f"cannot look at {private}/d.mp4": ["caption", private / "d.mp4"],
+        f"cannot look at {private}/x.jsonl": ["caption", video, "--out", private / "x.jsonl"],
+        f"cannot look at {private}/srt": ["caption", library, "--out", private / "srt", "--format", "srt"],
+        f"cannot look at {private}/b.json": ["bench", "--json", private / "b.json"],
+    }
+    private.chmod(0)
+    try:
+        errors = errors_in_turn([*commands.values()])
+    finally:
+        private.chmod(0o700)
+    for error, message in zip(errors, commands, strict=True):
+        assert error.startswith(f"error: {message} (")
+        assert "Permission denied" in error
+
+
+def test_a_name_that_is_too_long_is_told_in_one_line(library: Path) -> None:
+    name = "a long sentence " * 25
+    like, bundle = errors_in_turn([["retrieve", "--videos", library, "--like", name], ["info", name]])
+    assert like.startswith(f"error: cannot look at {name} (File name too long): ")
+    assert bundle.startswith(f"error: {name} cannot be read as a bundle ([Errno 36] File name too long: ")
+
+
+@pytest.mark.parametrize(("number", "is_told"), [(errno.EACCES, True), (errno.ENOSPC, True), (errno.ENOENT, False)])
+def test_the_last_line_of_defence_hides_no_bug(number: int, is_told: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit if is_told else OSError), errors_told():
+        raise OSError(number, "why", "some/file")
+    assert capsys.readouterr().err == ("error: cannot use some/file (why)\n" if is_told else "")
+
+
 def test_an_index_of_another_model(search: list[str], tmp_path: Path) -> None:
     other = write_tiny_bundle(tmp_path / "other")
     text = (other / "bundle.json").read_text().replace('"name": "tiny"', '"name": "other"')
@@ -328,7 +416,8 @@ def test_an_index_of_another_model(search: list[str], tmp_path: Path) -> None:
         (["retrieve", "--videos", ".", "--like", "a.mp4", "--rerank", "5"], "--rerank goes with --query"),
         (["retrieve", "--videos", ".", "--query", "red", "--json", "--csv"], "give --json or --csv, not both"),
         (["retrieve", "--videos", ".", "--query", "red", "--top-k", "0"], "Invalid value for '--top-k'"),
-        (["retrieve", "--videos", ".", "--query", "red", "--newer", "soon"], "Invalid value for '--newer'"),
+        (["retrieve", "--videos", ".", "--query", "red", "--newer", "soon"], "'soon' does not match the formats '%Y"),
+        (["retrieve", "--videos", ".", "--query", "red", "--older", "20261126"], "Invalid value for '--older'"),
         (["retreive"], "Did you mean 'retrieve'?"),
         (["index"], "Missing argument"),
     ],
@@ -377,6 +466,14 @@ def test_stdout_on_a_full_disk_is_one_line(search: list[str]) -> None:
     assert done.returncode == 1
     message = "error: cannot write the results (No space left on device): send them to another place"
     assert done.stderr.decode().splitlines()[1:] == [message]
+
+
+@pytest.mark.parametrize(("closed", "other"), [("1", "stderr"), ("2", "stdout")])
+def test_a_stream_may_be_closed_from_the_start(search: list[str], closed: str, other: str) -> None:
+    command = [*COMMAND, *search, "--query", "red", "--top-k", "1"]
+    whole = subprocess.run(command, cwd=ROOT, capture_output=True)
+    done = subprocess.run(["sh", "-c", f'exec "$@" {closed}>&-', "sh", *command], cwd=ROOT, capture_output=True)
+    assert (done.returncode, getattr(done, other)) == (0, getattr(whole, other))
 
 
 def test_nobody_need_read_the_notes(search: list[str]) -> None:

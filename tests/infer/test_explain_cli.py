@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hbi_infer.errors import InputError
 from hbi_infer.explain import Explanation, NoFramesWarning, explain
+from hbi_infer.explain_file import write_explanation
 from hbi_infer.explain_page import page
 from hbi_infer.explain_picture import CELL_WIDTHS, GAP, MAP_LEFT, MARGIN, NARROWEST, cell_width, draw_picture, picture
 from hbi_infer.heat_scale import HeatScale
@@ -150,6 +153,25 @@ def test_files(options: list[str], folder: Path, tmp_path: Path, suffix: str) ->
     assert out.read_bytes() == content, "the same every time"
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_full_disk_leaves_the_old_file_and_no_part_of_a_new_one(
+    made: Explanation, tmp_path: Path, overwrite: bool
+) -> None:
+    out = tmp_path / "why.json"
+    if overwrite:
+        out.write_text("old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(InputError, match=r"cannot write .*why\.json \(File too large\)"):
+            write_explanation(made, {"long": "x" * 10_000}, out, overwrite=overwrite)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == ({"why.json": "old"} if overwrite else {})
+    write_explanation(made, {}, out, overwrite=overwrite)
+    assert [path.name for path in tmp_path.iterdir()] == ["why.json"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -160,7 +182,7 @@ def test_files(options: list[str], folder: Path, tmp_path: Path, suffix: str) ->
         (["--index", "none.sqlite"], "has no index at none.sqlite: make it with hbi-infer index"),
         (["--videos", "/nowhere"], "cannot read the folder /nowhere"),
         (["--out", "/nowhere/why.png"], "there is no folder /nowhere to write why.png to"),
-        (["--out", "FOLDER.png", "--force"], "FOLDER.png (Is a directory): give another --out"),
+        (["--out", "FOLDER.png", "--force"], "FOLDER.png (Is a directory): free space, or give another --out"),
     ],
 )
 def test_an_error_is_one_line(

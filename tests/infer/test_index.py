@@ -57,8 +57,8 @@ def test_a_folder_is_indexed_and_searched(index: Index, folder: Path) -> None:
     assert path == "damaged.mp4"
     assert reason
     assert index.failures() == report.failed
-    assert min(report.decode_seconds, report.encode_seconds, report.store_seconds) > 0
-    parts = report.decode_seconds + report.encode_seconds + report.store_seconds
+    assert min(report.decode_seconds, report.wait_seconds, report.encode_seconds, report.store_seconds) > 0
+    parts = report.wait_seconds + report.encode_seconds + report.store_seconds
     assert 0 < parts <= report.total_seconds == pytest.approx(report.clips / report.clips_per_second)
     best, second, *rest = index.search("a blue video", all_clips=True)
     assert (best.rank, best.path) == (1, folder / "sub" / "green_blue.mkv")
@@ -81,6 +81,19 @@ def test_what_has_not_changed_is_left_alone(index: Index, folder: Path) -> None:
     assert index.store.version() == version
     report = index.update(workers=1, retry_failed=True)
     assert (report.changed, report.unchanged, len(report.failed)) == (1, 2, 1)
+
+
+def test_the_model_tries_failed_files_again_when_asked_to(model: HBI, folder: Path) -> None:
+    seen: list[IndexProgress] = []
+    for retry_failed in (False, True):
+        model.index(
+            folder,
+            location=folder.parent / "i.sqlite",
+            retry_failed=retry_failed,
+            workers=1,
+            progress=seen.append,
+        ).close()
+    assert (seen[0].videos_total, seen[-1].videos_total, seen[-1].path) == (3, 1, "damaged.mp4")
 
 
 def test_added_changed_removed_and_mended_files(index: Index, folder: Path) -> None:

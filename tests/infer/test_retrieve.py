@@ -150,6 +150,23 @@ def test_a_query_that_is_too_long_is_searched_with_a_warning(index: Index) -> No
         index.search("red")
 
 
+def test_a_warning_shows_the_beginning_of_a_long_query(index: Index) -> None:
+    letters = "x" * 5000
+    with pytest.warns(QueryTruncatedWarning) as seen:
+        search(index, [letters, f"red {'green ' * 1000}"])
+    one, other = (str(warning.message) for warning in seen)
+    assert one.startswith(f"the query '{letters[:60]}...' is longer than the 8 tokens")
+    assert f"cut at word 1, '{letters[:60]}...'" in one
+    assert other.startswith("the query 'red green green ")
+    assert max(len(one), len(other)) < 300
+
+
+def test_no_queries_have_no_matches(tmp_path: Path) -> None:
+    """With the embedded model, whose text encoder takes no empty batch."""
+    with Index.open(tmp_path, HBI.load(device="cpu", threads=1), location=tmp_path / "index.sqlite") as index:
+        assert search(index, []) == []
+
+
 def test_videos_like_one_of_the_index(index: Index) -> None:
     matches = index.like(index.folder / "red.mp4")
     assert names(matches)[0] == "red_too.mp4"
@@ -192,6 +209,7 @@ def test_captions_are_ranked_for_a_video(index: Index) -> None:
     assert matches[0].start_seconds == pytest.approx(2, abs=0.15)
     assert matches[-1].caption == "a red video"
     assert rank_captions(index.encoder, path, captions, top_k=1) == matches[:1]
+    assert HBI.load(index.encoder.bundle.path, device="cpu", threads=1).rank_captions(str(path), captions) == matches
     assert json.loads(json.dumps(matches[0].to_json()))["caption"] == "a blue video"
 
 

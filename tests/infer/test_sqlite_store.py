@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +190,9 @@ def at(*moment: int) -> int:
         (Filter(min_seconds=10, max_seconds=10), "b"),
         (Filter(newer_than=datetime(2024, 6, 1)), "b c"),
         (Filter(older_than=datetime(2024, 6, 1)), "a d"),
+        (Filter(newer_than=datetime.min, older_than=datetime.max), "a b c d"),
+        (Filter(newer_than=datetime(9999, 12, 31)), ""),
+        (Filter(older_than=datetime(1, 1, 1, tzinfo=UTC)), ""),
         (Filter(folder="cats", path_glob="*.mp4", min_seconds=1), "c"),
     ],
 )
@@ -212,6 +215,14 @@ def test_names_that_are_not_utf8(store: SqliteStore) -> None:
     assert len(store.clip_ids_of(name)) == 1
     store.remove([name])
     assert paths(store) == {"ü.mp4"}
+
+
+def test_filters_by_names_that_are_not_utf8(store: SqliteStore) -> None:
+    folder = os.fsdecode(b"\xff\x80")
+    put(store, video(f"{folder}/a.mp4"), video(f"{folder}b/b.mp4", seed=1), video("ü/c.mp4", seed=2))
+    assert paths(store, Filter(folder=folder)) == {f"{folder}/a.mp4"}
+    assert paths(store, Filter(path_glob=os.fsdecode(b"*\xff*.mp4"))) == {f"{folder}/a.mp4", f"{folder}b/b.mp4"}
+    assert paths(store, Filter(folder="ü", path_glob="ü*")) == {"ü/c.mp4"}
 
 
 def test_an_index_of_another_model_is_refused_and_can_be_made_anew(file: Path, identity: Identity) -> None:
