@@ -83,6 +83,10 @@ class FolderOptions:
     rebuild: bool = False
     no_update: bool = False
 
+    def __post_init__(self) -> None:
+        if self.rebuild and self.no_update:
+            raise typer.BadParameter("--rebuild indexes everything anew and --no-update nothing: give one of them")
+
     def checked(self, video: Path) -> FolderOptions:
         """The same; wrong usage if any is given and there is no folder."""
         if self != FolderOptions() and not video.is_dir():

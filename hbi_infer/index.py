@@ -55,7 +55,8 @@ class Index:
             folder: Of the videos.
             encoder: The model.
             location: Of the index's file; by default in the user's cache folder, one for each folder and model.
-            rebuild: Whether to throw away what an existing index holds.
+            rebuild: Whether the next `update` throws away what an existing index holds, of whatever model or folder,
+                once its first video is decoded and encoded.
 
         Raises:
             InputError: The folder cannot be read.

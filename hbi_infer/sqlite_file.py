@@ -1,4 +1,4 @@
-"""The file of the embedded store: made, opened, checked, locked and made anew; and SQLite's errors in plain words."""
+"""The file of the embedded store: made, opened, checked, locked and begun anew; and SQLite's errors in plain words."""
 
 from __future__ import annotations
 
@@ -47,6 +47,10 @@ CREATE TABLE tokens (clip_id INTEGER PRIMARY KEY REFERENCES clips ON DELETE CASC
 """
 
 
+class DamagedIndexError(IndexStoreError):
+    """An index that makes no sense any more."""
+
+
 @dataclass(frozen=True)
 class Identity:
     """What an index belongs to.
@@ -68,7 +72,13 @@ class Identity:
 
 
 def open_file(path: Path, identity: Identity, *, rebuild: bool) -> sqlite3.Connection:
-    """Open the index at `path`, or make one; with `rebuild`, throw away what it holds.
+    """Open the index at `path`, or make one.
+
+    Args:
+        path: Of the file.
+        identity: What the index must belong to.
+        rebuild: Whether it is opened only for `begin_anew`: it may be of whatever model, folder and format, and one
+            that is too damaged even for that is deleted.
 
     Raises:
         IndexStoreError: It is of another model or folder, of a newer format, damaged, no index at all, or cannot be
@@ -82,16 +92,16 @@ def open_file(path: Path, identity: Identity, *, rebuild: bool) -> sqlite3.Conne
         ) from exc
     with explained(path):
         if rebuild:
-            with sole_writer(path):
-                _wipe(path)
+            _delete_if_unsound(path)
         connection = _connect(path)
         try:
             if _is_empty(connection, path):
                 with sole_writer(path):
                     _create(connection, path, identity)
-            _check_format(connection, path)
-            _check_folder(connection, path, identity)
-            check_model(connection, path, identity)
+            if not rebuild:
+                _check_format(connection, path)
+                check_folder(connection, path, identity)
+                check_model(connection, path, identity)
         except BaseException:
             connection.close()
             raise
@@ -126,7 +136,7 @@ def explained(path: Path) -> Iterator[None]:
                     "place with --index"
                 )
             case _:
-                message = damaged(path, str(exc))
+                raise DamagedIndexError(damaged(path, str(exc))) from exc
         raise IndexStoreError(message) from exc
 
 
@@ -207,11 +217,28 @@ def _create(connection: sqlite3.Connection, path: Path, identity: Identity) -> N
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute("PRAGMA journal_mode = WAL")
     with transaction(connection):
-        for statement in SCHEMA.split(";"):
-            connection.execute(statement)
-        for key, value in identity.meta().items():
-            connection.execute("INSERT INTO meta VALUES (?, CAST(? AS TEXT))", (key, os.fsencode(value)))
-        connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+        begin_anew(connection, identity)
+
+
+def begin_anew(connection: sqlite3.Connection, identity: Identity) -> None:
+    """Within a transaction, put empty tables in the place of all that the index holds.
+
+    In the same file: another process may have it open, and would delete a new file's WAL when it ends.
+    """
+    # The youngest first: to drop a table that others refer to, SQLite deletes row by row.
+    rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY rowid DESC").fetchall()
+    names = [name for (name,) in rows if not name.startswith("sqlite_")]
+    last_ids = []
+    if len(names) < len(rows):  # dropping `clips` forgets the last id, and no id is used for another clip
+        last_ids = connection.execute("SELECT name, seq FROM sqlite_sequence WHERE name = 'clips'").fetchall()
+    for name in names:
+        connection.execute(f'DROP TABLE "{name}"')
+    for statement in SCHEMA.split(";"):
+        connection.execute(statement)
+    connection.executemany("INSERT INTO sqlite_sequence VALUES (?, ?)", last_ids)
+    for key, value in identity.meta().items():
+        connection.execute("INSERT INTO meta VALUES (?, CAST(? AS TEXT))", (key, os.fsencode(value)))
+    connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
 
 
 def _check_format(connection: sqlite3.Connection, path: Path) -> None:
@@ -237,8 +264,12 @@ def check_model(connection: sqlite3.Connection, path: Path, identity: Identity) 
         )
 
 
-def _check_folder(connection: sqlite3.Connection, path: Path, identity: Identity) -> None:
-    """Refuse an index of another folder, whose videos would seem to be gone; unless the folder was moved."""
+def check_folder(connection: sqlite3.Connection, path: Path, identity: Identity) -> None:
+    """Refuse an index of another folder, whose videos would seem to be gone; unless the folder was moved.
+
+    Raises:
+        IndexStoreError: It is of another folder.
+    """
     known = _meta(connection)["folder"]
     if known == str(identity.folder):
         return
@@ -254,25 +285,24 @@ def _meta(connection: sqlite3.Connection) -> dict[str, str]:
     return dict(connection.execute("SELECT key, value FROM meta"))
 
 
-def _wipe(path: Path) -> None:
-    """Empty the index at `path`, if there is one. No other file is ever touched."""
+def _delete_if_unsound(path: Path) -> None:
+    """Delete the index at `path` if SQLite cannot make sense of it. No other file is ever touched."""
     if not path.is_file() or not path.stat().st_size:
         return
     with path.open("rb") as file:
         header = file.read(100)
     if header[68:72] != APPLICATION_ID.to_bytes(4, "big"):
         raise IndexStoreError(f"{path} is not an index and is left alone: choose another --index, or delete it")
+    if not _is_sound(path):
+        with sole_writer(path):
+            if not _is_sound(path):  # else another process was quicker
+                for suffix in ("", "-wal", "-shm"):
+                    path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _is_sound(path: Path) -> bool:
     try:
-        # In place: another process may have it open, and would delete a new file's WAL when it ends.
-        with closing(_connect(path)) as connection:
-            connection.execute("PRAGMA foreign_keys = OFF")
-            tables = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
-            with transaction(connection):
-                for (name,) in connection.execute(tables).fetchall():
-                    connection.execute(f'DROP TABLE "{name}"')
-                connection.execute("PRAGMA user_version = 0")
-    except sqlite3.OperationalError:
-        raise
-    except sqlite3.DatabaseError:  # too damaged even for that
-        for suffix in ("", "-wal", "-shm"):
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        with explained(path), closing(_connect(path)) as connection:
+            return bool(connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",))
+    except DamagedIndexError:
+        return False

@@ -23,6 +23,7 @@ from hbi_infer.tokens import pooled
 from hbi_infer.video_files import VIDEO_SUFFIXES, find_videos
 
 if TYPE_CHECKING:
+    from hbi_infer.tokens import Levels
     from hbi_infer.video import Clip, DecodedVideo
 
 
@@ -120,7 +121,7 @@ def plan_update(folder: Path, store: SqliteStore, *, retry_failed: bool) -> Plan
     if not found:
         suffixes = " ".join(sorted(VIDEO_SUFFIXES))
         raise InputError(f"no videos in {folder} or below it: looked for files that end in {suffixes}")
-    ledger = store.ledger()
+    ledger = {} if store.begins_anew else store.ledger()
     added, changed = {}, {}
     for path, video in found.items():
         known = ledger.get(video.path)
@@ -199,6 +200,9 @@ class _Run:
         from hbi_infer.video import decode_many
 
         sampling = self._encoder.bundle.manifest.sampling
+        if self._store.begins_anew:  # a model that cannot run must not cost what there is
+            shape = (1, sampling.max_frames, sampling.image_size, sampling.image_size, 3)
+            self._pack(self._encoder.encode_video(np.zeros(shape, np.uint8), np.ones(shape[:2], np.bool_)))
         decoded_videos = decode_many(list(self._todo), sampling, workers=workers)
         try:
             while True:
@@ -233,12 +237,7 @@ class _Run:
         batch = [self._queue.popleft() for _ in range(min(BATCH_CLIPS, len(self._queue)))]
         with self._timed("encode_seconds"):
             (levels,) = encode_clips(self._encoder, [clip for _, clip in batch])
-            try:
-                records = self._store.layout.pack(levels)
-            except ValueError as exc:
-                raise BundleError(
-                    f"the video encoder does not give the tokens that its manifest says: {exc}; export the bundle again"
-                ) from exc
+            records = self._pack(levels)
             with np.errstate(invalid="ignore"):  # `_finish` looks at what is not finite
                 vectors = pooled(levels, self._encoder.rates)
         for number, (video, _) in enumerate(batch):
@@ -246,6 +245,14 @@ class _Run:
             video.vectors.append(vectors[number : number + 1])
             if len(video.records) == len(video.clips):
                 self._finish(video)
+
+    def _pack(self, levels: Levels) -> PackedTokens:
+        try:
+            return self._store.layout.pack(levels)
+        except ValueError as exc:
+            raise BundleError(
+                f"the video encoder does not give the tokens that its manifest says: {exc}; export the bundle again"
+            ) from exc
 
     def _finish(self, video: _PendingVideo) -> None:
         """Store a video of which every clip is encoded."""

@@ -329,6 +329,8 @@ def test_an_index_of_another_model(search: list[str], tmp_path: Path) -> None:
         (["retrieve", "--videos", ".", "--query", "red", "--json", "--csv"], "give --json or --csv, not both"),
         (["retrieve", "--videos", ".", "--query", "red", "--top-k", "0"], "Invalid value for '--top-k'"),
         (["retrieve", "--videos", ".", "--query", "red", "--newer", "soon"], "Invalid value for '--newer'"),
+        (["retrieve", "--videos", ".", "--query", "red", "--no-update", "--rebuild"], "--no-update nothing: give one"),
+        (["qa", "--video", ".", "-q", "what?", "--no-update", "--rebuild"], "--no-update nothing: give one"),
         (["retreive"], "Did you mean 'retrieve'?"),
         (["index"], "Missing argument"),
     ],

@@ -220,13 +220,46 @@ def test_an_index_of_another_model_is_refused(folder: Path, model: HBI, tmp_path
         assert index.update(workers=1).added == 3
 
 
+class NotRunning(HBI):
+    """A model of which only the video encoder does not run."""
+
+    def encode_video(self, frames: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_]) -> dict[str, LevelTokens]:
+        raise BundleError("the video encoder was altered")
+
+
+def test_an_index_that_cannot_be_made_anew_is_kept(folder: Path, model: HBI, bundle: Path) -> None:
+    location = folder.parent / "index.sqlite"
+    with Index.open(folder, model, location=location) as index:
+        index.update(workers=1)
+        ledger = index.store.ledger()
+    with (
+        Index.open(folder, NotRunning.load(bundle), location=location, rebuild=True) as index,
+        pytest.raises(BundleError, match="altered"),
+    ):
+        index.update(workers=1)
+    empty = folder.parent / "empty"
+    empty.mkdir()
+    with (
+        Index.open(empty, model, location=location, rebuild=True) as index,
+        pytest.raises(InputError, match="no videos"),
+    ):
+        index.update(workers=1)
+    with Index.open(folder, model, location=location) as index:
+        assert index.store.ledger() == ledger
+        assert index.store.num_clips() == 3
+    write_video(empty / "blue.mp4", "blue")
+    with Index.open(empty, model, location=location, rebuild=True) as index:
+        index.update(workers=1)
+        assert [match.path for match in index.search("red")] == [empty / "blue.mp4"]
+
+
 UPDATE = """
 import sys, time
 from hbi_infer.index import Index
 from hbi_infer.model import HBI
 
 def main():
-    folder, location, bundle, stop_after = sys.argv[1:]
+    folder, location, bundle, stop_after, *rebuild = sys.argv[1:]
 
     def progress(done):
         if not done.path:
@@ -236,7 +269,11 @@ def main():
             print("stopped", flush=True)
             time.sleep(60)
 
-    with Index.open(folder, HBI.load(bundle, device="cpu", threads=1), location=location) as index:
+    model = HBI.load(bundle, device="cpu", threads=1)
+    with Index.open(folder, model, location=location, rebuild=bool(rebuild)) as index:
+        print("opened", flush=True)
+        if rebuild:
+            sys.stdin.readline()
         report = index.update(workers=2, progress=progress, on_wait=lambda: print("waiting", flush=True))
         print("done", report.added, report.unchanged, flush=True)
 
@@ -256,13 +293,16 @@ def many(tmp_path: Path, bundle: Path) -> tuple[Path, Path, Path]:
     return folder, tmp_path / "index.sqlite", bundle
 
 
-def start_update(places: tuple[Path, Path, Path], tmp_path: Path, stop_after: int) -> subprocess.Popen[str]:
+def start_update(
+    places: tuple[Path, Path, Path], tmp_path: Path, stop_after: int, *options: str
+) -> subprocess.Popen[str]:
     script = tmp_path / "update.py"
     script.write_text(UPDATE)
-    command = [sys.executable, str(script), *map(str, places), str(stop_after)]
+    command = [sys.executable, str(script), *map(str, places), str(stop_after), *options]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     return subprocess.Popen(
         command,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -299,7 +339,7 @@ def test_an_update_that_is_stopped_keeps_what_it_stored_and_is_resumed(
     many: tuple[Path, Path, Path], tmp_path: Path, model: HBI, how: signal.Signals
 ) -> None:
     process = start_update(many, tmp_path, stop_after=5)
-    stored = {line.removeprefix("stored ") for line in read_until(process, "stopped")[:-1]}
+    stored = {line.removeprefix("stored ") for line in read_until(process, "stopped")[1:-1]}
     if how == signal.SIGKILL:
         process.kill()
     else:
@@ -339,6 +379,22 @@ def test_two_processes_that_start_at_once(many: tuple[Path, Path, Path], tmp_pat
     assert [process.returncode for process in processes] == [0, 0], results
     done = [output.split("\n")[-2] for output, _ in results]
     assert sorted(done) == ["done 0 20", "done 20 0"]
+    with Index.open(many[0], model, location=many[1]) as index:
+        assert len(index.store.ledger()) == index.store.num_clips() == NUM_VIDEOS
+
+
+def test_two_processes_make_an_index_anew_at_once(many: tuple[Path, Path, Path], tmp_path: Path, model: HBI) -> None:
+    processes = [start_update(many, tmp_path, 0, "--rebuild") for _ in range(2)]
+    for process in processes:
+        read_until(process, "opened")
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    results = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], results
+    done = [output.split("\n")[-2] for output, _ in results]
+    assert sorted(done) == ["done 0 20", "done 20 0"], "each video is indexed once"
     with Index.open(many[0], model, location=many[1]) as index:
         assert len(index.store.ledger()) == index.store.num_clips() == NUM_VIDEOS
 

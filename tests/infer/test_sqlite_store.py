@@ -220,9 +220,9 @@ def test_an_index_of_another_model_is_refused_and_can_be_made_anew(file: Path, i
         SqliteStore(file, other)
     with pytest.raises(IndexStoreError, match="another model"):
         SqliteStore(file, replace(identity, layout=TokenLayout((("entity", 3),), 8)))
-    with closing(SqliteStore(file, other, rebuild=True)) as store:
-        assert store.ledger() == {}
-        put(store, video("b.mp4"))
+    with closing(SqliteStore(file, other, rebuild=True)) as store, store.sole_writer():
+        put(store, video("c.mp4"))
+        assert set(store.ledger()) == paths(store) == {"c.mp4"}
     with pytest.raises(IndexStoreError, match="another model"):
         SqliteStore(file, identity)
 
@@ -230,10 +230,16 @@ def test_an_index_of_another_model_is_refused_and_can_be_made_anew(file: Path, i
 def test_a_process_notices_that_another_one_made_the_index_anew(file: Path, identity: Identity) -> None:
     with closing(SqliteStore(file, identity)) as store:
         ids = store.clip_ids(EVERYTHING)
-        with closing(SqliteStore(file, identity, rebuild=True)):
-            assert len(store.fetch_tokens(ids)[0]) == 0
-            put(store, video("c.mp4"))
-        with closing(SqliteStore(file, replace(identity, bundle_sha256="b" * 64), rebuild=True)):
+        assert not store.was_made_anew()
+        with closing(SqliteStore(file, identity, rebuild=True)) as other:
+            put(other, video("c.mp4"))
+            assert paths(other) == {"c.mp4"}
+            assert not other.was_made_anew()
+        assert store.was_made_anew()
+        assert len(store.fetch_tokens(ids)[0]) == 0, "no id is used again"
+        assert paths(store) == {"c.mp4"}
+        with closing(SqliteStore(file, replace(identity, bundle_sha256="b" * 64), rebuild=True)) as other:
+            put(other, video("c.mp4"))
             with pytest.raises(IndexStoreError, match="another model"):
                 store.candidates(np.ones(8, np.float32), EVERYTHING, 5)
             with pytest.raises(IndexStoreError, match="another model"), store.sole_writer():
@@ -259,7 +265,10 @@ def test_an_index_of_a_newer_format_is_refused(file: Path, identity: Identity) -
         connection.execute("PRAGMA user_version = 2")
     with pytest.raises(IndexStoreError, match="format 2 and this hbi-infer reads up to 1: pip install --upgrade"):
         SqliteStore(file, identity)
-    SqliteStore(file, identity, rebuild=True).close()
+    with closing(SqliteStore(file, identity, rebuild=True)) as store:
+        put(store, video("c.mp4"))
+    with closing(SqliteStore(file, identity)) as store:
+        assert paths(store) == {"c.mp4"}
 
 
 @pytest.mark.parametrize("rebuild", [False, True])
@@ -290,6 +299,7 @@ def test_a_truncated_index_is_told_and_can_be_made_anew(file: Path, identity: Id
     with closing(SqliteStore(file, identity, rebuild=True)) as store:
         put(store, video("a.mp4"))
         assert store.num_clips() == 2
+    read_all(file, identity)
 
 
 def test_an_overwritten_index_is_told_and_can_be_made_anew(file: Path, identity: Identity) -> None:
@@ -300,6 +310,42 @@ def test_an_overwritten_index_is_told_and_can_be_made_anew(file: Path, identity:
         read_all(file, identity)
     with closing(SqliteStore(file, identity, rebuild=True)) as store:
         assert store.num_clips() == 0
+    read_all(file, identity)
+
+
+def test_what_an_index_holds_goes_only_when_something_takes_its_place(file: Path, identity: Identity) -> None:
+    before = {"a.mp4", "b.mp4"}
+    with closing(SqliteStore(file, identity, rebuild=True)) as store, store.sole_writer():
+        assert paths(store) == before
+        new = video("c.mp4")
+        with pytest.raises(ValueError, match="shorter"):
+            store.put(new.record, new.clips, new.tokens[:1], new.vectors)
+        assert paths(store) == before
+    with closing(SqliteStore(file, identity)) as store:
+        assert paths(store) == before
+    with closing(SqliteStore(file, identity, rebuild=True)) as store:
+        put(store, new, video("d.mp4"))
+        assert paths(store) == {"c.mp4", "d.mp4"}
+        put(store, video("e.mp4"))
+        store.remove(["c.mp4"])
+        assert store._connection.execute("SELECT count(*) FROM tokens").fetchone() == (4,), "rows still go together"
+
+
+def test_an_index_that_another_process_made_anew_meanwhile_is_not_made_anew_again(
+    file: Path, identity: Identity
+) -> None:
+    with (
+        closing(SqliteStore(file, identity, rebuild=True)) as first,
+        closing(SqliteStore(file, identity, rebuild=True)) as second,
+    ):
+        with first.sole_writer():
+            put(first, video("c.mp4"))
+        with second.sole_writer():
+            assert not second.begins_anew
+            put(second, video("d.mp4"))
+        assert not second.was_made_anew()
+        assert paths(first) == paths(second) == {"c.mp4", "d.mp4"}
+        assert not first.was_made_anew()
 
 
 def read_all(file: Path, identity: Identity) -> None:
