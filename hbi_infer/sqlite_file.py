@@ -7,7 +7,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -273,12 +273,23 @@ def check_folder(connection: sqlite3.Connection, path: Path, identity: Identity)
     known = _meta(connection)["folder"]
     if known == str(identity.folder):
         return
-    if Path(known).exists():
+    if Path(known).exists() or not _holds_any(identity.folder, connection):
         raise IndexStoreError(
             f"the index {path} is of the folder {known}, not of {identity.folder}: choose another --index, "
             "or make it anew with --rebuild"
         )
     connection.execute("UPDATE meta SET value = CAST(? AS TEXT) WHERE key = 'folder'", (os.fsencode(identity.folder),))
+
+
+def _holds_any(folder: Path, connection: sqlite3.Connection) -> bool:
+    """Whether a file of the ledger lies in the folder as it was; or there is none. A drive may only be unmounted."""
+    rows = connection.execute("SELECT path, size_bytes, modified_ns FROM videos").fetchall()
+    for path, size_bytes, modified_ns in rows:
+        with suppress(OSError, ValueError):
+            status = (folder / path).stat()
+            if (status.st_size, status.st_mtime_ns) == (size_bytes, modified_ns):
+                return True
+    return not rows
 
 
 def _meta(connection: sqlite3.Connection) -> dict[str, str]:

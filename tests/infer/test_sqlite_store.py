@@ -249,6 +249,9 @@ def test_a_process_notices_that_another_one_made_the_index_anew(file: Path, iden
 def test_an_index_of_another_folder_is_refused_unless_the_folder_was_moved(
     file: Path, identity: Identity, tmp_path: Path
 ) -> None:
+    video_file = identity.folder / "b.mp4"
+    video_file.write_bytes(b"0123456789")
+    os.utime(video_file, ns=(20, 20))
     moved = replace(identity, folder=tmp_path / "moved")
     with pytest.raises(IndexStoreError, match=r"is of the folder .*videos, not of .*moved.*another --index"):
         SqliteStore(file, moved)
@@ -258,6 +261,20 @@ def test_an_index_of_another_folder_is_refused_unless_the_folder_was_moved(
     identity.folder.mkdir()
     with pytest.raises(IndexStoreError, match=r"is of the folder .*moved"):
         SqliteStore(file, identity)
+
+
+def test_an_index_of_a_folder_that_is_not_there_is_not_taken_for_another_one(
+    file: Path, identity: Identity, tmp_path: Path
+) -> None:
+    identity.folder.rename(tmp_path / "unmounted")
+    other = replace(identity, folder=tmp_path / "other")
+    other.folder.mkdir()
+    (other.folder / "a.mp4").write_bytes(b"another one")
+    with pytest.raises(IndexStoreError, match=r"is of the folder .*videos, not of .*other.*another --index"):
+        SqliteStore(file, other)
+    (tmp_path / "unmounted").rename(identity.folder)
+    with closing(SqliteStore(file, identity)) as store:
+        assert paths(store) == {"a.mp4", "b.mp4"}
 
 
 def test_an_index_of_a_newer_format_is_refused(file: Path, identity: Identity) -> None:
