@@ -104,13 +104,17 @@ def updated_index(hbi: HBI, videos: Path, options: FolderOptions) -> Iterator[tu
     with Index.open(videos, hbi, location=options.location, rebuild=options.rebuild) as opened:
         report = None if options.no_update else update_index(opened, options.workers)
         if not opened.store.num_clips():
-            _tell_why_there_is_nothing(opened, videos)
+            _tell_why_there_is_nothing(failures_of(opened, report), videos)
         yield opened, report
 
 
-def _tell_why_there_is_nothing(opened: Index, videos: Path) -> NoReturn:
+def failures_of(opened: Index, report: IndexReport | None) -> list[tuple[str, str]]:
+    """Path and reason of every video that could not be indexed, and of what this update could not look at."""
+    return list(dict(opened.failures() + (report.failed if report else [])).items())
+
+
+def _tell_why_there_is_nothing(failures: Sequence[tuple[str, str]], videos: Path) -> NoReturn:
     """The videos that cannot be read, if that is why no clip is indexed, and an error."""
-    failures = opened.failures()
     if not failures:
         raise InputError(f"nothing of {videos} is indexed: leave out --no-update")
     for path, reason in failures:
@@ -154,7 +158,7 @@ def find_clips(hbi: HBI, video: Path, options: FolderOptions) -> Iterator[FoundC
             yield FoundClips(clips, {"model": model_document(hbi), "video": str(video), "source": clips.source}, [])
         return
     with updated_index(hbi, video, options) as (opened, report):
-        yield FoundClips(clips_of_index(opened), index_document(opened, report), opened.failures())
+        yield FoundClips(clips_of_index(opened), index_document(opened, report), failures_of(opened, report))
 
 
 def as_given(videos: Path) -> Callable[[Path], str]:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -54,7 +54,8 @@ class IndexReport:
         removed: Videos that are gone.
         unchanged: Videos that were left alone, those that failed before and have not changed among them.
         partial: Path and reason of each video of which only a part could be decoded; it is searchable.
-        failed: Path and reason of each video that could not be indexed; tried again when it changes.
+        failed: Path and reason of each video that could not be indexed, tried again when it changes; and of each folder
+            that could not be read, of which what was indexed before is kept.
         clips: Clips stored.
         decode_seconds: Spent waiting for decoded frames; decoding itself runs beside encoding, in other processes.
         encode_seconds: Spent in the video encoder.
@@ -88,12 +89,14 @@ class Plan:
         added: Files to index: path -> its line of the ledger so far.
         changed: The same, of files that were indexed before.
         removed: Paths in the ledger that are gone from the folder.
+        unreadable: Path and reason of what cannot be looked at; nothing is known of the videos there.
         num_unchanged: Files to leave alone.
     """
 
     added: dict[Path, VideoRecord]
     changed: dict[Path, VideoRecord]
     removed: list[str]
+    unreadable: list[tuple[str, str]]
     num_unchanged: int
 
     @property
@@ -108,6 +111,7 @@ class Plan:
             changed=len(self.changed),
             removed=len(self.removed),
             unchanged=self.num_unchanged,
+            failed=list(self.unreadable),
         )
 
 
@@ -117,8 +121,9 @@ def plan_update(folder: Path, store: SqliteStore, *, retry_failed: bool) -> Plan
     Raises:
         InputError: There is no video in the folder.
     """
-    found = {path: _ledger_line(path, folder) for path in find_videos(folder)}
-    if not found:
+    unreadable: dict[Path, str] = {}
+    found = {path: _ledger_line(path, folder) for path in find_videos(folder, unreadable.__setitem__)}
+    if not found and (store.begins_anew or not unreadable):
         suffixes = " ".join(sorted(VIDEO_SUFFIXES))
         raise InputError(f"no videos in {folder} or below it: looked for files that end in {suffixes}")
     ledger = {} if store.begins_anew else store.ledger()
@@ -131,10 +136,13 @@ def plan_update(folder: Path, store: SqliteStore, *, retry_failed: bool) -> Plan
             retry_failed and known.status == "failed"
         ):
             changed[path] = video
+    unknown = {path.relative_to(folder): reason for path, reason in unreadable.items()}
+    missing = ledger.keys() - {video.path for video in found.values()}
     return Plan(
         added=added,
         changed=changed,
-        removed=sorted(ledger.keys() - {video.path for video in found.values()}),
+        removed=sorted(path for path in missing if not any(map(PurePath(path).is_relative_to, unknown))),
+        unreadable=[(path.as_posix(), f"cannot be read: {reason}") for path, reason in unknown.items()],
         num_unchanged=len(found) - len(added) - len(changed),
     )
 

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,8 @@ from tests.tiny_bundle import NOTICE, write_tiny_bundle, write_video
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-c", "from hbi_infer.cli import main; main()"]
+WITHOUT_ROOTS_RIGHTS = [] if os.getuid() else ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
+"""Before a command: root may not read what is closed to it either."""
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +52,12 @@ def indexed(library: Path, bundle: Path, tmp_path_factory: pytest.TempPathFactor
     return path
 
 
-def run(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str | Path, env: dict[str, str] | None = None, prefix: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
     """Run `hbi-infer` with stdout and stderr into pipes."""
     return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
+        [*prefix, *COMMAND, *map(str, arguments)],
         cwd=ROOT,
         env={**os.environ, "COLUMNS": "100", **(env or {})},
         capture_output=True,
@@ -307,6 +311,17 @@ def test_a_folder_without_videos(bundle: Path, tmp_path: Path) -> None:
     done = run("index", tmp_path, "--bundle", bundle, "--index", tmp_path / "i.sqlite")
     assert done.returncode == 1
     assert f"error: no videos in {tmp_path}" in done.stderr
+
+
+def test_a_folder_that_cannot_be_read_is_told_and_costs_no_other(bundle: Path, tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    write_video(videos / "red.mp4", "red", seconds_each=1.0)
+    (videos / "closed").mkdir(mode=0)
+    arguments = ("retrieve", "--videos", videos, "--bundle", bundle, "--index", tmp_path / "i.sqlite")
+    done = run(*arguments, "--query", "red", prefix=WITHOUT_ROOTS_RIGHTS)
+    assert [line.split("\t")[3] for line in done.stdout.splitlines()] == [f"{videos}/red.mp4"]
+    assert done.stderr.splitlines()[1:] == ["warning: closed cannot be searched: cannot be read: Permission denied"]
+    assert done.returncode == 3
 
 
 def test_an_index_of_another_model(search: list[str], tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +172,44 @@ def test_links_that_lead_in_circles_or_nowhere_do_no_harm(index: Index, folder: 
     assert report.clips == 3
     assert "damaged.mp4" in {path for path, _ in report.failed}
     assert index.update(workers=1).clips == 0
+
+
+@contextmanager
+def without_roots_rights() -> Iterator[None]:
+    """Root can read everything; its tests are those of somebody else here."""
+    user = os.geteuid()
+    os.seteuid(user or 65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that other users can enter; pytest's own are closed to them."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        folder.chmod(0o755)
+        yield folder
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o444])
+def test_what_is_indexed_of_a_folder_that_cannot_be_read_is_kept(model: HBI, open_folder: Path, mode: int) -> None:
+    folder = open_folder / "videos"
+    write_video(folder / "red.mp4", "red")
+    write_video(folder / "sub" / "deeper" / "green.mp4", "green")
+    with Index.open(folder, model, location=open_folder / "index.sqlite") as index:
+        index.update(workers=0)
+        (folder / "sub").chmod(mode)
+        with without_roots_rights():
+            report = index.update(workers=0)
+            assert report.failed == [("sub", "cannot be read: Permission denied")]
+            assert (report.removed, report.unchanged) == (0, 1)
+        assert index.search("green")[0].path == folder / "sub" / "deeper" / "green.mp4"
+        (folder / "sub").chmod(0o755)
+        report = index.update(workers=0)
+        assert (report.added, report.removed, report.unchanged, report.failed) == (0, 0, 2, [])
 
 
 class NotFinite(HBI):
