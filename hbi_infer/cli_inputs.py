@@ -171,8 +171,11 @@ def as_given(videos: Path) -> Callable[[Path], str]:
 
 def end_with(failures: Sequence[tuple[str, str]], done: str) -> NoReturn:
     """List the videos with which this could not be done, and say with the exit code whether there are any."""
+    from hbi_infer.clip import CRASHED, TOO_SLOW
+
     for path, reason in failures:
-        terminal.note("warning", f"{path} cannot be {done}: {reason}")
+        again = "; try again with hbi-infer index --retry-failed" if reason.startswith((CRASHED, TOO_SLOW)) else ""
+        terminal.note("warning", f"{path} cannot be {done}: {reason}{again}")
     raise typer.Exit(SOME_FAILED if failures else 0)
 
 
@@ -185,17 +188,22 @@ def index_document(opened: Index, report: IndexReport | None) -> dict[str, Any]:
     """What JSON says about the model, the index and its update."""
     update = None
     if report is not None:
-        named = {
-            name: [{"path": path, "reason": reason} for path, reason in getattr(report, name)]
-            for name in ("partial", "failed")
-        }
+        named = {name: _named(getattr(report, name)) for name in ("partial", "failed")}
         update = asdict(report) | named | {"clips_per_second": report.clips_per_second}
     return {
         "model": model_document(opened.encoder),
         "videos": str(opened.folder),
-        "index": {"path": str(opened.store.path), "clips": opened.store.num_clips()},
+        "index": {
+            "path": str(opened.store.path),
+            "clips": opened.store.num_clips(),
+            "failed": _named(opened.failures()),
+        },
         "update": update,
     }
+
+
+def _named(failures: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"path": path, "reason": reason} for path, reason in failures]
 
 
 def text_document(hbi: HBI, text: str, what: str) -> dict[str, Any]:

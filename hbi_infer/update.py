@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from hbi_infer.clip import NOT_OPENED
 from hbi_infer.encoder import BATCH_CLIPS, Encoder, encode_clips
 from hbi_infer.errors import BundleError, InputError
 from hbi_infer.packed import PackedTokens, is_finite
@@ -54,8 +55,8 @@ class IndexReport:
         removed: Videos that are gone.
         unchanged: Videos that were left alone, those that failed before and have not changed among them.
         partial: Path and reason of each video of which only a part could be decoded; it is searchable.
-        failed: Path and reason of each video that could not be indexed, tried again when it changes; and of each folder
-            that could not be read, of which what was indexed before is kept.
+        failed: Path and reason of each video that could not be indexed, tried again when it changes, or can be opened
+            if it could not; and of each folder that could not be read, of which what was indexed before is kept.
         clips: Clips stored.
         decode_seconds: Spent waiting for decoded frames; decoding itself runs beside encoding, in other processes.
         encode_seconds: Spent in the video encoder.
@@ -133,7 +134,7 @@ def plan_update(folder: Path, store: SqliteStore, *, retry_failed: bool) -> Plan
         if known is None:
             added[path] = video
         elif (known.size_bytes, known.modified_ns) != (video.size_bytes, video.modified_ns) or (
-            retry_failed and known.status == "failed"
+            known.status == "failed" and (retry_failed or _can_be_opened_now(path, known))
         ):
             changed[path] = video
     unknown = {path.relative_to(folder): reason for path, reason in unreadable.items()}
@@ -145,6 +146,11 @@ def plan_update(folder: Path, store: SqliteStore, *, retry_failed: bool) -> Plan
         unreadable=[(path.as_posix(), f"cannot be read: {reason}") for path, reason in unknown.items()],
         num_unchanged=len(found) - len(added) - len(changed),
     )
+
+
+def _can_be_opened_now(path: Path, failed: VideoRecord) -> bool:
+    """Whether a file can be opened that could not be: permissions change without a change of the file."""
+    return failed.reason.startswith(NOT_OPENED) and os.access(path, os.R_OK, effective_ids=True)
 
 
 def _ledger_line(path: Path, folder: Path) -> VideoRecord:

@@ -17,8 +17,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import typer
 
 from hbi_infer import __version__
+from hbi_infer.cli_inputs import end_with
 from hbi_infer.terminal import clock, printable
 from tests.tiny_bundle import NOTICE, write_tiny_bundle, write_video
 
@@ -106,6 +108,7 @@ def test_index_tells_what_it_did_and_what_failed(library: Path, bundle: Path, tm
     second = run(*arguments, "--json")
     assert second.returncode == 3, "the damaged file still cannot be searched"
     document = json.loads(second.stdout)
+    assert [failure["path"] for failure in document["index"]["failed"]] == ["damaged.mp4"]
     assert document["update"] | {"total_seconds": 0} == {
         "added": 0,
         "changed": 0,
@@ -120,6 +123,16 @@ def test_index_tells_what_it_did_and_what_failed(library: Path, bundle: Path, tm
     }
     retried = json.loads(run(*arguments, "--json", "--retry-failed").stdout)
     assert [failure["path"] for failure in retried["update"]["failed"]] == ["damaged.mp4"]
+
+
+def test_a_failure_that_may_pass_says_how_to_try_again(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as end:
+        end_with([("a.mp4", "took longer than 120 s to decode"), ("b.mp4", "is empty")], "searched")
+    assert end.value.exit_code == 3
+    slow, empty = capsys.readouterr().err.splitlines()
+    assert slow.startswith("warning: a.mp4 cannot be searched: took longer than 120 s to decode; ")
+    assert slow.endswith("; try again with hbi-infer index --retry-failed")
+    assert empty == "warning: b.mp4 cannot be searched: is empty"
 
 
 def test_retrieve_indexes_first_then_ranks(library: Path, bundle: Path, tmp_path: Path) -> None:
@@ -169,6 +182,8 @@ def test_json_has_everything(search: list[str], library: Path, bundle: Path, ind
     assert document["model"]["name"] == "tiny"
     assert document["model"]["path"] == str(bundle)
     assert document["videos"] == str(library)
+    [failed] = document["index"].pop("failed")
+    assert failed["path"] == "damaged.mp4"
     assert document["index"] == {"path": str(indexed), "clips": 4}
     assert document["update"]["unchanged"] == 4
     green, long = document["answers"]

@@ -212,6 +212,24 @@ def test_what_is_indexed_of_a_folder_that_cannot_be_read_is_kept(model: HBI, ope
         assert (report.added, report.removed, report.unchanged, report.failed) == (0, 0, 2, [])
 
 
+def test_a_video_that_could_not_be_opened_is_indexed_once_it_can_be(model: HBI, open_folder: Path) -> None:
+    write_video(open_folder / "videos" / "green.mp4", "green")
+    with Index.open(open_folder / "videos", model, location=open_folder / "index.sqlite") as index:
+        index.update(workers=0)
+        video = write_video(open_folder / "videos" / "red.mp4", "red")
+        video.chmod(0)
+        open_folder.chmod(0o777)
+        for file in open_folder.glob("index.sqlite*"):
+            file.chmod(0o666)
+        with without_roots_rights():
+            assert index.update(workers=0).failed == [("red.mp4", "cannot be opened: Permission denied")]
+            report = index.update(workers=0)
+            assert (report.unchanged, report.failed) == (2, []), "it is not tried in vain"
+        video.chmod(0o644)
+        report = index.update(workers=0)
+        assert (report.changed, report.clips, index.failures()) == (1, 1, [])
+
+
 class NotFinite(HBI):
     """A model whose numbers overflow on green frames."""
 
