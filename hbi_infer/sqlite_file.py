@@ -115,6 +115,8 @@ def explained(path: Path) -> Iterator[None]:
         yield
     except sqlite3.ProgrammingError:  # a bug, such as the use of a closed index
         raise
+    except UnicodeDecodeError as exc:  # SQLite's message quotes a schema that is no text any more
+        raise DamagedIndexError(damaged(path, "its schema is no text")) from exc
     except sqlite3.Error as exc:
         code = getattr(exc, "sqlite_errorcode", 0) & 0xFF  # the low byte tells the kind
         match code:
@@ -256,7 +258,7 @@ def check_model(connection: sqlite3.Connection, path: Path, identity: Identity) 
     Raises:
         IndexStoreError: The index holds such.
     """
-    found, expected = _meta(connection), identity.meta()
+    found, expected = _meta(connection, path), identity.meta()
     if (found["bundle_sha256"], found["layout"]) != (expected["bundle_sha256"], expected["layout"]):
         raise IndexStoreError(
             f"the index {path} was made with another model (bundle {found['bundle_sha256'][:12]}, this one is "
@@ -270,7 +272,7 @@ def check_folder(connection: sqlite3.Connection, path: Path, identity: Identity)
     Raises:
         IndexStoreError: It is of another folder.
     """
-    known = _meta(connection)["folder"]
+    known = _meta(connection, path)["folder"]
     if known == str(identity.folder):
         return
     if Path(known).exists() or not _holds_any(identity.folder, connection):
@@ -292,8 +294,11 @@ def _holds_any(folder: Path, connection: sqlite3.Connection) -> bool:
     return not rows
 
 
-def _meta(connection: sqlite3.Connection) -> dict[str, str]:
-    return dict(connection.execute("SELECT key, value FROM meta"))
+def _meta(connection: sqlite3.Connection, path: Path) -> dict[str, str]:
+    found = dict(connection.execute("SELECT key, value FROM meta"))
+    if not found.keys() >= {"bundle_sha256", "layout", "folder"}:
+        raise DamagedIndexError(damaged(path, "it does not say what it is of"))
+    return found
 
 
 def _delete_if_unsound(path: Path) -> None:
@@ -314,6 +319,10 @@ def _delete_if_unsound(path: Path) -> None:
 def _is_sound(path: Path) -> bool:
     try:
         with explained(path), closing(_connect(path)) as connection:
-            return bool(connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",))
+            checked = connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
+            # An index of SQLite's that lost its table would outlive it.
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            owners = {name for (name,) in connection.execute("SELECT tbl_name FROM sqlite_master")}
+            return checked and owners <= tables
     except DamagedIndexError:
         return False

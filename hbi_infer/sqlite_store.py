@@ -94,6 +94,8 @@ class SqliteStore:
     def ledger(self) -> dict[str, VideoRecord]:
         """Path -> what is known of it, for every file that was indexed or failed to be."""
         rows = self._rows("SELECT path, size_bytes, modified_ns, status, reason, duration_seconds FROM videos")
+        if not all(isinstance(row[0], str) for row in rows):
+            raise IndexStoreError(damaged(self.path, "names that are no text"))
         names = ("path", "size_bytes", "modified_ns", "status", "reason", "duration_seconds")
         return {row[0]: VideoRecord(**dict(zip(names, row, strict=True))) for row in rows}
 
@@ -192,17 +194,18 @@ class SqliteStore:
             "FROM clips JOIN videos USING (video_id) WHERE clip_id IN (SELECT value FROM json_each(?))",
             (json.dumps([int(clip_id) for clip_id in ids]),),
         )
-        found = {
-            row[0]: StoredClip(
-                clip_id=row[0],
-                path=row[1],
-                start_seconds=row[2],
-                end_seconds=row[3],
-                frame_seconds=np.frombuffer(row[4], "<f8"),
-                video_seconds=row[5],
-            )
-            for row in rows
-        }
+        with self._sensible():
+            found = {
+                row[0]: StoredClip(
+                    clip_id=row[0],
+                    path=os.fspath(row[1]),
+                    start_seconds=float(row[2]),
+                    end_seconds=float(row[3]),
+                    frame_seconds=np.frombuffer(row[4], "<f8"),
+                    video_seconds=None if row[5] is None else float(row[5]),
+                )
+                for row in rows
+            }
         return [found[clip_id] for clip_id in ids if clip_id in found]
 
     def _pooled(self) -> tuple[ClipIds, npt.NDArray[np.float32]]:
@@ -218,10 +221,19 @@ class SqliteStore:
 
     def _arrays(self, rows: list[tuple[int, bytes]], dtype: np.dtype[Any]) -> tuple[ClipIds, npt.NDArray[Any]]:
         """Rows of ids and blobs as (B,) ids and an array of B items of `dtype`."""
-        content = b"".join([blob for _, blob in rows])
-        if len(content) != len(rows) * dtype.itemsize:
-            raise IndexStoreError(damaged(self.path, "tokens of a wrong size"))
-        return np.array([clip_id for clip_id, _ in rows], np.int64), np.frombuffer(content, dtype)
+        with self._sensible():
+            content = b"".join([blob for _, blob in rows])
+            if len(content) != len(rows) * dtype.itemsize:
+                raise IndexStoreError(damaged(self.path, "tokens of a wrong size"))
+            return np.array([clip_id for clip_id, _ in rows], np.int64), np.frombuffer(content, dtype)
+
+    @contextmanager
+    def _sensible(self) -> Iterator[None]:
+        """What is read in the block has the types and sizes that it was written with, or the index is damaged."""
+        try:
+            yield
+        except (TypeError, ValueError) as exc:
+            raise IndexStoreError(damaged(self.path, "values that make no sense")) from exc
 
     def _schema(self) -> int:
         """Another number after tables were made or dropped, by whichever process."""

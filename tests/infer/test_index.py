@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -245,6 +246,15 @@ def test_a_video_on_which_the_model_fails_is_not_stored(folder: Path, bundle: Pa
         report = index.update(workers=1)
         assert ("sub/green_blue.mkv", "makes the model give numbers that are not finite") in report.failed
         assert report.clips == index.store.num_clips() == 1
+
+
+def test_tokens_that_were_damaged_in_the_file_are_not_searched(index: Index) -> None:
+    index.update(workers=1)
+    with closing(sqlite3.connect(index.store.path, isolation_level=None)) as connection:
+        [(length,)] = connection.execute("SELECT length(record) FROM tokens WHERE clip_id = 2")
+        connection.execute("UPDATE tokens SET record = ? WHERE clip_id = 2", (b"\xff" * length,))
+    with pytest.raises(IndexStoreError, match=r"is damaged \(tokens that make no sense\).*--rebuild"):
+        index.search("red")
 
 
 class OtherLevels(HBI):

@@ -368,7 +368,9 @@ def test_an_index_that_another_process_made_anew_meanwhile_is_not_made_anew_agai
 def read_all(file: Path, identity: Identity) -> None:
     with closing(SqliteStore(file, identity)) as store:
         store.ledger()
-        store.fetch_tokens(store.clip_ids(EVERYTHING))
+        ids = store.clip_ids(EVERYTHING)
+        store.fetch_tokens(ids)
+        store.clips(ids.tolist())
 
 
 def test_tokens_of_a_wrong_size_are_told(file: Path, identity: Identity) -> None:
@@ -376,6 +378,55 @@ def test_tokens_of_a_wrong_size_are_told(file: Path, identity: Identity) -> None
         connection.execute("UPDATE tokens SET record = x'00' WHERE clip_id = 2")
     with pytest.raises(IndexStoreError, match="damaged"):
         read_all(file, identity)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE clips SET frame_seconds = x'00'",
+        "UPDATE clips SET start_seconds = x'00'",
+        "UPDATE tokens SET record = 17",
+        "UPDATE videos SET path = x'00' WHERE video_id = 1",
+        "DELETE FROM meta WHERE key = 'folder'",
+        "DELETE FROM meta WHERE key = 'layout'",
+    ],
+)
+def test_values_that_make_no_sense_are_told(file: Path, identity: Identity, damage: str) -> None:
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute(damage)
+    with pytest.raises(IndexStoreError, match=r"is damaged .*--rebuild"):
+        read_all(file, identity)
+
+
+def overwrite(file: Path, start: int, garbage: bytes) -> None:
+    with file.open("r+b") as stream:
+        stream.seek(start)
+        stream.write(garbage)
+
+
+def test_a_schema_that_is_no_text_is_told_and_can_be_made_anew(file: Path, identity: Identity) -> None:
+    overwrite(file, file.read_bytes().index(b"CREATE TABLE clips") + 3, b"\x8e")  # SQLite's message quotes it
+    with pytest.raises(IndexStoreError, match=r"is damaged .*--rebuild"):
+        SqliteStore(file, identity)
+    make_anew(file, identity)
+
+
+def test_damage_that_only_writing_meets_can_be_made_anew(file: Path, identity: Identity) -> None:
+    overwrite(file, 107, b"\x76")  # how many bytes of the first page are lost in fragments
+    make_anew(file, identity)
+
+
+def test_an_index_on_no_table_can_be_made_anew(file: Path, identity: Identity) -> None:
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("UPDATE sqlite_master SET tbl_name = 'videot' WHERE name = 'sqlite_autoindex_videos_1'")
+    make_anew(file, identity)
+
+
+def make_anew(file: Path, identity: Identity) -> None:
+    with closing(SqliteStore(file, identity, rebuild=True)) as store, store.sole_writer():
+        put(store, video("c.mp4"))
+    read_all(file, identity)
 
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path, identity: Identity) -> None:
