@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 from hbi_infer import terminal
-from hbi_infer.errors import InputError
+from hbi_infer.errors import IndexStoreError, InputError
 
 if TYPE_CHECKING:
     from hbi_infer.encoder import Encoder
@@ -98,14 +98,27 @@ class FolderOptions:
 
 @contextmanager
 def updated_index(hbi: HBI, videos: Path, options: FolderOptions) -> Iterator[tuple[Index, IndexReport | None]]:
-    """The index of a folder, with what is new in it; and what the update did, if it was wanted."""
+    """The index of a folder, with what is new in it; and what the update did, if it was wanted.
+
+    Raises:
+        IndexStoreError: Another process made the index anew, before or while it was used.
+    """
     from hbi_infer.index import Index
 
     with Index.open(videos, hbi, location=options.location, rebuild=options.rebuild) as opened:
         report = None if options.no_update else update_index(opened, options.workers)
         if not opened.store.num_clips():
+            _check_not_made_anew(opened)
             _tell_why_there_is_nothing(failures_of(opened, report), videos)
         yield opened, report
+        _check_not_made_anew(opened)
+
+
+def _check_not_made_anew(opened: Index) -> None:
+    if opened.store.was_made_anew():
+        raise IndexStoreError(
+            f"another process made the index {opened.store.path} anew meanwhile: there may be more to find; try again"
+        )
 
 
 def failures_of(opened: Index, report: IndexReport | None) -> list[tuple[str, str]]:

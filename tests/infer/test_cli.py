@@ -13,15 +13,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import typer
 
 from hbi_infer import __version__
-from hbi_infer.cli_inputs import end_with
+from hbi_infer.cli_inputs import FolderOptions, end_with, updated_index
+from hbi_infer.errors import IndexStoreError
+from hbi_infer.index import Index
+from hbi_infer.model import HBI
 from hbi_infer.terminal import clock, printable
+from hbi_infer.update import IndexProgress
 from tests.tiny_bundle import NOTICE, write_tiny_bundle, write_video
 
 ROOT = Path(__file__).parents[2]
@@ -319,6 +323,34 @@ def test_nothing_to_search_is_told_before_anything_is_indexed(library: Path, bun
     done = run(*arguments, "--query", "red", "--no-update")
     assert done.returncode == 1
     assert f"error: nothing of {library} is indexed: leave out --no-update\n" in done.stderr
+
+
+def test_an_index_that_another_process_makes_anew_while_it_is_used_is_told(
+    library: Path, bundle: Path, tmp_path: Path
+) -> None:
+    model = HBI.load(bundle, device="cpu")
+    options = FolderOptions(location=tmp_path / "i.sqlite", workers=1)
+
+    def stop(progress: IndexProgress) -> None:
+        if progress.clips:
+            raise KeyboardInterrupt
+
+    def begin_anew() -> None:
+        with (
+            Index.open(library, model, location=options.location, rebuild=True) as index,
+            pytest.raises(KeyboardInterrupt),
+        ):
+            index.update(workers=0, progress=stop)
+
+    def use(meanwhile: Callable[[], None]) -> int:
+        with updated_index(model, library, options) as (index, _):
+            meanwhile()
+            return index.store.num_clips()
+
+    assert use(lambda: None) == 4
+    with pytest.raises(IndexStoreError, match=r"another process made the index .* anew meanwhile: .*; try again"):
+        use(begin_anew)
+    assert use(lambda: None) == 4
 
 
 def test_a_folder_without_videos(bundle: Path, tmp_path: Path) -> None:
