@@ -122,8 +122,8 @@ def _check_not_made_anew(opened: Index) -> None:
 
 
 def failures_of(opened: Index, report: IndexReport | None) -> list[tuple[str, str]]:
-    """Path and reason of every video that could not be indexed, and of what this update could not look at."""
-    return list(dict(opened.failures() + (report.failed if report else [])).items())
+    """Path and reason of every video that could not be indexed, and of what this update could not look at; sorted."""
+    return sorted({*opened.failures(), *(report.failed if report else ())})
 
 
 def _tell_why_there_is_nothing(failures: Sequence[tuple[str, str]], videos: Path) -> NoReturn:
