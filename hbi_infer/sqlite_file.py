@@ -231,7 +231,7 @@ def begin_anew(connection: sqlite3.Connection, identity: Identity) -> None:
     rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY rowid DESC").fetchall()
     names = [name for (name,) in rows if not name.startswith("sqlite_")]
     last_ids = []
-    if len(names) < len(rows):  # dropping `clips` forgets the last id, and no id is used for another clip
+    if ("sqlite_sequence",) in rows:  # dropping `clips` forgets the last id, and no id is used for another clip
         last_ids = connection.execute("SELECT name, seq FROM sqlite_sequence WHERE name = 'clips'").fetchall()
     for name in names:
         connection.execute(f'DROP TABLE "{name}"')

@@ -94,8 +94,8 @@ class SqliteStore:
     def ledger(self) -> dict[str, VideoRecord]:
         """Path -> what is known of it, for every file that was indexed or failed to be."""
         rows = self._rows("SELECT path, size_bytes, modified_ns, status, reason, duration_seconds FROM videos")
-        if not all(isinstance(row[0], str) for row in rows):
-            raise IndexStoreError(damaged(self.path, "names that are no text"))
+        if not all(isinstance(row[0], str) and isinstance(row[4], str) for row in rows):
+            raise IndexStoreError(damaged(self.path, "names or reasons that are no text"))
         names = ("path", "size_bytes", "modified_ns", "status", "reason", "duration_seconds")
         return {row[0]: VideoRecord(**dict(zip(names, row, strict=True))) for row in rows}
 

@@ -28,8 +28,8 @@ def find_videos(folder: Path, on_unreadable: Callable[[Path, str], object] | Non
 
     Args:
         folder: Where to look.
-        on_unreadable: Called with each folder (or single file) below it that cannot be looked at, and why; it may be
-            called more than once. What lies there is left out.
+        on_unreadable: Called with each folder (or single file) that cannot be looked at, and why. What lies there is
+            left out. Not told of a drive's lost+found, which only root may read.
 
     Raises:
         InputError: There is no such folder.
@@ -38,8 +38,9 @@ def find_videos(folder: Path, on_unreadable: Callable[[Path, str], object] | Non
         raise InputError(f"{str(folder)!r} is not a folder; name a folder that holds videos")
 
     def tell(error: OSError) -> None:
-        if on_unreadable is not None and error.errno not in _LEADS_NOWHERE:
-            on_unreadable(Path(error.filename), error.strerror or str(error))
+        path = Path(error.filename)
+        if on_unreadable is not None and error.errno not in _LEADS_NOWHERE and path.name != "lost+found":
+            on_unreadable(path, error.strerror or str(error))
 
     def is_file(path: Path) -> bool:
         try:

@@ -202,6 +202,7 @@ def test_what_is_indexed_of_a_folder_that_cannot_be_read_is_kept(model: HBI, ope
     write_video(folder / "sub" / "deeper" / "green.mp4", "green")
     with Index.open(folder, model, location=open_folder / "index.sqlite") as index:
         index.update(workers=0)
+        (folder / "lost+found").mkdir(mode=0)
         (folder / "sub").chmod(mode)
         with without_roots_rights():
             report = index.update(workers=0)

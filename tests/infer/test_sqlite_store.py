@@ -387,6 +387,7 @@ def test_tokens_of_a_wrong_size_are_told(file: Path, identity: Identity) -> None
         "UPDATE clips SET start_seconds = x'00'",
         "UPDATE tokens SET record = 17",
         "UPDATE videos SET path = x'00' WHERE video_id = 1",
+        "UPDATE videos SET reason = x'00'",
         "DELETE FROM meta WHERE key = 'folder'",
         "DELETE FROM meta WHERE key = 'layout'",
     ],
