@@ -23,6 +23,7 @@ from hbi_infer.cli_inputs import (
     as_given,
     as_list,
     end_with,
+    failures_of,
     find_clips,
     index_document,
     load_model,
@@ -108,7 +109,7 @@ def index(
     hbi = load_model(bundle, device, verbose)
     with Index.open(videos, hbi, location=index_file, rebuild=rebuild) as opened:
         report = update_index(opened, workers, retry_failed=retry_failed)
-        failures = opened.failures()
+        failures = failures_of(opened, report)
         if as_json:
             terminal.emit_json(index_document(opened, report))
         else:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 from hbi_infer import terminal
-from hbi_infer.errors import InputError
+from hbi_infer.errors import IndexStoreError, InputError
 from hbi_infer.files import is_folder
 
 if TYPE_CHECKING:
@@ -84,6 +84,10 @@ class FolderOptions:
     rebuild: bool = False
     no_update: bool = False
 
+    def __post_init__(self) -> None:
+        if self.rebuild and self.no_update:
+            raise typer.BadParameter("--rebuild indexes everything anew and --no-update nothing: give one of them")
+
     def checked(self, video: Path) -> FolderOptions:
         """The same; wrong usage if any is given and there is no folder."""
         if self != FolderOptions() and not is_folder(video):
@@ -95,19 +99,36 @@ class FolderOptions:
 
 @contextmanager
 def updated_index(hbi: HBI, videos: Path, options: FolderOptions) -> Iterator[tuple[Index, IndexReport | None]]:
-    """The index of a folder, with what is new in it; and what the update did, if it was wanted."""
+    """The index of a folder, with what is new in it; and what the update did, if it was wanted.
+
+    Raises:
+        IndexStoreError: Another process made the index anew, before or while it was used.
+    """
     from hbi_infer.index import Index
 
     with Index.open(videos, hbi, location=options.location, rebuild=options.rebuild) as opened:
         report = None if options.no_update else update_index(opened, options.workers)
         if not opened.store.num_clips():
-            _tell_why_there_is_nothing(opened, videos)
+            _check_not_made_anew(opened)
+            _tell_why_there_is_nothing(failures_of(opened, report), videos)
         yield opened, report
+        _check_not_made_anew(opened)
 
 
-def _tell_why_there_is_nothing(opened: Index, videos: Path) -> NoReturn:
+def _check_not_made_anew(opened: Index) -> None:
+    if opened.store.was_made_anew():
+        raise IndexStoreError(
+            f"another process made the index {opened.store.path} anew meanwhile: there may be more to find; try again"
+        )
+
+
+def failures_of(opened: Index, report: IndexReport | None) -> list[tuple[str, str]]:
+    """Path and reason of every video that could not be indexed, and of what this update could not look at; sorted."""
+    return sorted({*opened.failures(), *(report.failed if report else ())})
+
+
+def _tell_why_there_is_nothing(failures: Sequence[tuple[str, str]], videos: Path) -> NoReturn:
     """The videos that cannot be read, if that is why no clip is indexed, and an error."""
-    failures = opened.failures()
     if not failures:
         raise InputError(f"nothing of {videos} is indexed: leave out --no-update")
     for path, reason in failures:
@@ -151,7 +172,7 @@ def find_clips(hbi: HBI, video: Path, options: FolderOptions) -> Iterator[FoundC
             yield FoundClips(clips, {"model": model_document(hbi), "video": str(video), "source": clips.source}, [])
         return
     with updated_index(hbi, video, options) as (opened, report):
-        yield FoundClips(clips_of_index(opened), index_document(opened, report), opened.failures())
+        yield FoundClips(clips_of_index(opened), index_document(opened, report), failures_of(opened, report))
 
 
 def as_given(videos: Path) -> Callable[[Path], str]:
@@ -164,8 +185,11 @@ def as_given(videos: Path) -> Callable[[Path], str]:
 
 def end_with(failures: Sequence[tuple[str, str]], done: str) -> NoReturn:
     """List the videos with which this could not be done, and say with the exit code whether there are any."""
+    from hbi_infer.clip import CRASHED, TOO_SLOW
+
     for path, reason in failures:
-        terminal.note("warning", f"{path} cannot be {done}: {reason}")
+        again = "; try again with hbi-infer index --retry-failed" if reason.startswith((CRASHED, TOO_SLOW)) else ""
+        terminal.note("warning", f"{path} cannot be {done}: {reason}{again}")
     raise typer.Exit(SOME_FAILED if failures else 0)
 
 
@@ -178,17 +202,22 @@ def index_document(opened: Index, report: IndexReport | None) -> dict[str, Any]:
     """What JSON says about the model, the index and its update."""
     update = None
     if report is not None:
-        named = {
-            name: [{"path": path, "reason": reason} for path, reason in getattr(report, name)]
-            for name in ("partial", "failed")
-        }
+        named = {name: _named(getattr(report, name)) for name in ("partial", "failed")}
         update = asdict(report) | named | {"clips_per_second": report.clips_per_second}
     return {
         "model": model_document(opened.encoder),
         "videos": str(opened.folder),
-        "index": {"path": str(opened.store.path), "clips": opened.store.num_clips()},
+        "index": {
+            "path": str(opened.store.path),
+            "clips": opened.store.num_clips(),
+            "failed": _named(opened.failures()),
+        },
         "update": update,
     }
+
+
+def _named(failures: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"path": path, "reason": reason} for path, reason in failures]
 
 
 def text_document(hbi: HBI, text: str, what: str) -> dict[str, Any]:

@@ -9,6 +9,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+NOT_OPENED, TOO_SLOW, CRASHED = "cannot be opened", "took longer than", "crashed the decoder"
+"""How the reasons begin that may pass while the file stays as it is."""
+
 
 @dataclass(frozen=True)
 class VideoInfo:

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from hbi_infer.clip import Clip, DecodedVideo, VideoInfo
+from hbi_infer.clip import CRASHED, TOO_SLOW, Clip, DecodedVideo, VideoInfo
 from hbi_infer.errors import InputError, VideoError
 from hbi_infer.frame_reader import decode
 from hbi_infer.options import FrameSampling
@@ -202,8 +202,8 @@ class _Worker:
         if not self._has_started and code > 0:
             raise VideoError(f"the decoder process could not start (exit code {code}); its message is above")
         if code == -signal.SIGALRM:
-            return f"took longer than {self._timeout_seconds:g} s to decode"
-        return f"crashed the decoder ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"
+            return f"{TOO_SLOW} {self._timeout_seconds:g} s to decode"
+        return f"{CRASHED} ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"
 
 
 def serve(file_descriptor: int) -> None:

@@ -20,10 +20,11 @@ import platformdirs
 
 from hbi_infer import caption, explain, qa, retrieve
 from hbi_infer.encoder import Encoder, token_layout
-from hbi_infer.errors import InputError
+from hbi_infer.errors import IndexStoreError, InputError
 from hbi_infer.options import Answering, Decoding
+from hbi_infer.packed import is_finite
 from hbi_infer.similarity import CHUNK_CLIPS, ClipMatrix
-from hbi_infer.sqlite_file import Identity
+from hbi_infer.sqlite_file import Identity, damaged
 from hbi_infer.sqlite_store import SqliteStore
 from hbi_infer.store import EVERYTHING, ClipIds, Filter
 from hbi_infer.update import IndexProgress, IndexReport, plan_update, run_update
@@ -55,7 +56,8 @@ class Index:
             folder: Of the videos.
             encoder: The model.
             location: Of the index's file; by default in the user's cache folder, one for each folder and model.
-            rebuild: Whether to throw away what an existing index holds.
+            rebuild: Whether the next `update` throws away what an existing index holds, of whatever model or folder,
+                once its first video is decoded and encoded.
 
         Raises:
             InputError: The folder cannot be read.
@@ -186,7 +188,10 @@ class Index:
         partner = self.encoder.bundle.manifest.padded_partner
         matrix = ClipMatrix(self.store.layout, self.encoder.rates, len(ids), padded_partner=partner)
         for start in range(0, len(ids), CHUNK_CLIPS):
-            matrix.extend(*self.store.fetch_tokens(ids[start : start + CHUNK_CLIPS]))
+            found, records = self.store.fetch_tokens(ids[start : start + CHUNK_CLIPS])
+            if not is_finite(records):
+                raise IndexStoreError(damaged(self.store.path, "tokens that make no sense"))
+            matrix.extend(found, records)
         return matrix
 
     def resident_matrix(self) -> ClipMatrix:

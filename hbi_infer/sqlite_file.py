@@ -1,4 +1,4 @@
-"""The file of the embedded store: made, opened, checked, locked and made anew; and SQLite's errors in plain words."""
+"""The file of the embedded store: made, opened, checked, locked and begun anew; and SQLite's errors in plain words."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +47,10 @@ CREATE TABLE tokens (clip_id INTEGER PRIMARY KEY REFERENCES clips ON DELETE CASC
 """
 
 
+class DamagedIndexError(IndexStoreError):
+    """An index that makes no sense any more."""
+
+
 @dataclass(frozen=True)
 class Identity:
     """What an index belongs to.
@@ -68,7 +72,13 @@ class Identity:
 
 
 def open_file(path: Path, identity: Identity, *, rebuild: bool) -> sqlite3.Connection:
-    """Open the index at `path`, or make one; with `rebuild`, throw away what it holds.
+    """Open the index at `path`, or make one.
+
+    Args:
+        path: Of the file.
+        identity: What the index must belong to.
+        rebuild: Whether it is opened only for `begin_anew`: it may be of whatever model, folder and format, and one
+            that is too damaged even for that is deleted.
 
     Raises:
         IndexStoreError: It is of another model or folder, of a newer format, damaged, no index at all, or cannot be
@@ -82,16 +92,16 @@ def open_file(path: Path, identity: Identity, *, rebuild: bool) -> sqlite3.Conne
         ) from exc
     with explained(path):
         if rebuild:
-            with sole_writer(path):
-                _wipe(path)
+            _delete_if_unsound(path)
         connection = _connect(path)
         try:
             if _is_empty(connection, path):
                 with sole_writer(path):
                     _create(connection, path, identity)
-            _check_format(connection, path)
-            _check_folder(connection, path, identity)
-            check_model(connection, path, identity)
+            if not rebuild:
+                _check_format(connection, path)
+                check_folder(connection, path, identity)
+                check_model(connection, path, identity)
         except BaseException:
             connection.close()
             raise
@@ -105,6 +115,8 @@ def explained(path: Path) -> Iterator[None]:
         yield
     except sqlite3.ProgrammingError:  # a bug, such as the use of a closed index
         raise
+    except UnicodeDecodeError as exc:  # SQLite's message quotes a schema that is no text any more
+        raise DamagedIndexError(damaged(path, "its schema is no text")) from exc
     except sqlite3.Error as exc:
         code = getattr(exc, "sqlite_errorcode", 0) & 0xFF  # the low byte tells the kind
         match code:
@@ -126,7 +138,7 @@ def explained(path: Path) -> Iterator[None]:
                     "place with --index"
                 )
             case _:
-                message = damaged(path, str(exc))
+                raise DamagedIndexError(damaged(path, str(exc))) from exc
         raise IndexStoreError(message) from exc
 
 
@@ -207,11 +219,28 @@ def _create(connection: sqlite3.Connection, path: Path, identity: Identity) -> N
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute("PRAGMA journal_mode = WAL")
     with transaction(connection):
-        for statement in SCHEMA.split(";"):
-            connection.execute(statement)
-        for key, value in identity.meta().items():
-            connection.execute("INSERT INTO meta VALUES (?, CAST(? AS TEXT))", (key, os.fsencode(value)))
-        connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+        begin_anew(connection, identity)
+
+
+def begin_anew(connection: sqlite3.Connection, identity: Identity) -> None:
+    """Within a transaction, put empty tables in the place of all that the index holds.
+
+    In the same file: another process may have it open, and would delete a new file's WAL when it ends.
+    """
+    # The youngest first: to drop a table that others refer to, SQLite deletes row by row.
+    rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY rowid DESC").fetchall()
+    names = [name for (name,) in rows if not name.startswith("sqlite_")]
+    last_ids = []
+    if ("sqlite_sequence",) in rows:  # dropping `clips` forgets the last id, and no id is used for another clip
+        last_ids = connection.execute("SELECT name, seq FROM sqlite_sequence WHERE name = 'clips'").fetchall()
+    for name in names:
+        connection.execute(f'DROP TABLE "{name}"')
+    for statement in SCHEMA.split(";"):
+        connection.execute(statement)
+    connection.executemany("INSERT INTO sqlite_sequence VALUES (?, ?)", last_ids)
+    for key, value in identity.meta().items():
+        connection.execute("INSERT INTO meta VALUES (?, CAST(? AS TEXT))", (key, os.fsencode(value)))
+    connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
 
 
 def _check_format(connection: sqlite3.Connection, path: Path) -> None:
@@ -229,7 +258,7 @@ def check_model(connection: sqlite3.Connection, path: Path, identity: Identity) 
     Raises:
         IndexStoreError: The index holds such.
     """
-    found, expected = _meta(connection), identity.meta()
+    found, expected = _meta(connection, path), identity.meta()
     if (found["bundle_sha256"], found["layout"]) != (expected["bundle_sha256"], expected["layout"]):
         raise IndexStoreError(
             f"the index {path} was made with another model (bundle {found['bundle_sha256'][:12]}, this one is "
@@ -237,12 +266,16 @@ def check_model(connection: sqlite3.Connection, path: Path, identity: Identity) 
         )
 
 
-def _check_folder(connection: sqlite3.Connection, path: Path, identity: Identity) -> None:
-    """Refuse an index of another folder, whose videos would seem to be gone; unless the folder was moved."""
-    known = _meta(connection)["folder"]
+def check_folder(connection: sqlite3.Connection, path: Path, identity: Identity) -> None:
+    """Refuse an index of another folder, whose videos would seem to be gone; unless the folder was moved.
+
+    Raises:
+        IndexStoreError: It is of another folder.
+    """
+    known = _meta(connection, path)["folder"]
     if known == str(identity.folder):
         return
-    if Path(known).exists():
+    if Path(known).exists() or not _holds_any(identity.folder, connection):
         raise IndexStoreError(
             f"the index {path} is of the folder {known}, not of {identity.folder}: choose another --index, "
             "or make it anew with --rebuild"
@@ -250,29 +283,46 @@ def _check_folder(connection: sqlite3.Connection, path: Path, identity: Identity
     connection.execute("UPDATE meta SET value = CAST(? AS TEXT) WHERE key = 'folder'", (os.fsencode(identity.folder),))
 
 
-def _meta(connection: sqlite3.Connection) -> dict[str, str]:
-    return dict(connection.execute("SELECT key, value FROM meta"))
+def _holds_any(folder: Path, connection: sqlite3.Connection) -> bool:
+    """Whether a file of the ledger lies in the folder as it was; or there is none. A drive may only be unmounted."""
+    rows = connection.execute("SELECT path, size_bytes, modified_ns FROM videos").fetchall()
+    for path, size_bytes, modified_ns in rows:
+        with suppress(OSError, ValueError):
+            status = (folder / path).stat()
+            if (status.st_size, status.st_mtime_ns) == (size_bytes, modified_ns):
+                return True
+    return not rows
 
 
-def _wipe(path: Path) -> None:
-    """Empty the index at `path`, if there is one. No other file is ever touched."""
+def _meta(connection: sqlite3.Connection, path: Path) -> dict[str, str]:
+    found = dict(connection.execute("SELECT key, value FROM meta"))
+    if not found.keys() >= {"bundle_sha256", "layout", "folder"}:
+        raise DamagedIndexError(damaged(path, "it does not say what it is of"))
+    return found
+
+
+def _delete_if_unsound(path: Path) -> None:
+    """Delete the index at `path` if SQLite cannot make sense of it. No other file is ever touched."""
     if not path.is_file() or not path.stat().st_size:
         return
     with path.open("rb") as file:
         header = file.read(100)
     if header[68:72] != APPLICATION_ID.to_bytes(4, "big"):
         raise IndexStoreError(f"{path} is not an index and is left alone: choose another --index, or delete it")
+    if not _is_sound(path):
+        with sole_writer(path):
+            if not _is_sound(path):  # else another process was quicker
+                for suffix in ("", "-wal", "-shm"):
+                    path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _is_sound(path: Path) -> bool:
     try:
-        # In place: another process may have it open, and would delete a new file's WAL when it ends.
-        with closing(_connect(path)) as connection:
-            connection.execute("PRAGMA foreign_keys = OFF")
-            tables = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
-            with transaction(connection):
-                for (name,) in connection.execute(tables).fetchall():
-                    connection.execute(f'DROP TABLE "{name}"')
-                connection.execute("PRAGMA user_version = 0")
-    except sqlite3.OperationalError:
-        raise
-    except sqlite3.DatabaseError:  # too damaged even for that
-        for suffix in ("", "-wal", "-shm"):
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        with explained(path), closing(_connect(path)) as connection:
+            checked = connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
+            # An index of SQLite's that lost its table would outlive it.
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            owners = {name for (name,) in connection.execute("SELECT tbl_name FROM sqlite_master")}
+            return checked and owners <= tables
+    except DamagedIndexError:
+        return False

@@ -22,7 +22,17 @@ import numpy.typing as npt
 from hbi_infer.errors import IndexStoreError
 from hbi_infer.packed import PackedTokens, TokenLayout, widen
 from hbi_infer.similarity import top
-from hbi_infer.sqlite_file import Identity, check_model, damaged, explained, open_file, sole_writer, transaction
+from hbi_infer.sqlite_file import (
+    Identity,
+    begin_anew,
+    check_folder,
+    check_model,
+    damaged,
+    explained,
+    open_file,
+    sole_writer,
+    transaction,
+)
 from hbi_infer.store import EVERYTHING, ClipIds, Filter, StoredClip, VideoRecord
 
 if TYPE_CHECKING:
@@ -35,7 +45,12 @@ class SqliteStore:
     Args:
         path: Of the file; an index that is there is opened, else one is made.
         identity: What it belongs to.
-        rebuild: Whether to throw away what it holds.
+        rebuild: Whether the first video that is put takes the place of all that it holds; see `begins_anew`.
+
+    Attributes:
+        path: Of the file, absolute.
+        begins_anew: Whether the next `put` throws away all else, in the same transaction. Until then what is there, of
+            whatever model, stays; and it stays if another process makes the index anew first.
 
     Raises:
         IndexStoreError: It is of another model or folder, of a newer format, damaged, no index at all, or cannot be
@@ -45,9 +60,11 @@ class SqliteStore:
     def __init__(self, path: Path, identity: Identity, *, rebuild: bool = False) -> None:
         self._connection = open_file(path, identity, rebuild=rebuild)
         self.path = path.absolute()
+        self.begins_anew = rebuild
         self._identity = identity
         self._num_writes = 0
         self._resident: tuple[tuple[int, int], ClipIds, npt.NDArray[np.float32]] | None = None
+        self._known_schema = self._schema()
 
     @property
     def layout(self) -> TokenLayout:
@@ -66,6 +83,10 @@ class SqliteStore:
             check_model(self._connection, self.path, self._identity)
         return version
 
+    def was_made_anew(self) -> bool:
+        """Whether another process has thrown away what the index held when this one opened it or made it anew."""
+        return self._schema() != self._known_schema
+
     def num_clips(self) -> int:
         """How many clips are stored."""
         return int(self._rows("SELECT count(*) FROM clips")[0][0])
@@ -73,6 +94,8 @@ class SqliteStore:
     def ledger(self) -> dict[str, VideoRecord]:
         """Path -> what is known of it, for every file that was indexed or failed to be."""
         rows = self._rows("SELECT path, size_bytes, modified_ns, status, reason, duration_seconds FROM videos")
+        if not all(isinstance(row[0], str) and isinstance(row[4], str) for row in rows):
+            raise IndexStoreError(damaged(self.path, "names or reasons that are no text"))
         names = ("path", "size_bytes", "modified_ns", "status", "reason", "duration_seconds")
         return {row[0]: VideoRecord(**dict(zip(names, row, strict=True))) for row in rows}
 
@@ -84,7 +107,12 @@ class SqliteStore:
             on_wait: Called once if another process has it and this one begins to wait.
         """
         with sole_writer(self.path, on_wait):
-            self.version()
+            if self.was_made_anew():  # while this one waited: once is enough
+                self.begins_anew, self._known_schema = False, self._schema()
+            if not self.begins_anew:
+                with explained(self.path):
+                    check_folder(self._connection, self.path, self._identity)
+                    check_model(self._connection, self.path, self._identity)
             yield
 
     def put(self, video: VideoRecord, clips: Sequence[Clip], records: PackedTokens, pooled: npt.NDArray[Any]) -> None:
@@ -97,6 +125,8 @@ class SqliteStore:
             pooled: (B, D) unit vectors; kept in half precision, which changes no cosine by more than 0.001.
         """
         with self._transaction() as execute:
+            if self.begins_anew:
+                begin_anew(self._connection, self._identity)
             path = os.fsencode(video.path)
             execute("DELETE FROM videos WHERE path = CAST(? AS TEXT)", (path,))
             video_id = execute(
@@ -111,6 +141,8 @@ class SqliteStore:
                 ).lastrowid
                 execute("INSERT INTO pooled VALUES (?, ?)", (clip_id, vector.tobytes()))
                 execute("INSERT INTO tokens VALUES (?, ?)", (clip_id, record.tobytes()))
+        if self.begins_anew:
+            self.begins_anew, self._known_schema = False, self._schema()
 
     def remove(self, paths: Iterable[str]) -> None:
         """Forget these videos."""
@@ -162,17 +194,18 @@ class SqliteStore:
             "FROM clips JOIN videos USING (video_id) WHERE clip_id IN (SELECT value FROM json_each(?))",
             (json.dumps([int(clip_id) for clip_id in ids]),),
         )
-        found = {
-            row[0]: StoredClip(
-                clip_id=row[0],
-                path=row[1],
-                start_seconds=row[2],
-                end_seconds=row[3],
-                frame_seconds=np.frombuffer(row[4], "<f8"),
-                video_seconds=row[5],
-            )
-            for row in rows
-        }
+        with self._sensible():
+            found = {
+                row[0]: StoredClip(
+                    clip_id=row[0],
+                    path=os.fspath(row[1]),
+                    start_seconds=float(row[2]),
+                    end_seconds=float(row[3]),
+                    frame_seconds=np.frombuffer(row[4], "<f8"),
+                    video_seconds=None if row[5] is None else float(row[5]),
+                )
+                for row in rows
+            }
         return [found[clip_id] for clip_id in ids if clip_id in found]
 
     def _pooled(self) -> tuple[ClipIds, npt.NDArray[np.float32]]:
@@ -188,10 +221,23 @@ class SqliteStore:
 
     def _arrays(self, rows: list[tuple[int, bytes]], dtype: np.dtype[Any]) -> tuple[ClipIds, npt.NDArray[Any]]:
         """Rows of ids and blobs as (B,) ids and an array of B items of `dtype`."""
-        content = b"".join([blob for _, blob in rows])
-        if len(content) != len(rows) * dtype.itemsize:
-            raise IndexStoreError(damaged(self.path, "tokens of a wrong size"))
-        return np.array([clip_id for clip_id, _ in rows], np.int64), np.frombuffer(content, dtype)
+        with self._sensible():
+            content = b"".join([blob for _, blob in rows])
+            if len(content) != len(rows) * dtype.itemsize:
+                raise IndexStoreError(damaged(self.path, "tokens of a wrong size"))
+            return np.array([clip_id for clip_id, _ in rows], np.int64), np.frombuffer(content, dtype)
+
+    @contextmanager
+    def _sensible(self) -> Iterator[None]:
+        """What is read in the block has the types and sizes that it was written with, or the index is damaged."""
+        try:
+            yield
+        except (TypeError, ValueError) as exc:
+            raise IndexStoreError(damaged(self.path, "values that make no sense")) from exc
+
+    def _schema(self) -> int:
+        """Another number after tables were made or dropped, by whichever process."""
+        return int(self._rows("PRAGMA schema_version")[0][0])
 
     def _rows(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
         with explained(self.path):

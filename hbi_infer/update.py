@@ -8,12 +8,13 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from hbi_infer.clip import NOT_OPENED
 from hbi_infer.encoder import BATCH_CLIPS, Encoder, encode_clips
 from hbi_infer.errors import BundleError, InputError
 from hbi_infer.packed import PackedTokens, is_finite
@@ -23,6 +24,7 @@ from hbi_infer.tokens import pooled
 from hbi_infer.video_files import VIDEO_SUFFIXES, find_videos
 
 if TYPE_CHECKING:
+    from hbi_infer.tokens import Levels
     from hbi_infer.video import Clip, DecodedVideo
 
 
@@ -53,7 +55,8 @@ class IndexReport:
         removed: Videos that are gone.
         unchanged: Videos that were left alone, those that failed before and have not changed among them.
         partial: Path and reason of each video of which only a part could be decoded; it is searchable.
-        failed: Path and reason of each video that could not be indexed; tried again when it changes.
+        failed: Path and reason of each video that could not be indexed, tried again when it changes, or can be opened
+            if it could not; and of each folder that could not be read, of which what was indexed before is kept.
         clips: Clips stored.
         decode_seconds: Spent decoding, in all processes that decode together; they run beside encoding.
         wait_seconds: Spent waiting for decoded frames: what decoding adds to the whole update.
@@ -89,12 +92,14 @@ class Plan:
         added: Files to index: path -> its line of the ledger so far.
         changed: The same, of files that were indexed before.
         removed: Paths in the ledger that are gone from the folder.
+        unreadable: Path and reason of what cannot be looked at; nothing is known of the videos there.
         num_unchanged: Files to leave alone.
     """
 
     added: dict[Path, VideoRecord]
     changed: dict[Path, VideoRecord]
     removed: list[str]
+    unreadable: list[tuple[str, str]]
     num_unchanged: int
 
     @property
@@ -109,6 +114,7 @@ class Plan:
             changed=len(self.changed),
             removed=len(self.removed),
             unchanged=self.num_unchanged,
+            failed=list(self.unreadable),
         )
 
 
@@ -118,26 +124,35 @@ def plan_update(folder: Path, store: SqliteStore, *, retry_failed: bool) -> Plan
     Raises:
         InputError: There is no video in the folder.
     """
-    found = {path: _ledger_line(path, folder) for path in find_videos(folder)}
-    if not found:
+    unreadable: dict[Path, str] = {}
+    found = {path: _ledger_line(path, folder) for path in find_videos(folder, unreadable.__setitem__)}
+    if not found and (store.begins_anew or not unreadable):
         suffixes = " ".join(sorted(VIDEO_SUFFIXES))
         raise InputError(f"no videos in {folder} or below it: looked for files that end in {suffixes}")
-    ledger = store.ledger()
+    ledger = {} if store.begins_anew else store.ledger()
     added, changed = {}, {}
     for path, video in found.items():
         known = ledger.get(video.path)
         if known is None:
             added[path] = video
         elif (known.size_bytes, known.modified_ns) != (video.size_bytes, video.modified_ns) or (
-            retry_failed and known.status == "failed"
+            known.status == "failed" and (retry_failed or _can_be_opened_now(path, known))
         ):
             changed[path] = video
+    unknown = {path.relative_to(folder): reason for path, reason in unreadable.items()}
+    missing = ledger.keys() - {video.path for video in found.values()}
     return Plan(
         added=added,
         changed=changed,
-        removed=sorted(ledger.keys() - {video.path for video in found.values()}),
+        removed=sorted(path for path in missing if not any(map(PurePath(path).is_relative_to, unknown))),
+        unreadable=[(path.as_posix(), f"cannot be read: {reason}") for path, reason in unknown.items()],
         num_unchanged=len(found) - len(added) - len(changed),
     )
+
+
+def _can_be_opened_now(path: Path, failed: VideoRecord) -> bool:
+    """Whether a file can be opened that could not be: permissions change without a change of the file."""
+    return failed.reason.startswith(NOT_OPENED) and os.access(path, os.R_OK, effective_ids=True)
 
 
 def _ledger_line(path: Path, folder: Path) -> VideoRecord:
@@ -201,6 +216,9 @@ class _Run:
         from hbi_infer.video import decode_many
 
         sampling = self._encoder.bundle.manifest.sampling
+        if self._store.begins_anew:  # a model that cannot run must not cost what there is
+            shape = (1, sampling.max_frames, sampling.image_size, sampling.image_size, 3)
+            self._pack(self._encoder.encode_video(np.zeros(shape, np.uint8), np.ones(shape[:2], np.bool_)))
         decoded_videos = decode_many(list(self._todo), sampling, workers=workers)
         try:
             while True:
@@ -236,12 +254,7 @@ class _Run:
         batch = [self._queue.popleft() for _ in range(min(BATCH_CLIPS, len(self._queue)))]
         with self._timed("encode_seconds"):
             (levels,) = encode_clips(self._encoder, [clip for _, clip in batch])
-            try:
-                records = self._store.layout.pack(levels)
-            except ValueError as exc:
-                raise BundleError(
-                    f"the video encoder does not give the tokens that its manifest says: {exc}; export the bundle again"
-                ) from exc
+            records = self._pack(levels)
             with np.errstate(invalid="ignore"):  # `_finish` looks at what is not finite
                 vectors = pooled(levels, self._encoder.rates)
         for number, (video, _) in enumerate(batch):
@@ -249,6 +262,14 @@ class _Run:
             video.vectors.append(vectors[number : number + 1])
             if len(video.records) == len(video.clips):
                 self._finish(video)
+
+    def _pack(self, levels: Levels) -> PackedTokens:
+        try:
+            return self._store.layout.pack(levels)
+        except ValueError as exc:
+            raise BundleError(
+                f"the video encoder does not give the tokens that its manifest says: {exc}; export the bundle again"
+            ) from exc
 
     def _finish(self, video: _PendingVideo) -> None:
         """Store a video of which every clip is encoded."""

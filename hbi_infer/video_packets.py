@@ -21,6 +21,7 @@ from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from hbi_infer.clip import NOT_OPENED
 from hbi_infer.errors import VideoError
 
 # Only demuxers that read one plain file: a playlist named x.mp4 must not make FFmpeg open other files or addresses.
@@ -213,7 +214,7 @@ def _check_file(path: Path) -> None:
     try:
         status = path.stat()
     except (OSError, ValueError) as error:
-        raise VideoError(f"cannot be opened: {in_words(error)}") from error
+        raise VideoError(f"{NOT_OPENED}: {in_words(error)}") from error
     if stat.S_ISDIR(status.st_mode):
         raise VideoError("is a folder, not a file")
     if not stat.S_ISREG(status.st_mode):
@@ -224,8 +225,10 @@ def _check_file(path: Path) -> None:
 
 def _why_not_opened(path: Path, error: av.FFmpegError) -> str:
     """Say why FFmpeg refused a file."""
+    if isinstance(error, OSError | MemoryError):
+        return f"{NOT_OPENED}: {in_words(error)}"
     if not isinstance(error, av.error.InvalidDataError | av.error.ArgumentError | av.error.EOFError):
-        return f"cannot be opened: {in_words(error)}"
+        return f"cannot be read: {in_words(error)}"
     with path.open("rb") as file:
         if file.read(8)[4:] == b"ftyp":
             return "is cut short or damaged: the index (moov) of this mp4 is missing"

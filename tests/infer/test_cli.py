@@ -14,17 +14,32 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import typer
 
 from hbi_infer import __version__
+from hbi_infer.cli_inputs import FolderOptions, end_with, updated_index
+from hbi_infer.errors import IndexStoreError
+from hbi_infer.index import Index
+from hbi_infer.model import HBI
 from hbi_infer.terminal import clock, errors_told, printable
+from hbi_infer.update import IndexProgress
 from tests.tiny_bundle import NOTICE, write_tiny_bundle, write_video
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-c", "from hbi_infer.cli import main; main()"]
+DROP_RIGHTS = """
+import ctypes, os, sys
+PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
+for right in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
+    ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, right)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+WITHOUT_ROOTS_RIGHTS = [sys.executable, "-c", DROP_RIGHTS]
+"""Before a command: root may not read what is closed to it either."""
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +66,12 @@ def indexed(library: Path, bundle: Path, tmp_path_factory: pytest.TempPathFactor
     return path
 
 
-def run(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str | Path, env: dict[str, str] | None = None, prefix: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
     """Run `hbi-infer` with stdout and stderr into pipes."""
     return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
+        [*prefix, *COMMAND, *map(str, arguments)],
         cwd=ROOT,
         env={**os.environ, "COLUMNS": "100", **(env or {})},
         capture_output=True,
@@ -103,6 +120,7 @@ def test_index_tells_what_it_did_and_what_failed(library: Path, bundle: Path, tm
     second = run(*arguments, "--json")
     assert second.returncode == 3, "the damaged file still cannot be searched"
     document = json.loads(second.stdout)
+    assert [failure["path"] for failure in document["index"]["failed"]] == ["damaged.mp4"]
     assert document["update"] | {"total_seconds": 0} == {
         "added": 0,
         "changed": 0,
@@ -117,6 +135,16 @@ def test_index_tells_what_it_did_and_what_failed(library: Path, bundle: Path, tm
     }
     retried = json.loads(run(*arguments, "--json", "--retry-failed").stdout)
     assert [failure["path"] for failure in retried["update"]["failed"]] == ["damaged.mp4"]
+
+
+def test_a_failure_that_may_pass_says_how_to_try_again(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as end:
+        end_with([("a.mp4", "took longer than 120 s to decode"), ("b.mp4", "is empty")], "searched")
+    assert end.value.exit_code == 3
+    slow, empty = capsys.readouterr().err.splitlines()
+    assert slow.startswith("warning: a.mp4 cannot be searched: took longer than 120 s to decode; ")
+    assert slow.endswith("; try again with hbi-infer index --retry-failed")
+    assert empty == "warning: b.mp4 cannot be searched: is empty"
 
 
 def test_retrieve_indexes_first_then_ranks(library: Path, bundle: Path, tmp_path: Path) -> None:
@@ -166,6 +194,8 @@ def test_json_has_everything(search: list[str], library: Path, bundle: Path, ind
     assert document["model"]["name"] == "tiny"
     assert document["model"]["path"] == str(bundle)
     assert document["videos"] == str(library)
+    [failed] = document["index"].pop("failed")
+    assert failed["path"] == "damaged.mp4"
     assert document["index"] == {"path": str(indexed), "clips": 4}
     assert document["update"]["unchanged"] == 4
     green, long = document["answers"]
@@ -315,21 +345,40 @@ def test_nothing_to_search_is_told_before_anything_is_indexed(library: Path, bun
     assert f"error: nothing of {library} is indexed: leave out --no-update\n" in done.stderr
 
 
+def test_an_index_that_another_process_makes_anew_while_it_is_used_is_told(
+    library: Path, bundle: Path, tmp_path: Path
+) -> None:
+    model = HBI.load(bundle, device="cpu")
+    options = FolderOptions(location=tmp_path / "i.sqlite", workers=1)
+
+    def stop(progress: IndexProgress) -> None:
+        if progress.clips:
+            raise KeyboardInterrupt
+
+    def begin_anew() -> None:
+        with (
+            Index.open(library, model, location=options.location, rebuild=True) as index,
+            pytest.raises(KeyboardInterrupt),
+        ):
+            index.update(workers=0, progress=stop)
+
+    def use(meanwhile: Callable[[], None]) -> int:
+        with updated_index(model, library, options) as (index, _):
+            meanwhile()
+            return index.store.num_clips()
+
+    assert use(lambda: None) == 4
+    with pytest.raises(IndexStoreError, match=r"another process made the index .* anew meanwhile: .*; try again"):
+        use(begin_anew)
+    assert use(lambda: None) == 4
+
+
 def test_a_folder_without_videos(bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     done = run("index", tmp_path, "--bundle", bundle, "--index", tmp_path / "i.sqlite")
     assert done.returncode == 1
     assert f"error: no videos in {tmp_path}" in done.stderr
 
-
-ORDINARY = """
-import ctypes, os, sys
-PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
-for right in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
-    ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, right)
-os.execv(sys.executable, [sys.executable, "-c", *sys.argv[1:]])
-"""
-"""Runs other code as a process to which permissions apply, which they do not to root."""
 
 IN_TURN = """
 import json, sys
@@ -348,7 +397,11 @@ def errors_in_turn(commands: list[list[str | Path]]) -> list[str]:
     """The error of each command, as an ordinary user; every one must end with one line and exit code 1."""
     given = json.dumps([[str(argument) for argument in command] for command in commands])
     done = subprocess.run(
-        [sys.executable, "-c", ORDINARY, IN_TURN, given], cwd=ROOT, capture_output=True, text=True, timeout=60
+        [*WITHOUT_ROOTS_RIGHTS, sys.executable, "-c", IN_TURN, given],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     lines = [line for line in done.stderr.splitlines() if not line.startswith("note: ")]
     assert (lines[1::2], done.stdout) == (["exit code 1"] * len(commands), ""), done.stderr
@@ -397,6 +450,17 @@ def test_the_last_line_of_defence_hides_no_bug(number: int, is_told: bool, capsy
     assert capsys.readouterr().err == ("error: cannot use some/file (why)\n" if is_told else "")
 
 
+def test_a_folder_that_cannot_be_read_is_told_and_costs_no_other(bundle: Path, tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    write_video(videos / "red.mp4", "red", seconds_each=1.0)
+    (videos / "closed").mkdir(mode=0)
+    arguments = ("retrieve", "--videos", videos, "--bundle", bundle, "--index", tmp_path / "i.sqlite")
+    done = run(*arguments, "--query", "red", prefix=WITHOUT_ROOTS_RIGHTS)
+    assert [line.split("\t")[3] for line in done.stdout.splitlines()] == [f"{videos}/red.mp4"]
+    assert done.stderr.splitlines()[1:] == ["warning: closed cannot be searched: cannot be read: Permission denied"]
+    assert done.returncode == 3
+
+
 def test_an_index_of_another_model(search: list[str], tmp_path: Path) -> None:
     other = write_tiny_bundle(tmp_path / "other")
     text = (other / "bundle.json").read_text().replace('"name": "tiny"', '"name": "other"')
@@ -418,6 +482,8 @@ def test_an_index_of_another_model(search: list[str], tmp_path: Path) -> None:
         (["retrieve", "--videos", ".", "--query", "red", "--top-k", "0"], "Invalid value for '--top-k'"),
         (["retrieve", "--videos", ".", "--query", "red", "--newer", "soon"], "'soon' does not match the formats '%Y"),
         (["retrieve", "--videos", ".", "--query", "red", "--older", "20261126"], "Invalid value for '--older'"),
+        (["retrieve", "--videos", ".", "--query", "red", "--no-update", "--rebuild"], "--no-update nothing: give one"),
+        (["qa", "--video", ".", "-q", "what?", "--no-update", "--rebuild"], "--no-update nothing: give one"),
         (["retreive"], "Did you mean 'retrieve'?"),
         (["index"], "Missing argument"),
     ],

@@ -3,11 +3,13 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -186,6 +188,63 @@ def test_links_that_lead_in_circles_or_nowhere_do_no_harm(index: Index, folder: 
     assert index.update(workers=1).clips == 0
 
 
+@contextmanager
+def without_roots_rights() -> Iterator[None]:
+    """Root can read everything; its tests are those of somebody else here."""
+    user = os.geteuid()
+    os.seteuid(user or 65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that other users can enter; pytest's own are closed to them."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        folder.chmod(0o755)
+        yield folder
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o444])
+def test_what_is_indexed_of_a_folder_that_cannot_be_read_is_kept(model: HBI, open_folder: Path, mode: int) -> None:
+    folder = open_folder / "videos"
+    write_video(folder / "red.mp4", "red")
+    write_video(folder / "sub" / "deeper" / "green.mp4", "green")
+    with Index.open(folder, model, location=open_folder / "index.sqlite") as index:
+        index.update(workers=0)
+        (folder / "lost+found").mkdir(mode=0)
+        (folder / "sub").chmod(mode)
+        with without_roots_rights():
+            report = index.update(workers=0)
+            assert report.failed == [("sub", "cannot be read: Permission denied")]
+            assert (report.removed, report.unchanged) == (0, 1)
+        assert index.search("green")[0].path == folder / "sub" / "deeper" / "green.mp4"
+        (folder / "sub").chmod(0o755)
+        report = index.update(workers=0)
+        assert (report.added, report.removed, report.unchanged, report.failed) == (0, 0, 2, [])
+
+
+def test_a_video_that_could_not_be_opened_is_indexed_once_it_can_be(model: HBI, open_folder: Path) -> None:
+    write_video(open_folder / "videos" / "green.mp4", "green")
+    with Index.open(open_folder / "videos", model, location=open_folder / "index.sqlite") as index:
+        index.update(workers=0)
+        video = write_video(open_folder / "videos" / "red.mp4", "red")
+        video.chmod(0)
+        open_folder.chmod(0o777)
+        for file in open_folder.glob("index.sqlite*"):
+            file.chmod(0o666)
+        with without_roots_rights():
+            assert index.update(workers=0).failed == [("red.mp4", "cannot be opened: Permission denied")]
+            report = index.update(workers=0)
+            assert (report.unchanged, report.failed) == (2, []), "it is not tried in vain"
+        video.chmod(0o644)
+        report = index.update(workers=0)
+        assert (report.changed, report.clips, index.failures()) == (1, 1, [])
+
+
 class NotFinite(HBI):
     """A model whose numbers overflow on green frames."""
 
@@ -201,6 +260,15 @@ def test_a_video_on_which_the_model_fails_is_not_stored(folder: Path, bundle: Pa
         report = index.update(workers=1)
         assert ("sub/green_blue.mkv", "makes the model give numbers that are not finite") in report.failed
         assert report.clips == index.store.num_clips() == 1
+
+
+def test_tokens_that_were_damaged_in_the_file_are_not_searched(index: Index) -> None:
+    index.update(workers=1)
+    with closing(sqlite3.connect(index.store.path, isolation_level=None)) as connection:
+        [(length,)] = connection.execute("SELECT length(record) FROM tokens WHERE clip_id = 2")
+        connection.execute("UPDATE tokens SET record = ? WHERE clip_id = 2", (b"\xff" * length,))
+    with pytest.raises(IndexStoreError, match=r"is damaged \(tokens that make no sense\).*--rebuild"):
+        index.search("red")
 
 
 class OtherLevels(HBI):
@@ -233,13 +301,46 @@ def test_an_index_of_another_model_is_refused(folder: Path, model: HBI, tmp_path
         assert index.update(workers=1).added == 3
 
 
+class NotRunning(HBI):
+    """A model of which only the video encoder does not run."""
+
+    def encode_video(self, frames: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_]) -> dict[str, LevelTokens]:
+        raise BundleError("the video encoder was altered")
+
+
+def test_an_index_that_cannot_be_made_anew_is_kept(folder: Path, model: HBI, bundle: Path) -> None:
+    location = folder.parent / "index.sqlite"
+    with Index.open(folder, model, location=location) as index:
+        index.update(workers=1)
+        ledger = index.store.ledger()
+    with (
+        Index.open(folder, NotRunning.load(bundle), location=location, rebuild=True) as index,
+        pytest.raises(BundleError, match="altered"),
+    ):
+        index.update(workers=1)
+    empty = folder.parent / "empty"
+    empty.mkdir()
+    with (
+        Index.open(empty, model, location=location, rebuild=True) as index,
+        pytest.raises(InputError, match="no videos"),
+    ):
+        index.update(workers=1)
+    with Index.open(folder, model, location=location) as index:
+        assert index.store.ledger() == ledger
+        assert index.store.num_clips() == 3
+    write_video(empty / "blue.mp4", "blue")
+    with Index.open(empty, model, location=location, rebuild=True) as index:
+        index.update(workers=1)
+        assert [match.path for match in index.search("red")] == [empty / "blue.mp4"]
+
+
 UPDATE = """
 import sys, time
 from hbi_infer.index import Index
 from hbi_infer.model import HBI
 
 def main():
-    folder, location, bundle, stop_after = sys.argv[1:]
+    folder, location, bundle, stop_after, *rebuild = sys.argv[1:]
 
     def progress(done):
         if not done.path:
@@ -249,7 +350,11 @@ def main():
             print("stopped", flush=True)
             time.sleep(60)
 
-    with Index.open(folder, HBI.load(bundle, device="cpu", threads=1), location=location) as index:
+    model = HBI.load(bundle, device="cpu", threads=1)
+    with Index.open(folder, model, location=location, rebuild=bool(rebuild)) as index:
+        print("opened", flush=True)
+        if rebuild:
+            sys.stdin.readline()
         report = index.update(workers=2, progress=progress, on_wait=lambda: print("waiting", flush=True))
         print("done", report.added, report.unchanged, flush=True)
 
@@ -269,13 +374,16 @@ def many(tmp_path: Path, bundle: Path) -> tuple[Path, Path, Path]:
     return folder, tmp_path / "index.sqlite", bundle
 
 
-def start_update(places: tuple[Path, Path, Path], tmp_path: Path, stop_after: int) -> subprocess.Popen[str]:
+def start_update(
+    places: tuple[Path, Path, Path], tmp_path: Path, stop_after: int, *options: str
+) -> subprocess.Popen[str]:
     script = tmp_path / "update.py"
     script.write_text(UPDATE)
-    command = [sys.executable, str(script), *map(str, places), str(stop_after)]
+    command = [sys.executable, str(script), *map(str, places), str(stop_after), *options]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     return subprocess.Popen(
         command,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -312,7 +420,7 @@ def test_an_update_that_is_stopped_keeps_what_it_stored_and_is_resumed(
     many: tuple[Path, Path, Path], tmp_path: Path, model: HBI, how: signal.Signals
 ) -> None:
     process = start_update(many, tmp_path, stop_after=5)
-    stored = {line.removeprefix("stored ") for line in read_until(process, "stopped")[:-1]}
+    stored = {line.removeprefix("stored ") for line in read_until(process, "stopped")[1:-1]}
     if how == signal.SIGKILL:
         process.kill()
     else:
@@ -352,6 +460,22 @@ def test_two_processes_that_start_at_once(many: tuple[Path, Path, Path], tmp_pat
     assert [process.returncode for process in processes] == [0, 0], results
     done = [output.split("\n")[-2] for output, _ in results]
     assert sorted(done) == ["done 0 20", "done 20 0"]
+    with Index.open(many[0], model, location=many[1]) as index:
+        assert len(index.store.ledger()) == index.store.num_clips() == NUM_VIDEOS
+
+
+def test_two_processes_make_an_index_anew_at_once(many: tuple[Path, Path, Path], tmp_path: Path, model: HBI) -> None:
+    processes = [start_update(many, tmp_path, 0, "--rebuild") for _ in range(2)]
+    for process in processes:
+        read_until(process, "opened")
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    results = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], results
+    done = [output.split("\n")[-2] for output, _ in results]
+    assert sorted(done) == ["done 0 20", "done 20 0"], "each video is indexed once"
     with Index.open(many[0], model, location=many[1]) as index:
         assert len(index.store.ledger()) == index.store.num_clips() == NUM_VIDEOS
 

@@ -231,9 +231,9 @@ def test_an_index_of_another_model_is_refused_and_can_be_made_anew(file: Path, i
         SqliteStore(file, other)
     with pytest.raises(IndexStoreError, match="another model"):
         SqliteStore(file, replace(identity, layout=TokenLayout((("entity", 3),), 8)))
-    with closing(SqliteStore(file, other, rebuild=True)) as store:
-        assert store.ledger() == {}
-        put(store, video("b.mp4"))
+    with closing(SqliteStore(file, other, rebuild=True)) as store, store.sole_writer():
+        put(store, video("c.mp4"))
+        assert set(store.ledger()) == paths(store) == {"c.mp4"}
     with pytest.raises(IndexStoreError, match="another model"):
         SqliteStore(file, identity)
 
@@ -241,10 +241,16 @@ def test_an_index_of_another_model_is_refused_and_can_be_made_anew(file: Path, i
 def test_a_process_notices_that_another_one_made_the_index_anew(file: Path, identity: Identity) -> None:
     with closing(SqliteStore(file, identity)) as store:
         ids = store.clip_ids(EVERYTHING)
-        with closing(SqliteStore(file, identity, rebuild=True)):
-            assert len(store.fetch_tokens(ids)[0]) == 0
-            put(store, video("c.mp4"))
-        with closing(SqliteStore(file, replace(identity, bundle_sha256="b" * 64), rebuild=True)):
+        assert not store.was_made_anew()
+        with closing(SqliteStore(file, identity, rebuild=True)) as other:
+            put(other, video("c.mp4"))
+            assert paths(other) == {"c.mp4"}
+            assert not other.was_made_anew()
+        assert store.was_made_anew()
+        assert len(store.fetch_tokens(ids)[0]) == 0, "no id is used again"
+        assert paths(store) == {"c.mp4"}
+        with closing(SqliteStore(file, replace(identity, bundle_sha256="b" * 64), rebuild=True)) as other:
+            put(other, video("c.mp4"))
             with pytest.raises(IndexStoreError, match="another model"):
                 store.candidates(np.ones(8, np.float32), EVERYTHING, 5)
             with pytest.raises(IndexStoreError, match="another model"), store.sole_writer():
@@ -254,6 +260,9 @@ def test_a_process_notices_that_another_one_made_the_index_anew(file: Path, iden
 def test_an_index_of_another_folder_is_refused_unless_the_folder_was_moved(
     file: Path, identity: Identity, tmp_path: Path
 ) -> None:
+    video_file = identity.folder / "b.mp4"
+    video_file.write_bytes(b"0123456789")
+    os.utime(video_file, ns=(20, 20))
     moved = replace(identity, folder=tmp_path / "moved")
     with pytest.raises(IndexStoreError, match=r"is of the folder .*videos, not of .*moved.*another --index"):
         SqliteStore(file, moved)
@@ -265,12 +274,29 @@ def test_an_index_of_another_folder_is_refused_unless_the_folder_was_moved(
         SqliteStore(file, identity)
 
 
+def test_an_index_of_a_folder_that_is_not_there_is_not_taken_for_another_one(
+    file: Path, identity: Identity, tmp_path: Path
+) -> None:
+    identity.folder.rename(tmp_path / "unmounted")
+    other = replace(identity, folder=tmp_path / "other")
+    other.folder.mkdir()
+    (other.folder / "a.mp4").write_bytes(b"another one")
+    with pytest.raises(IndexStoreError, match=r"is of the folder .*videos, not of .*other.*another --index"):
+        SqliteStore(file, other)
+    (tmp_path / "unmounted").rename(identity.folder)
+    with closing(SqliteStore(file, identity)) as store:
+        assert paths(store) == {"a.mp4", "b.mp4"}
+
+
 def test_an_index_of_a_newer_format_is_refused(file: Path, identity: Identity) -> None:
     with closing(sqlite3.connect(file)) as connection:
         connection.execute("PRAGMA user_version = 2")
     with pytest.raises(IndexStoreError, match="format 2 and this hbi-infer reads up to 1: pip install --upgrade"):
         SqliteStore(file, identity)
-    SqliteStore(file, identity, rebuild=True).close()
+    with closing(SqliteStore(file, identity, rebuild=True)) as store:
+        put(store, video("c.mp4"))
+    with closing(SqliteStore(file, identity)) as store:
+        assert paths(store) == {"c.mp4"}
 
 
 @pytest.mark.parametrize("rebuild", [False, True])
@@ -301,6 +327,7 @@ def test_a_truncated_index_is_told_and_can_be_made_anew(file: Path, identity: Id
     with closing(SqliteStore(file, identity, rebuild=True)) as store:
         put(store, video("a.mp4"))
         assert store.num_clips() == 2
+    read_all(file, identity)
 
 
 def test_an_overwritten_index_is_told_and_can_be_made_anew(file: Path, identity: Identity) -> None:
@@ -311,12 +338,50 @@ def test_an_overwritten_index_is_told_and_can_be_made_anew(file: Path, identity:
         read_all(file, identity)
     with closing(SqliteStore(file, identity, rebuild=True)) as store:
         assert store.num_clips() == 0
+    read_all(file, identity)
+
+
+def test_what_an_index_holds_goes_only_when_something_takes_its_place(file: Path, identity: Identity) -> None:
+    before = {"a.mp4", "b.mp4"}
+    with closing(SqliteStore(file, identity, rebuild=True)) as store, store.sole_writer():
+        assert paths(store) == before
+        new = video("c.mp4")
+        with pytest.raises(ValueError, match="shorter"):
+            store.put(new.record, new.clips, new.tokens[:1], new.vectors)
+        assert paths(store) == before
+    with closing(SqliteStore(file, identity)) as store:
+        assert paths(store) == before
+    with closing(SqliteStore(file, identity, rebuild=True)) as store:
+        put(store, new, video("d.mp4"))
+        assert paths(store) == {"c.mp4", "d.mp4"}
+        put(store, video("e.mp4"))
+        store.remove(["c.mp4"])
+        assert store._connection.execute("SELECT count(*) FROM tokens").fetchone() == (4,), "rows still go together"
+
+
+def test_an_index_that_another_process_made_anew_meanwhile_is_not_made_anew_again(
+    file: Path, identity: Identity
+) -> None:
+    with (
+        closing(SqliteStore(file, identity, rebuild=True)) as first,
+        closing(SqliteStore(file, identity, rebuild=True)) as second,
+    ):
+        with first.sole_writer():
+            put(first, video("c.mp4"))
+        with second.sole_writer():
+            assert not second.begins_anew
+            put(second, video("d.mp4"))
+        assert not second.was_made_anew()
+        assert paths(first) == paths(second) == {"c.mp4", "d.mp4"}
+        assert not first.was_made_anew()
 
 
 def read_all(file: Path, identity: Identity) -> None:
     with closing(SqliteStore(file, identity)) as store:
         store.ledger()
-        store.fetch_tokens(store.clip_ids(EVERYTHING))
+        ids = store.clip_ids(EVERYTHING)
+        store.fetch_tokens(ids)
+        store.clips(ids.tolist())
 
 
 def test_tokens_of_a_wrong_size_are_told(file: Path, identity: Identity) -> None:
@@ -324,6 +389,56 @@ def test_tokens_of_a_wrong_size_are_told(file: Path, identity: Identity) -> None
         connection.execute("UPDATE tokens SET record = x'00' WHERE clip_id = 2")
     with pytest.raises(IndexStoreError, match="damaged"):
         read_all(file, identity)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE clips SET frame_seconds = x'00'",
+        "UPDATE clips SET start_seconds = x'00'",
+        "UPDATE tokens SET record = 17",
+        "UPDATE videos SET path = x'00' WHERE video_id = 1",
+        "UPDATE videos SET reason = x'00'",
+        "DELETE FROM meta WHERE key = 'folder'",
+        "DELETE FROM meta WHERE key = 'layout'",
+    ],
+)
+def test_values_that_make_no_sense_are_told(file: Path, identity: Identity, damage: str) -> None:
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute(damage)
+    with pytest.raises(IndexStoreError, match=r"is damaged .*--rebuild"):
+        read_all(file, identity)
+
+
+def overwrite(file: Path, start: int, garbage: bytes) -> None:
+    with file.open("r+b") as stream:
+        stream.seek(start)
+        stream.write(garbage)
+
+
+def test_a_schema_that_is_no_text_is_told_and_can_be_made_anew(file: Path, identity: Identity) -> None:
+    overwrite(file, file.read_bytes().index(b"CREATE TABLE clips") + 3, b"\x8e")  # SQLite's message quotes it
+    with pytest.raises(IndexStoreError, match=r"is damaged .*--rebuild"):
+        SqliteStore(file, identity)
+    make_anew(file, identity)
+
+
+def test_damage_that_only_writing_meets_can_be_made_anew(file: Path, identity: Identity) -> None:
+    overwrite(file, 107, b"\x76")  # how many bytes of the first page are lost in fragments
+    make_anew(file, identity)
+
+
+def test_an_index_on_no_table_can_be_made_anew(file: Path, identity: Identity) -> None:
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("UPDATE sqlite_master SET tbl_name = 'videot' WHERE name = 'sqlite_autoindex_videos_1'")
+    make_anew(file, identity)
+
+
+def make_anew(file: Path, identity: Identity) -> None:
+    with closing(SqliteStore(file, identity, rebuild=True)) as store, store.sole_writer():
+        put(store, video("c.mp4"))
+    read_all(file, identity)
 
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path, identity: Identity) -> None:
