@@ -215,7 +215,7 @@ def _is_empty(connection: sqlite3.Connection, path: Path) -> bool:
 def _create(connection: sqlite3.Connection, path: Path, identity: Identity) -> None:
     if not _is_empty(connection, path):  # another process was quicker
         return
-    # The mark first, while there is no WAL yet: `_wipe` reads it from the file itself.
+    # The mark first, while there is no WAL yet: `_delete_if_unsound` reads it from the file itself.
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute("PRAGMA journal_mode = WAL")
     with transaction(connection):
