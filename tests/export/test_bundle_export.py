@@ -144,7 +144,7 @@ def test_padded_frames_change_nothing_in_the_video_graph(
 
 def test_a_bundle_answers_as_the_model_does(checkpoint: Checkpoint, tmp_path: Path) -> None:
     checks = export_bundle(checkpoint, tmp_path / "bundle")
-    assert {check.inputs for check in checks} == {"random", "drawn", "caption"}
+    assert {check.inputs for check in checks} == {"random", "drawn", "caption", "real"}
     assert all(check.cosine > 0.99 for check in checks)
     hbi = HBI.load(tmp_path / "bundle", device="cpu")
     manifest = hbi.bundle.manifest
