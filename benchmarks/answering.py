@@ -4,7 +4,7 @@
 
 The clip is indexed first: nothing is decoded while it is measured. Cold is the whole command, `hbi-infer qa` about that
 file, from the start of Python to the answer; warm is a call of `answer_video` with an open index. Without --bundle,
-random weights at the size of training/recipes/shapes_tasks.yaml. Writes benchmarks/results/answering.json.
+random weights at the size of training/recipes/shapes.yaml. Writes benchmarks/results/answering.json.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ Three decoders of the same numbers of layers, heads, tokens to attend to and wor
 - transformers: `generate` of a GPT-2 with cross-attention, in PyTorch, with its own cache.
 
 Every caption has as many tokens as asked for: the end is never written. A beam's tokens are those of the captions that
-come out, not of all candidates. Without --bundle, random weights at the size of training/recipes/shapes_tasks.yaml with
+come out, not of all candidates. Without --bundle, random weights at the size of training/recipes/shapes.yaml with
 two layers. Writes benchmarks/results/captioning.json.
 """
 

@@ -13,7 +13,7 @@ from hbi_training.data.shapes import captions, scenes
 from hbi_training.data.shapes.questions import ANSWERS
 from hbi_training.recipe import load_recipe
 
-SHAPES = Path(__file__).parent.parent / "training" / "recipes" / "shapes_tasks.yaml"
+SHAPES = Path(__file__).parent.parent / "training" / "recipes" / "shapes.yaml"
 PARTS = {"reconstruction_layers": 1, "caption_layers": 2, "answers": ANSWERS}
 NUM_SCENES = 2000
 """Enough for their captions to hold every word of shapes."""

@@ -2,8 +2,7 @@
 
     python scripts/make_pictures.py [--run runs/shapes]
 
-The curve is drawn from benchmarks/results/training_shapes.jsonl; --run first makes that file from the metrics of runs
-that began where the one before ended.
+The curve is drawn from benchmarks/results/training_shapes.jsonl; --run first makes that file from the metrics of a run.
 """
 
 from __future__ import annotations
@@ -40,15 +39,12 @@ MEASURED = {
 BEST_FRAME = "tab:orange"
 
 
-def keep_curve(runs: list[Path]) -> None:
-    """Keeps what the picture needs of the runs' metrics; steps are counted on."""
-    kept: list[dict[str, float]] = []
-    for run in runs:
-        before = kept[-1]["step"] if kept else 0
-        for line in (run / "metrics.jsonl").read_text().splitlines():
-            values = json.loads(line)
-            values["step"] += before
-            kept.append({name: values[name] for name in ("step", "loss/total", *MEASURED) if name in values})
+def keep_curve(run: Path) -> None:
+    """Keeps what the picture needs of the run's metrics."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    kept = [
+        {name: line[name] for name in ("step", "seconds", "loss/total", *MEASURED) if name in line} for line in lines
+    ]
     CURVE.write_text("".join(json.dumps(values) + "\n" for values in kept))
 
 
@@ -139,7 +135,7 @@ def draw_explanation() -> None:
 def main() -> None:
     """Draws all of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, nargs="+", help="Runs of hbi-train whose curve to keep.")
+    parser.add_argument("--run", type=Path, help="A run of hbi-train whose curve to keep.")
     options = parser.parse_args()
     DOCS.mkdir(exist_ok=True)
     if options.run is not None:

@@ -73,7 +73,7 @@ def test_indexing_tells_decoding_from_waiting_for_it(tmp_path: Path, monkeypatch
         "| encode | 4.0 s | 100 |",
         "| store | 0.1 s | 4000 |",
         "| wait for frames not yet decoded | 0.5 s | - |",
-        "| total | 5.0 s | 80 |",
+        "| all, decoding beside encoding | 5.0 s | 80 |",
     ]
 
 

@@ -82,7 +82,7 @@ _training_command(
 _training_command(
     "caption",
     "Train to write captions, and what else the recipe asks for; run again, it goes on where it stopped.\n\n"
-    "Example: hbi-train caption --recipe training/recipes/shapes_tasks.yaml --data data/shapes",
+    "Example: hbi-train caption --recipe training/recipes/msrvtt_caption.yaml --data MSRVTT",
 )
 
 
