@@ -21,6 +21,7 @@ import platformdirs
 from hbi_infer import caption, explain, qa, retrieve
 from hbi_infer.encoder import Encoder, token_layout
 from hbi_infer.errors import IndexStoreError, InputError
+from hbi_infer.files import is_file, is_folder
 from hbi_infer.options import Answering, Decoding
 from hbi_infer.packed import is_finite
 from hbi_infer.similarity import CHUNK_CLIPS, ClipMatrix
@@ -101,13 +102,13 @@ class Index:
         sha256 = encoder.bundle.sha256
         if folder is not None:
             path = Path(location) if location is not None else default_location(Path(folder).resolve(), sha256)
-            if not path.is_file():
+            if not is_file(path):
                 raise InputError(f"{folder} has no index at {path}: make it with hbi-infer index, or name no folder")
             return cls.open(folder, encoder, location=path)
         if location is not None:
             raise InputError(f"the index {location} is given without the folder that it is of: give both")
         for parent in (video.parent.resolve() / video.name).parents:
-            if default_location(parent, sha256).is_file() and parent.is_dir():
+            if is_file(default_location(parent, sha256)) and is_folder(parent):
                 return cls.open(parent, encoder)
         return None
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hbi_infer.errors import IndexStoreError
+from hbi_infer.files import exists
 from hbi_infer.packed import TokenLayout
 
 FORMAT_VERSION = 1
@@ -275,7 +276,7 @@ def check_folder(connection: sqlite3.Connection, path: Path, identity: Identity)
     known = _meta(connection, path)["folder"]
     if known == str(identity.folder):
         return
-    if Path(known).exists() or not _holds_any(identity.folder, connection):
+    if exists(Path(known)) or not _holds_any(identity.folder, connection):
         raise IndexStoreError(
             f"the index {path} is of the folder {known}, not of {identity.folder}: choose another --index, "
             "or make it anew with --rebuild"

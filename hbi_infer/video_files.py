@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hbi_infer.errors import InputError
+from hbi_infer.files import is_folder
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset({
@@ -34,7 +35,7 @@ def find_videos(folder: Path, on_unreadable: Callable[[Path, str], object] | Non
     Raises:
         InputError: There is no such folder.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise InputError(f"{str(folder)!r} is not a folder; name a folder that holds videos")
 
     def tell(error: OSError) -> None:
