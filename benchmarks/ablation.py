@@ -20,10 +20,10 @@ from typing import Any
 
 from machine import write_result
 
-from hbi_training.checkpoint import load_checkpoint
 from hbi_training.data.frame_cache import Split
-from hbi_training.recipe import Recipe, load_recipe
-from hbi_training.runs import load_recipe_split, measure, train_recipe
+from hbi_training.run.commands import load_recipe_split, measure, train_recipe
+from hbi_training.run.recipe import Recipe, load_recipe
+from hbi_training.weights.checkpoint import load_checkpoint
 
 RECIPE = Path(__file__).parent.parent / "training" / "recipes" / "shapes_ablation.yaml"
 

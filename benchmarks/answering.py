@@ -23,8 +23,8 @@ from random_bundle import SHAPES, write_random_bundle
 from timing import timed
 
 from hbi_infer import HBI
-from hbi_infer.index import Index
-from hbi_infer.qa import answer_video
+from hbi_infer.index.folder_index import Index
+from hbi_infer.tasks.qa import answer_video
 
 COMMAND = [sys.executable, "-c", "from hbi_infer.cli import main; main()"]
 SAMPLES = Path(__file__).parent.parent / "samples"

@@ -16,9 +16,9 @@ import torch
 from machine import write_result
 from timing import timed
 
-import hbi_infer.banzhaf
-from hbi_training.banzhaf import banzhaf_interaction
-from hbi_training.sampled_banzhaf import Game, sampled_banzhaf_interaction
+from hbi_infer.tokens import banzhaf as in_numpy
+from hbi_training.banzhaf.exact import banzhaf_interaction
+from hbi_training.banzhaf.sampled import Game, sampled_banzhaf_interaction
 
 NUM_TEXT, NUM_VIDEO = 32, 12
 REPEATS = 15
@@ -65,8 +65,8 @@ def measure(num_pairs: int, sampled_pairs: int, samples: list[int]) -> dict[str,
         },
         {
             "method": "exact, NumPy float32",
-            "seconds": timed(lambda: hbi_infer.banzhaf.banzhaf_interaction(*arrays), REPEATS)["median"],
-            **errors(torch.from_numpy(hbi_infer.banzhaf.banzhaf_interaction(*arrays)), exact),
+            "seconds": timed(lambda: in_numpy.banzhaf_interaction(*arrays), REPEATS)["median"],
+            **errors(torch.from_numpy(in_numpy.banzhaf_interaction(*arrays)), exact),
         },
     ]
     few = Game(*(part[:sampled_pairs] for part in game))

@@ -32,14 +32,14 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from hbi_engines.engine import Arrays, Engine
 from hbi_engines.registry import open_engine, physical_cores
-from hbi_export.graphs import trace
-from hbi_infer.bundle import Bundle
-from hbi_infer.caption_decoder import CaptionDecoder
+from hbi_export.graphs.modules import trace
+from hbi_infer.model.bundle import Bundle
+from hbi_infer.model.caption_decoder import CaptionDecoder
+from hbi_infer.model.text_generation import Decoder, Floats, Ids, generate
+from hbi_infer.model.tokenizer import Tokenizer
 from hbi_infer.options import Decoding
-from hbi_infer.text_generation import Decoder, Floats, Ids, generate
-from hbi_infer.tokenizer import Tokenizer
-from hbi_infer.tokens import Levels, LevelTokens, unit
-from hbi_training import caption_decoder as eager
+from hbi_infer.tokens.levels import Levels, LevelTokens, unit
+from hbi_training.model import caption_decoder as eager
 
 
 @dataclass(frozen=True)

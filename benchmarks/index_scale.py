@@ -27,11 +27,11 @@ from machine import write_result
 from synthetic_tokens import make_index, open_index
 
 from hbi_infer import HBI
-from hbi_infer.index import Index
-from hbi_infer.retrieve import EXACT_BYTES
-from hbi_infer.similarity import top
-from hbi_infer.store import EVERYTHING
-from hbi_infer.tokens import Levels, pooled
+from hbi_infer.index.folder_index import Index
+from hbi_infer.index.store import EVERYTHING
+from hbi_infer.tasks.search import EXACT_BYTES
+from hbi_infer.tokens.levels import Levels, pooled
+from hbi_infer.tokens.similarity import top
 
 TOP_K = 10
 SHORTLISTS = (100, 500, 1000, 2000)

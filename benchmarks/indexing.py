@@ -20,10 +20,10 @@ from pathlib import Path
 from machine import write_result
 
 from hbi_infer import HBI
-from hbi_infer.bundle import default_bundle_path
-from hbi_infer.decode_pool import decode_many, usual_workers
-from hbi_infer.index import Index
-from hbi_infer.video_files import find_videos
+from hbi_infer.index.folder_index import Index
+from hbi_infer.model.bundle import default_bundle_path
+from hbi_infer.video.discovery import find_videos
+from hbi_infer.video.pool import decode_many, usual_workers
 
 
 def decode_alone_seconds(hbi: HBI, videos: Path, workers: int) -> float:

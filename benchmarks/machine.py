@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hbi_infer.machine import code_version, describe_machine
+from hbi_infer.bench.machine import code_version, describe_machine
 
 RESULTS = Path(os.environ.get("HBI_BENCHMARK_RESULTS", Path(__file__).parent / "results"))
 

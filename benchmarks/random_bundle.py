@@ -8,10 +8,10 @@ import numpy as np
 
 from hbi_export.bundle import export_bundle
 from hbi_export.random_bundle import random_checkpoint
-from hbi_infer.tokenizer import clip_tokenizer_json
+from hbi_infer.model.tokenizer import clip_tokenizer_json
 from hbi_training.data.shapes import captions, scenes
 from hbi_training.data.shapes.questions import ANSWERS
-from hbi_training.recipe import load_recipe
+from hbi_training.run.recipe import load_recipe
 
 SHAPES = Path(__file__).parent.parent / "training" / "recipes" / "shapes.yaml"
 PARTS = {"reconstruction_layers": 1, "caption_layers": 2, "answers": ANSWERS}

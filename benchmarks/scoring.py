@@ -19,9 +19,9 @@ import numpy as np
 from machine import write_result
 from synthetic_tokens import LEVELS
 
-from hbi_infer.packed import TokenLayout, widen
-from hbi_infer.similarity import ClipMatrix
-from hbi_infer.tokens import Levels, LevelTokens, unit
+from hbi_infer.tokens.layout import TokenLayout, widen
+from hbi_infer.tokens.levels import Levels, LevelTokens, unit
+from hbi_infer.tokens.similarity import ClipMatrix
 
 BLOCK_CLIPS = 5000
 REPEATS = 15

@@ -21,11 +21,11 @@ from machine import write_result
 from timing import timed
 
 from hbi_infer import HBI
-from hbi_infer.bundle import default_bundle_path
-from hbi_infer.clip import Clip
-from hbi_infer.index import Index
-from hbi_infer.store import VideoRecord
-from hbi_infer.tokens import LevelTokens, pooled, unit
+from hbi_infer.index.folder_index import Index
+from hbi_infer.index.store import VideoRecord
+from hbi_infer.model.bundle import default_bundle_path
+from hbi_infer.tokens.levels import LevelTokens, pooled, unit
+from hbi_infer.video.decoded_video import Clip
 
 COMMAND = [sys.executable, "-c", "from hbi_infer.cli import main; main()"]
 CLIPS_PER_VIDEO = 5

@@ -14,17 +14,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hbi_infer.bundle import Bundle
-from hbi_infer.encoder import token_layout
-from hbi_infer.index import Index
-from hbi_infer.manifest import BundleManifest, LevelSpec, Provenance, TokenizerSpec
+from hbi_infer.index.folder_index import Index
+from hbi_infer.index.sqlite_file import Identity
+from hbi_infer.index.sqlite_store import SqliteStore
+from hbi_infer.index.store import VideoRecord
+from hbi_infer.model.bundle import Bundle
+from hbi_infer.model.encoder import token_layout
+from hbi_infer.model.manifest import BundleManifest, LevelSpec, Provenance, TokenizerSpec
+from hbi_infer.model.tokenizer import TokenBatch
 from hbi_infer.options import FrameSampling
-from hbi_infer.sqlite_file import Identity
-from hbi_infer.sqlite_store import SqliteStore
-from hbi_infer.store import VideoRecord
-from hbi_infer.tokenizer import TokenBatch
-from hbi_infer.tokens import Levels, LevelTokens, pooled, unit
-from hbi_infer.video import Clip
+from hbi_infer.tokens.levels import Levels, LevelTokens, pooled, unit
+from hbi_infer.video.decoded_video import Clip
 
 LEVELS = (
     LevelSpec("entity", video_tokens=12, text_tokens=16, rate=1.0),

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from hbi_engines import onnx_runtime
-from hbi_engines.cuda_driver import driver_problem, driver_versions, visible_gpus
+from hbi_engines.cuda.driver import driver_problem, driver_versions, visible_gpus
 from hbi_engines.engine_files import FLAVORS
 from hbi_engines.registry import check_device
 from hbi_infer import __version__
@@ -156,7 +156,7 @@ def _try_apart(device: str, argument: str, time_limit_seconds: float) -> DeviceT
 
 def _register_here(device: str) -> dict[str, str]:
     """Status and remark of a TensorRT's plugins, registered in this process."""
-    from hbi_engines.plugins import PLUGINS, plugins_problem
+    from hbi_engines.tensorrt.plugins import PLUGINS, plugins_problem
 
     if problem := plugins_problem(FLAVORS[device]):
         installed = importlib.util.find_spec(MODULES[device]) is not None
@@ -170,7 +170,7 @@ def _try_here(device: str) -> dict[str, str]:
         check_device(device)
         started = time.perf_counter()
         if device in FLAVORS:
-            from hbi_engines.tensorrt_trial import try_tensorrt
+            from hbi_engines.tensorrt.trial import try_tensorrt
 
             try_tensorrt(FLAVORS[device])
         else:
@@ -200,9 +200,9 @@ def _run_embedded_model(device: str) -> None:
     """
     import numpy as np
 
-    from hbi_infer.banzhaf import banzhaf_interaction
-    from hbi_infer.model import HBI
-    from hbi_infer.tokens import LevelTokens, unit
+    from hbi_infer.model.token_model import HBI
+    from hbi_infer.tokens.banzhaf import banzhaf_interaction
+    from hbi_infer.tokens.levels import LevelTokens, unit
 
     hbi = HBI.load(device=device, threads=1)
     rng = np.random.default_rng(0)

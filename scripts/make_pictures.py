@@ -19,10 +19,10 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 from hbi_infer import HBI
-from hbi_infer.explain import explain
-from hbi_infer.explain_picture import picture
-from hbi_infer.index import Index
-from hbi_infer.video import decode
+from hbi_infer.index.folder_index import Index
+from hbi_infer.render.explain_picture import picture
+from hbi_infer.tasks.explain import explain
+from hbi_infer.video.reader import decode
 
 ROOT = Path(__file__).parent.parent
 CURVE = ROOT / "benchmarks" / "results" / "training_shapes.jsonl"

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from hbi_infer.bundle import Bundle, default_bundle_path
+from hbi_infer.model.bundle import Bundle, default_bundle_path
 from hbi_training.data.shapes import write_shapes
-from hbi_training.recipe import recipe_to_mapping
+from hbi_training.run.recipe import recipe_to_mapping
 from scripts import make_readme
-from tests.training.tiny import tiny_recipe
-
-ROOT = Path(__file__).parent.parent
+from tests.builders.tiny_training import tiny_recipe
+from tests.paths import ROOT
 
 
 @pytest.mark.parametrize(

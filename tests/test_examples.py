@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.paths import ROOT
+
 EXPECTED = {
     "ask_and_caption.py": "0.0 to 4.0 s: two big red rings move left",
     "search_a_folder.py": "1. small-red-circle-moves-left-then-blue-square-blinks.mp4, 0.0 to 4.0 s",

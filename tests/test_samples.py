@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from hbi_infer import HBI
-from hbi_infer.bundle import Bundle, default_bundle_path
-from hbi_infer.index import Index
-from hbi_infer.video import find_videos
-from hbi_training.recipe import load_recipe, recipe_to_mapping
+from hbi_infer.index.folder_index import Index
+from hbi_infer.model.bundle import Bundle, default_bundle_path
+from hbi_infer.video.discovery import find_videos
+from hbi_training.run.recipe import load_recipe, recipe_to_mapping
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "samples"
 MEBIBYTE = 2**20
 FORWARD = "a small red circle moves left and then a blue square blinks"

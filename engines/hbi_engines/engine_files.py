@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hbi_engines.cuda_driver import GPU
+from hbi_engines.cuda.driver import GPU
 from hbi_engines.engine import AxisRange, TensorSpec
 from hbi_engines.errors import DeviceError, EngineError
 

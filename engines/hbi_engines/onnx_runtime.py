@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy.typing as npt
 
-from hbi_engines.cuda_driver import driver_problem
+from hbi_engines.cuda.driver import driver_problem
 from hbi_engines.engine import Engine, Inputs, TensorSpec, check_inputs
+from hbi_engines.engine_options import Opening
 from hbi_engines.errors import DeviceError, EngineError
-from hbi_engines.opening import Opening
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 CHOOSE = 'pip install "hbi-infer[cpu]", or for an NVIDIA GPU pip install "hbi-infer[gpu]" (one of them, never both)'

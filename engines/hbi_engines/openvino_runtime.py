@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from hbi_engines.engine import Engine, Inputs, TensorSpec, check_inputs
+from hbi_engines.engine_options import Opening
 from hbi_engines.errors import EngineError
-from hbi_engines.opening import Opening
 
 if TYPE_CHECKING:
     from hbi_engines.half_products import Precision

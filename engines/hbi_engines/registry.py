@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hbi_engines import onnx_runtime, openvino_runtime, tensorrt_runtime
+from hbi_engines import onnx_runtime, openvino_runtime
 from hbi_engines.engine import Engine
 from hbi_engines.engine_files import FLAVORS, BuiltEngines, Flavor
+from hbi_engines.engine_options import Opening
 from hbi_engines.errors import DeviceError
-from hbi_engines.opening import Opening
+from hbi_engines.tensorrt import runtime as tensorrt_runtime
 
 if TYPE_CHECKING:
     from hbi_engines.half_products import Precision

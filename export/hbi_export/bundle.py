@@ -11,8 +11,7 @@ from typing import Any
 import hbi_infer
 from hbi_engines.engine import TensorSpec
 from hbi_engines.registry import open_engine
-from hbi_export.check import OutputCheck, check_graph, in_parts
-from hbi_export.graphs import (
+from hbi_export.graphs.modules import (
     OPSET,
     TracedGraph,
     trace_answerer,
@@ -23,7 +22,8 @@ from hbi_export.graphs import (
     trace_text_encoder,
     trace_video_encoder,
 )
-from hbi_export.inputs import (
+from hbi_export.graphs.parity import OutputCheck, check_graph, in_parts
+from hbi_export.graphs.sample_inputs import (
     caption_inputs,
     caption_step_inputs,
     drawn_video_inputs,
@@ -34,16 +34,16 @@ from hbi_export.inputs import (
     random_video_inputs,
     video_inputs,
 )
-from hbi_infer.bundle import require_bundle_folder, write_bundle
 from hbi_infer.errors import ExportError
-from hbi_infer.manifest import TASK_GRAPHS, BundleManifest, GraphSpec, LevelSpec, Provenance, TokenizerSpec
+from hbi_infer.model.bundle import require_bundle_folder, write_bundle
+from hbi_infer.model.manifest import TASK_GRAPHS, BundleManifest, GraphSpec, LevelSpec, Provenance, TokenizerSpec
+from hbi_infer.model.tokenizer import Tokenizer, clip_tokenizer_json, clip_tokenizer_json_from_folder
 from hbi_infer.options import FrameSampling
-from hbi_infer.tokenizer import Tokenizer, clip_tokenizer_json, clip_tokenizer_json_from_folder
-from hbi_training.checkpoint import Checkpoint, Model
-from hbi_training.clip_encoders import load_clip
-from hbi_training.mean_pooled_clip import MeanPooledCLIP, MeanPooledConfig
-from hbi_training.model import HBI
-from hbi_training.rounding import Weights, rounded
+from hbi_training.model.clip_encoders import load_clip
+from hbi_training.model.hbi import HBI
+from hbi_training.model.mean_pooled_clip import MeanPooledCLIP, MeanPooledConfig
+from hbi_training.weights.checkpoint import Checkpoint, Model
+from hbi_training.weights.rounding import Weights, rounded
 
 
 def export_bundle(

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from hbi_infer.terminal import errors_told
+from hbi_infer.render.terminal import errors_told
 
 MAX_DROP = 0.5
 """Points by which a metric of a release may fall."""
@@ -65,7 +65,7 @@ def onnx(
     """
     from hbi_export.bundle import export_bundle
     from hbi_export.report import show_checks
-    from hbi_training.checkpoint import load_checkpoint
+    from hbi_training.weights.checkpoint import load_checkpoint
 
     given = load_checkpoint(checkpoint)
     checks = export_bundle(
@@ -177,7 +177,8 @@ def trt(
 
     Example: hbi-export trt clip-b32 --flavor rtx --precision fp16 --gpu sm86,sm89
     """
-    from hbi_export import trt_build, trt_report
+    from hbi_export.tensorrt import build as trt_build
+    from hbi_export.tensorrt import report as trt_report
 
     if check:
         checks = trt_build.check_engines(bundle)
@@ -267,11 +268,11 @@ def quantize(
 
     Example: hbi-export quantize my-model -o my-model-int8 --precision int8 --calibrate data/shapes --data data/shapes
     """
-    from hbi_export import precision_report
-    from hbi_export.calibration import read_calibration
-    from hbi_export.precision_check import CheckData
-    from hbi_export.quantize import Gate, gate_device, quantized_bundle, write_quantized
-    from hbi_infer.bundle import Bundle
+    from hbi_export.precision import report as precision_report
+    from hbi_export.precision.calibration import read_calibration
+    from hbi_export.precision.gate import CheckData
+    from hbi_export.precision.quantize import Gate, gate_device, quantized_bundle, write_quantized
+    from hbi_infer.model.bundle import Bundle
 
     source = Bundle.load(bundle)
     calibration = None
@@ -310,9 +311,9 @@ def check(
 
     Example: hbi-export check my-model-int8 --against my-model --data data/shapes --num 200 --device cpu,openvino
     """
-    from hbi_export import precision_report
-    from hbi_export.precision_check import CheckData, compare_sides
-    from hbi_export.sides import side_at
+    from hbi_export.precision import report as precision_report
+    from hbi_export.precision.compared_model import side_at
+    from hbi_export.precision.gate import CheckData, compare_sides
 
     sides = [side_at(bundle, name) for bundle in bundles for name in _separated(device) or ["cpu"]]
     test = CheckData(data, data_format, split, num)

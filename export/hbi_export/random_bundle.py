@@ -15,8 +15,8 @@ import hbi_export
 import hbi_training
 from hbi_export.bundle import export_bundle
 from hbi_infer.errors import InputError
-from hbi_infer.tokenizer import Tokenizer, clip_tokenizer_json
-from hbi_training.checkpoint import Checkpoint, build_model, save_checkpoint
+from hbi_infer.model.tokenizer import Tokenizer, clip_tokenizer_json
+from hbi_training.weights.checkpoint import Checkpoint, build_model, save_checkpoint
 
 NUM_ANSWERS = 1500
 """As many as the published models of question answering choose from."""
@@ -49,7 +49,7 @@ def random_checkpoint(section: Mapping[str, Any], tokenizer_json: str, name: str
 
     Args:
         section: What a recipe says of a model.
-        tokenizer_json: See `hbi_infer.tokenizer`.
+        tokenizer_json: See `hbi_infer.model.tokenizer`.
         name: Of the model.
     """
     torch.manual_seed(0)

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from hbi_export.check import OutputCheck
+from hbi_export.graphs.parity import OutputCheck
 
 
 def show_checks(checks: Sequence[OutputCheck], bundle: Path) -> None:

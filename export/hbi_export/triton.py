@@ -21,9 +21,9 @@ from typing import Any, Literal
 from hbi_engines.engine import AxisRange, TensorSpec
 from hbi_engines.engine_files import FLAVORS, FOLDER, BuiltEngines, EngineRecord, read_engine
 from hbi_engines.half_products import Precision
-from hbi_export.trt_build import ranges_of
-from hbi_infer.bundle import Bundle
+from hbi_export.tensorrt.build import ranges_of
 from hbi_infer.errors import ExportError
+from hbi_infer.model.bundle import Bundle
 
 Backend = Literal["onnx", "tensorrt"]
 DATA_TYPES = {

@@ -13,12 +13,11 @@ from typing import Literal
 from torch import Tensor
 
 from hbi_infer.errors import ExportError
+from hbi_infer.model.tokenizer import Tokenizer, clip_tokenizer_json
 from hbi_infer.options import FrameSampling
-from hbi_infer.tokenizer import Tokenizer, clip_tokenizer_json
-from hbi_training.checkpoint import Checkpoint
-from hbi_training.model import HBI
-from hbi_training.tensor_files import load_tensors
-from hbi_training.upstream import (
+from hbi_training.model.hbi import HBI
+from hbi_training.weights.checkpoint import Checkpoint
+from hbi_training.weights.released import (
     check_layout,
     count_answers,
     has_answer_head,
@@ -26,6 +25,7 @@ from hbi_training.upstream import (
     released_config,
     some,
 )
+from hbi_training.weights.tensor_files import load_tensors
 
 Task = Literal["retrieval", "vqa"]
 PUBLISHED_MAX_WORDS: dict[Task, int] = {"retrieval": 24, "vqa": 32}

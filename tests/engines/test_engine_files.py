@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hbi_engines.cuda_driver import GPU
+from hbi_engines.cuda.driver import GPU
 from hbi_engines.engine import AxisRange, TensorSpec
 from hbi_engines.engine_files import (
     FLAVORS,

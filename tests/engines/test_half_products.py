@@ -10,8 +10,8 @@ from onnx.reference import ReferenceEvaluator
 
 from hbi_engines.half_products import HALF_TYPES, Precision, halve_products
 from hbi_engines.registry import open_engine
-from hbi_infer.bundle import Bundle, default_bundle_path
-from hbi_infer.tokenizer import Tokenizer
+from hbi_infer.model.bundle import Bundle, default_bundle_path
+from hbi_infer.model.tokenizer import Tokenizer
 
 HALVES: tuple[Precision, ...] = ("fp16", "bf16")
 DIFFERENCE = {"fp16": 2e-3, "bf16": 2e-2}

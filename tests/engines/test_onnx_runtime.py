@@ -15,8 +15,8 @@ from hbi_engines.engine import TensorSpec
 from hbi_engines.errors import DeviceError, EngineError
 from hbi_engines.onnx_runtime import cuda_problem
 from hbi_engines.registry import RUNTIMES, open_engine, physical_cores
-from tests.gpu import require_gpu
-from tests.packages import write_package_record
+from tests.builders.gpu import require_gpu
+from tests.builders.packages import write_package_record
 
 
 def weighted_sum() -> bytes:

@@ -20,10 +20,10 @@ from hbi_engines.engine import AxisRange, TensorSpec
 from hbi_engines.engine_files import FOLDER, EngineRecord, PluginUse
 from hbi_engines.registry import open_engine
 from hbi_export.triton import TritonOptions, export_triton
-from hbi_infer.bundle import Bundle, default_bundle_path, write_bundle
 from hbi_infer.errors import BundleError, EngineError, ExportError
-from hbi_infer.manifest import GraphSpec
-from tests.tiny_bundle import (
+from hbi_infer.model.bundle import Bundle, default_bundle_path, write_bundle
+from hbi_infer.model.manifest import GraphSpec
+from tests.builders.tiny_bundle import (
     MAX_WORDS,
     SAMPLING,
     make_graph,

@@ -21,17 +21,17 @@ from torch.export import Dim
 from hbi_engines.registry import open_engine
 from hbi_export import cli
 from hbi_export.bundle import build_manifest
-from hbi_export.graphs import named, trace, trace_answerer, trace_interaction, trace_text_encoder
+from hbi_export.graphs.modules import named, trace, trace_answerer, trace_interaction, trace_text_encoder
 from hbi_export.upstream import Released, load_upstream
 from hbi_infer import HBI
-from hbi_infer.bundle import Bundle, write_bundle
-from hbi_infer.encoder import token_layout
 from hbi_infer.errors import ExportError, HBIError, TrainingError
+from hbi_infer.model.bundle import Bundle, write_bundle
+from hbi_infer.model.encoder import token_layout
+from hbi_infer.model.tokenizer import EOT, SOT
 from hbi_infer.options import FrameSampling
-from hbi_infer.similarity import ClipMatrix
-from hbi_infer.tokenizer import EOT, SOT
-from hbi_training import model as training_model
-from hbi_training.clip_encoders import FrameEncoder, WordEncoder, build_clip
+from hbi_infer.tokens.similarity import ClipMatrix
+from hbi_training.model import hbi as training_model
+from hbi_training.model.clip_encoders import FrameEncoder, WordEncoder, build_clip
 from tests.golden import (
     OF_THE_LARGEST,
     Arrays,

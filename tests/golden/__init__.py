@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hbi_training.upstream import convert_state_dict, released_key
+from hbi_training.weights.released import convert_state_dict, released_key
 from tests.golden import recipe
 
 FOLDER = Path(__file__).parent

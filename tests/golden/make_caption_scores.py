@@ -8,7 +8,7 @@ each NAME is a corpus of its own, and receives its scores, from 0 to 1 (CIDEr to
 
     tokens              of the candidate and of the references, by the Stanford tokenizer
     BLEU-4, METEOR, ROUGE-L, CIDEr
-    METEOR-exact-stem   with the matchers "exact" and "stem" alone, as in hbi_training.meteor
+    METEOR-exact-stem   with the matchers "exact" and "stem" alone, as in hbi_training.evaluation.meteor
     METEOR-even         the same, with function words that count like others
 """
 

@@ -13,11 +13,10 @@ from typing import Any
 import pytest
 
 from hbi_engines import onnx_runtime
-from hbi_engines.cuda_driver import visible_gpus
+from hbi_engines.cuda.driver import visible_gpus
 from hbi_infer.doctor import MODULES, DeviceTrial, Diagnosis, Part, try_device
-from tests.packages import write_package_record
-
-ROOT = Path(__file__).parents[2]
+from tests.builders.packages import write_package_record
+from tests.paths import ROOT
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -68,7 +67,7 @@ def test_versions(healthy: dict[str, Any]) -> None:
 
 @pytest.mark.gpu
 def test_gpus_are_named(healthy: dict[str, Any]) -> None:
-    from tests.gpu import require_gpu
+    from tests.builders.gpu import require_gpu
 
     require_gpu("" if visible_gpus() else "there is no GPU")
     assert any(part["name"] == "GPU 0" and part["version"].startswith("sm") for part in healthy["parts"])

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from hbi_infer.errors import TrainingError
-from hbi_infer.terminal import errors_told
+from hbi_infer.render.terminal import errors_told
 
 if TYPE_CHECKING:
-    from hbi_training.runs import Task
+    from hbi_training.run.commands import Task
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Train HBI models: data sets, recipes, measurements."
@@ -60,8 +60,8 @@ def _training_command(task: Task, help_text: str) -> None:
         workers: Workers = None,
         cpu: Annotated[bool, typer.Option("--cpu", help="Stay on the CPU although there is a GPU.")] = False,
     ) -> None:
-        from hbi_training.recipe import load_recipe
-        from hbi_training.runs import run_training
+        from hbi_training.run.commands import run_training
+        from hbi_training.run.recipe import load_recipe
 
         pairs = dict(_pair(text) for text in override)
         if data is not None:
@@ -110,7 +110,7 @@ def evaluate(
 
     Example: hbi-train evaluate runs/shapes/model --data data/shapes --split test
     """
-    from hbi_training.runs import run_evaluation
+    from hbi_training.run.commands import run_evaluation
 
     run_evaluation(
         checkpoint,
@@ -143,8 +143,8 @@ def estimator(
 
     Example: hbi-train estimator runs/shapes/model --data data/shapes -o estimator.safetensors
     """
-    from hbi_training.estimator_training import EstimatorOptions
-    from hbi_training.runs import run_estimator
+    from hbi_training.run.commands import run_estimator
+    from hbi_training.run.estimator_training import EstimatorOptions
 
     run_estimator(checkpoint, data, data_format, out, EstimatorOptions(steps=steps, channels=channels), workers=workers)
 

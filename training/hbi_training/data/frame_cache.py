@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from hbi_infer.errors import DataError
 from hbi_infer.options import FrameSampling
-from hbi_infer.video import decode_many
+from hbi_infer.video.pool import decode_many
 from hbi_training.data.records import VideoRecord
 
 

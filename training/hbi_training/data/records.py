@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hbi_infer.errors import DataError
-from hbi_infer.video_files import find_videos
+from hbi_infer.video.discovery import find_videos
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""NVIDIA's driver, memory and kernel launches, through its own bindings."""

@@ -1,0 +1,1 @@
+"""CUDA kernels of our own operators, and what they declare."""

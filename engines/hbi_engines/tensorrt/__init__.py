@@ -1,0 +1,1 @@
+"""TensorRT and TensorRT-RTX: engines, plugins and a trial of both."""

@@ -1,0 +1,121 @@
+"""The exact Banzhaf interaction as one node of an ONNX graph; see `onnx_functions`.
+
+`hbi_infer.tokens.banzhaf` explains the mathematics. Here nothing is sorted and no size must be known: a token's
+rank is the number of those that are ahead of it.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor
+
+from hbi_engines.kernels.definitions import BANZHAF_INTERACTION
+from hbi_export.graphs.onnx_functions import FLOAT, Bools, Floats, function_of, onnx_function, op
+from hbi_infer.tokens.banzhaf import FLOAT32_NODES, SMALLEST_WEIGHT
+from hbi_training.banzhaf import exact
+
+TINY = float(np.finfo(np.float32).tiny)
+FIRST_NODE, LAST_NODE, NODE_STEP = FLOAT32_NODES
+
+
+@onnx_function
+def mean_one(given: Floats, mask: Bools) -> Floats:
+    """Weights (B, N) scaled to a mean of 1 over real tokens; 0 at padding."""
+    weights = op.Where(mask, op.Cast(given, to=FLOAT), 0.0)
+    count = op.ReduceSum(op.Cast(mask, to=FLOAT), [-1])
+    mean = op.ReduceSum(weights, [-1]) / op.Max(count, 1.0)
+    scaled = weights / op.Max(mean, TINY)
+    return op.Where(mask, op.Max(scaled, SMALLEST_WEIGHT), 0.0)
+
+
+@onnx_function
+def best_gain(gains: Floats, chance: Floats) -> Floats:
+    """(B, K, N) dM: by how much token j raises the best of row k; of rows (B, K, N), at least 0."""
+    index = op.Range(0, op.Squeeze(op.Shape(gains, start=2, end=3)), 1)
+    earlier = op.Less(op.Unsqueeze(index, [0]), op.Unsqueeze(index, [1]))
+    # (B, K, N, N): axis 2 is token j, axis 3 every other one
+    mine, other = op.Unsqueeze(gains, [3]), op.Unsqueeze(gains, [2])
+    ahead = op.Or(op.Greater(other, mine), op.And(op.Equal(other, mine), earlier))
+    rank = op.ReduceSum(op.Cast(ahead, to=FLOAT), [3], keepdims=0)
+    behind = op.Unsqueeze(rank, [2]) - op.Unsqueeze(rank, [3])
+    beaten = chance * op.Pow(1.0 - chance, op.Max(behind - 1.0, 0.0)) * other
+    lost = op.ReduceSum(op.Where(op.Greater(behind, 0.0), beaten, 0.0), [3], keepdims=0)
+    return op.Pow(1.0 - chance, rank) * (gains - lost)
+
+
+@onnx_function
+def weight_gain(weights: Floats, chance: Floats) -> Floats:
+    """(B, N, N) dP: by how much token i raises the normalised weight of token k; of weights (B, N) of mean 1."""
+    nodes = op.Exp(op.Range(FIRST_NODE, LAST_NODE + NODE_STEP / 2.0, NODE_STEP))
+    decay = op.Exp(op.Neg(op.Unsqueeze(weights, [2])) * nodes)  # (B, N, Q)
+    factor = 1.0 - chance + chance * decay
+    measure = op.Exp(op.ReduceSum(op.Log(factor), [1])) * nodes * NODE_STEP  # (B, 1, Q)
+    own = op.Unsqueeze(weights, [2]) * decay / factor * measure
+    others = op.MatMul(chance * (decay - 1.0) / factor, op.Transpose(own, perm=[0, 2, 1]))
+    index = op.Range(0, op.Squeeze(op.Shape(weights, start=1, end=2)), 1)
+    diagonal = op.Equal(op.Unsqueeze(index, [0]), op.Unsqueeze(index, [1]))
+    return op.Where(diagonal, op.ReduceSum(own, [2]), others)
+
+
+@onnx_function
+def interaction(
+    similarity: Floats,
+    text_weights: Floats,
+    video_weights: Floats,
+    text_mask: Bools,
+    video_mask: Bools,
+    probability: float = 0.5,
+) -> Floats:
+    """The node's meaning, in float32 whatever the type of its inputs."""
+    text = mean_one(text_weights, text_mask)
+    video = mean_one(video_weights, video_mask)
+    real = op.And(op.Unsqueeze(text_mask, [2]), op.Unsqueeze(video_mask, [1]))
+    gains = op.Where(real, op.Max(op.Cast(similarity, to=FLOAT), 0.0), 0.0)
+    words = op.MatMul(weight_gain(text, probability), best_gain(gains, probability))
+    turned = op.Transpose(gains, perm=[0, 2, 1])
+    frames = op.MatMul(weight_gain(video, probability), best_gain(turned, probability))
+    return op.CastLike(0.5 * (words + op.Transpose(frames, perm=[0, 2, 1])), similarity)
+
+
+@cache
+def function_proto() -> onnx.FunctionProto:
+    """The function `BanzhafInteraction`, of standard operators alone."""
+    return function_of(BANZHAF_INTERACTION, interaction, (mean_one, best_gain, weight_gain))
+
+
+@torch.library.custom_op("hbi::banzhaf_interaction", mutates_args=())
+def banzhaf_interaction(
+    similarity: Tensor,
+    text_weights: Tensor,
+    video_weights: Tensor,
+    text_mask: Tensor,
+    video_mask: Tensor,
+    probability: float = 0.5,
+) -> Tensor:
+    """The operator: exported, it is the node.
+
+    Args:
+        similarity: (B, T, V) cosines.
+        text_weights: (B, T), at least 0; only their ratios matter.
+        video_weights: (B, V), the same.
+        text_mask: (B, T) bool, False at padding.
+        video_mask: (B, V) bool, the same.
+        probability: With which every other player is in the coalition, in [0, 1); 1/2 is Banzhaf's.
+
+    Returns:
+        (B, T, V), of the type of the similarity; 0 at padding.
+    """
+    interaction = exact.banzhaf_interaction(
+        similarity, text_weights, video_weights, text_mask, video_mask, probability=probability
+    )
+    return interaction.to(similarity.dtype)
+
+
+@banzhaf_interaction.register_fake
+def _like_similarity(similarity: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(similarity)

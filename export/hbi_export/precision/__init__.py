@@ -1,0 +1,1 @@
+"""Bundles in other precisions, and the gate that measures what they cost."""

@@ -1,0 +1,81 @@
+"""Real clips and texts on which the ranges of an int8 graph are measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from hbi_export.graphs.modules import Arrays
+from hbi_export.graphs.sample_inputs import decoded_clips
+from hbi_infer.errors import ExportError
+from hbi_infer.model.bundle import Bundle
+from hbi_infer.model.tokenizer import Tokenizer
+from hbi_infer.video.discovery import find_videos
+from hbi_infer.video.sampling import spread
+from hbi_training.data.formats import load_records
+
+NUM_VIDEOS = 64
+"""Evenly spread over the folder."""
+ITEMS_AT_ONCE = 8
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Inputs of the encoders.
+
+    Attributes:
+        clips: Batches for the video encoder.
+        texts: Batches for the text encoder; none if the folder has no texts.
+        source: Where they are from, in words.
+    """
+
+    clips: Sequence[Arrays]
+    texts: Sequence[Arrays]
+    source: str
+
+
+def read_calibration(folder: Path, bundle: Bundle, *, data_format: str = "manifest") -> Calibration:
+    """The first clips of some videos of a folder; if it is a data set, of its training split, with their captions.
+
+    Args:
+        folder: Of videos, or of a data set.
+        bundle: Says how videos become frames and texts become tokens.
+        data_format: Of the data set.
+
+    Raises:
+        ExportError: Not one video can be decoded.
+        DataError: The data set is not in its format.
+    """
+    if data_format != "manifest" or (folder / "train.jsonl").is_file():
+        records = _some(load_records(data_format, folder, "train"))
+        videos = [record.video for record in records]
+        texts = [text for record in records for text in record.captions]
+        texts += [asked.question for record in records for asked in record.questions]
+    else:
+        videos, texts = _some(find_videos(folder)), []
+    clips = decoded_clips(videos, bundle.manifest.sampling, NUM_VIDEOS)
+    if clips is None:
+        raise ExportError(
+            f"{folder} holds no video that can be decoded; --calibrate takes a folder of videos, or of a data set"
+        )
+    found = f"{len(clips['frames'])} clips" + (f" and {len(texts)} texts" if texts else "")
+    inputs: Arrays = {}
+    if texts:
+        batch = Tokenizer.from_json(bundle.tokenizer_json()).encode(texts, bundle.manifest.max_words)
+        inputs = {"token_ids": batch.ids, "token_mask": batch.mask}
+    return Calibration(_batches(clips), _batches(inputs), f"{found} of {folder.name}")
+
+
+def _some(items: Sequence[Item]) -> list[Item]:
+    return [items[place] for place in spread(len(items), NUM_VIDEOS)] if items else []
+
+
+def _batches(inputs: Arrays) -> list[Arrays]:
+    num_items = len(next(iter(inputs.values()), ()))
+    return [
+        {name: array[start : start + ITEMS_AT_ONCE] for name, array in inputs.items()}
+        for start in range(0, num_items, ITEMS_AT_ONCE)
+    ]

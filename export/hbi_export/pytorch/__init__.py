@@ -1,0 +1,1 @@
+"""PyTorch as a runtime, to compare the others with."""

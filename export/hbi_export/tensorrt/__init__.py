@@ -1,0 +1,1 @@
+"""Builds TensorRT engines of a bundle's graphs."""

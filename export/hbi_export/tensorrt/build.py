@@ -1,0 +1,327 @@
+"""Engines for every graph of a bundle, built by TensorRT beforehand; and a check of those that are there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from hbi_engines.cuda.driver import driver_problem, visible_gpus
+from hbi_engines.engine import AxisRange
+from hbi_engines.engine_files import FLAVORS, FOLDER, EngineRecord, Flavor, Target, read_engine
+from hbi_engines.half_products import Precision
+from hbi_engines.tensorrt.flavor import compute_capabilities, import_flavor
+from hbi_export.tensorrt.worker import BuildJob, Built
+from hbi_infer.errors import DeviceError, EngineError, ExportError, InputError
+from hbi_infer.model.bundle import Bundle
+from hbi_infer.model.manifest import GraphSpec
+from hbi_infer.tokens.similarity import CLIPS_AT_A_TIME, TEXTS_AT_A_TIME
+
+FlavorOption: TypeAlias = Literal["auto", "tensorrt", "rtx"]
+TIMING_CACHE = "timing.cache"
+ERROR_LIMIT = 4000
+"""Letters at the end of what a worker said."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """How engines are built.
+
+    Attributes:
+        flavor: Which TensorRT; "auto" takes the one that is installed, of both the one for this machine's GPU.
+        precision: Of the products of matrices.
+        batch: Clips, texts or pairs at a time.
+        gpus: Compute capabilities such as "sm89", for TensorRT-RTX; none: of the GPU that is here.
+        plugins: Whether nodes of domain `hbi` are built with their kernels, not with their functions.
+    """
+
+    flavor: FlavorOption = "auto"
+    precision: Precision = "fp32"
+    batch: AxisRange = field(default_factory=lambda: AxisRange(1, 8, 64))
+    gpus: tuple[str, ...] = ()
+    plugins: bool = False
+
+
+def batch_range(text: str) -> AxisRange:
+    """1,8,64 -> the range; a single number stands for all three.
+
+    Raises:
+        InputError: The text is something else.
+    """
+    try:
+        sizes = [int(part) for part in text.split(",")]
+    except ValueError:
+        sizes = []
+    sizes = sizes * 3 if len(sizes) == 1 else sizes
+    if len(sizes) != 3 or sizes != sorted(sizes) or sizes[0] < 1:
+        raise InputError(f"--batch is {text!r}; give the least, the usual and the most, such as 1,8,64")
+    return AxisRange(*sizes)
+
+
+def build_engines(
+    path: Path, options: BuildOptions, on_phase: Callable[[str, str], None] = lambda _graph, _phase: None
+) -> tuple[list[EngineRecord], list[tuple[str, str]]]:
+    """Builds an engine of each graph into the bundle's folder. One that fails costs no other.
+
+    Args:
+        path: The bundle's folder.
+        options: How.
+        on_phase: Takes the graph and the phase that its build has entered.
+
+    Returns:
+        Records of what was built; graphs that failed, with the reason.
+
+    Raises:
+        BundleError: There is no bundle, or its files are not those that were exported.
+        DeviceError: The flavour is not installed, or needs a GPU that is not here.
+        InputError: A zip, or a GPU that cannot be built for.
+    """
+    bundle = _unpacked(path)
+    flavor = choose_flavor(options)
+    gpus = _checked_gpus(flavor, options.gpus)
+    (path / FOLDER).mkdir(exist_ok=True)
+    records, failures = [], []
+    for name, spec in bundle.manifest.graphs.items():
+        try:
+            job = BuildJob(
+                flavor=flavor.device,
+                precision=options.precision,
+                inputs=spec.inputs,
+                ranges=ranges_of(spec, options.batch, bundle.manifest.max_words),
+                gpus=gpus if flavor.option == "rtx" else (),
+                plugins=options.plugins,
+                engine=path / FOLDER / f".{name}.part",
+                timing_cache=path / FOLDER / TIMING_CACHE,
+            )
+            records.append(_build(bundle, name, job, gpus, partial(on_phase, name)))
+        except ExportError as error:
+            failures.append((name, str(error)))
+    return records, failures
+
+
+def choose_flavor(options: BuildOptions) -> Flavor:
+    """The TensorRT to build with.
+
+    Raises:
+        DeviceError: It is not installed.
+    """
+    by_option = {flavor.option: flavor for flavor in FLAVORS.values()}
+    if options.flavor != "auto":
+        import_flavor(by_option[options.flavor])
+        return by_option[options.flavor]
+    problems = {flavor.option: _import_problem(flavor) for flavor in FLAVORS.values()}
+    installed = [option for option, problem in problems.items() if not problem]
+    if not installed:
+        raise DeviceError(f"no TensorRT is installed: {'; or '.join(problems.values())}")
+    needs_no_gpu = bool(options.gpus) or bool(driver_problem())
+    return by_option["rtx" if needs_no_gpu and "rtx" in installed else installed[0]]
+
+
+def ranges_of(spec: GraphSpec, batch: AxisRange, max_words: int) -> dict[str, AxisRange]:
+    """Name of each dynamic axis of a graph's inputs -> its sizes. The first axis is the batch, others are lengths."""
+    limits = {"text_length": (2, max_words), "num_before": (1, max_words - 1)}
+    scored = {"num_texts": TEXTS_AT_A_TIME, "num_videos": CLIPS_AT_A_TIME}
+    ranges = {}
+    for tensor in spec.inputs:
+        for place, name in enumerate(tensor.shape):
+            if name in scored:
+                ranges[name] = AxisRange(1, min(batch.usual, scored[name]), scored[name])
+            elif isinstance(name, str):
+                least, most = limits.get(name, (1, max_words))
+                ranges[name] = AxisRange(least, (least + most) // 2, most) if place else batch
+    return ranges
+
+
+@dataclass(frozen=True)
+class EngineCheck:
+    """Whether an engine can be used here.
+
+    Attributes:
+        file: The name of its record, or of an engine that has none.
+        record: None where it cannot be read.
+        problem: Empty if nothing is wrong with it.
+    """
+
+    file: str
+    record: EngineRecord | None
+    problem: str
+
+
+def check_engines(path: Path) -> list[EngineCheck]:
+    """Compares every engine in a bundle's folder with its record, the bundle's graphs, and what is installed here.
+
+    Raises:
+        BundleError: There is no bundle.
+        InputError: It is a zip, or has no engines.
+    """
+    bundle = _unpacked(path)
+    files = sorted((path / FOLDER).glob("*.json")) if (path / FOLDER).is_dir() else []
+    orphans = [file for file in sorted((path / FOLDER).glob("*.engine")) if file.with_suffix(".json") not in files]
+    if not files and not orphans:
+        raise InputError(f"{path} has no engines: build some with 'hbi-export trt {path}'")
+    checks = []
+    for file in files:
+        try:
+            record = EngineRecord.read(file)
+        except EngineError as error:
+            checks.append(EngineCheck(file.name, None, str(error)))
+            continue
+        checks.append(EngineCheck(file.name, record, _problem(bundle, file, record)))
+    return checks + [EngineCheck(file.name, None, "it has no record: remove it") for file in orphans]
+
+
+def _problem(bundle: Bundle, file: Path, record: EngineRecord) -> str:
+    if record.graph not in bundle.manifest.graphs:
+        return f"the bundle has no graph {record.graph}"
+    if (flavor := FLAVORS.get(record.flavor)) is None:
+        return f"it was built with {record.flavor}, which this version does not know"
+    try:
+        version = import_flavor(flavor).__version__
+        read_engine(file.with_suffix(".engine"), record)
+    except EngineError as error:
+        return str(error)
+    gpu = next(iter(visible_gpus()), None)
+    target = Target(flavor, version, record.precision, gpu)
+    return record.mismatch(bundle.manifest.graphs[record.graph].sha256, target)
+
+
+def _unpacked(path: Path) -> Bundle:
+    bundle = Bundle.load(path)
+    if path.is_file():
+        raise InputError(f"{path} is a zip; engines lie in a bundle's folder: unpack it and give the folder")
+    return bundle
+
+
+def _import_problem(flavor: Flavor) -> str:
+    try:
+        import_flavor(flavor)
+    except DeviceError as error:
+        return str(error)
+    return ""
+
+
+def _checked_gpus(flavor: Flavor, asked: tuple[str, ...]) -> tuple[str, ...]:
+    """The compute capabilities that an engine will be for."""
+    here = visible_gpus()
+    if flavor.option != "rtx":
+        if asked:
+            raise InputError(
+                f"{flavor.device} builds for the GPU that is here alone: leave out --gpu, or take --flavor rtx, "
+                f"which is for {FLAVORS['tensorrt-rtx'].suits}"
+            )
+        if problem := driver_problem():
+            raise DeviceError(f"{flavor.device} tries its kernels on the GPU that it builds for: {problem}")
+        return (here[0].compute_capability,)
+    known = compute_capabilities(import_flavor(flavor))
+    if not asked and not here:
+        raise InputError(f"there is no GPU here: say which to build for, with --gpu and some of {','.join(known)}")
+    gpus = asked or (here[0].compute_capability,)
+    if unknown := [gpu for gpu in gpus if gpu not in known]:
+        raise InputError(
+            f"{flavor.device} cannot build for {', '.join(unknown)}, only for {', '.join(known)}; for other GPUs there "
+            "is --flavor tensorrt"
+        )
+    return tuple(dict.fromkeys(gpus))
+
+
+def _build(
+    bundle: Bundle, name: str, job: BuildJob, gpus: tuple[str, ...], on_phase: Callable[[str], None]
+) -> EngineRecord:
+    """Builds one engine and puts it and its record into their places."""
+    content = bundle.graph_bytes(name)
+    spec = bundle.manifest.graphs[name]
+    started = time.perf_counter()
+    try:
+        built = run_worker(job, content, on_phase)
+        engine = job.engine.read_bytes()
+        record = EngineRecord(
+            graph=name,
+            graph_sha256=hashlib.sha256(content).hexdigest(),
+            engine_sha256=hashlib.sha256(engine).hexdigest(),
+            flavor=job.flavor,
+            version=built.version,
+            compute_capabilities=gpus,
+            gpu="" if job.gpus else visible_gpus()[0].name,
+            precision=job.precision,
+            ranges=job.ranges,
+            inputs=spec.inputs,
+            outputs=spec.outputs,
+            plugins=built.plugins,
+            layers=built.layers,
+            size_bytes=len(engine),
+            build_seconds=round(time.perf_counter() - started, 3),
+        )
+        # The record goes first and comes last, so that none ever stands beside another engine.
+        target = job.engine.with_name(f"{record.stem}.json")
+        target.unlink(missing_ok=True)
+        job.engine.rename(target.with_suffix(".engine"))
+        job.engine.write_bytes(record.to_json())
+        job.engine.rename(target)
+    except OSError as error:
+        raise ExportError(f"cannot write into {job.engine.parent} ({error.strerror}): free space there") from error
+    finally:
+        job.engine.unlink(missing_ok=True)
+    return record
+
+
+def run_worker(job: BuildJob, content: bytes, on_phase: Callable[[str], None]) -> Built:
+    """Has a process of its own build an engine; it writes `job.engine`.
+
+    Raises:
+        ExportError: It could not; says why as far as that process could.
+    """
+    with (
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen(
+            [sys.executable, "-P", "-m", "hbi_export.tensorrt.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+        ) as process,
+    ):
+        try:
+            built = _converse(process, job.to_json() + content, on_phase)
+        except BaseException:
+            process.kill()
+            raise
+        status = process.wait()
+        if built is None or status:
+            errors.seek(0)
+            said = errors.read().decode(errors="replace")[-ERROR_LIMIT:].strip()
+            if status == 1 and said:
+                raise ExportError(said)
+            raise ExportError(f"{job.flavor} died {_of(status)}: {said or 'it said nothing'}")
+    return Built.from_document(built)
+
+
+def _converse(
+    process: subprocess.Popen[bytes], request: bytes, on_phase: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """What was built, as the worker says; None if it ends before it says so."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(request)  # the worker says nothing before it has read all of it
+        process.stdin.close()
+    except BrokenPipeError:
+        return None
+    built = None
+    for line in process.stdout:
+        document = json.loads(line)
+        built = document.get("built", built)
+        if "phase" in document:
+            on_phase(document["phase"])
+    return built
+
+
+def _of(status: int) -> str:
+    return f"of {signal.Signals(-status).name}" if status < 0 else f"with exit code {status}"

@@ -1,0 +1,226 @@
+"""What the commands of `hbi-infer` have in common: a model, texts and clips from what was given, and how they end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+
+from hbi_infer.errors import IndexStoreError, InputError
+from hbi_infer.files import is_folder
+from hbi_infer.render import terminal
+
+if TYPE_CHECKING:
+    from hbi_infer.index.clip_tokens import Clips
+    from hbi_infer.index.folder_index import Index
+    from hbi_infer.index.update import IndexReport
+    from hbi_infer.model.encoder import Encoder
+    from hbi_infer.model.token_model import HBI
+
+SOME_FAILED = 3
+"""Exit code: done, but not with every video."""
+
+
+def load_model(bundle: Path | None, device: str, verbose: bool) -> HBI:
+    """The model, with what its users should read."""
+    from hbi_infer.model.token_model import HBI
+
+    hbi = HBI.load(bundle, device=device)
+    if hbi.bundle.manifest.notice:
+        terminal.note("note", hbi.bundle.manifest.notice)
+    if verbose:
+        terminal.note("note", f"model {hbi.bundle.manifest.name} on {hbi.device_reason}")
+    return hbi
+
+
+def output_style(as_json: bool, as_csv: bool) -> terminal.Style:
+    """How results are shown."""
+    if as_json and as_csv:
+        raise typer.BadParameter("give --json or --csv, not both")
+    if as_json or as_csv:
+        return "json" if as_json else "csv"
+    return "table" if sys.stdout.isatty() else "tabs"
+
+
+def read_lines(path: Path | None) -> list[str]:
+    """The lines of a text file that are not blank."""
+    if path is None:
+        return []
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise InputError(f"cannot read {path} ({reason}): give a UTF-8 text file, a sentence on each line") from error
+    if not any(lines):
+        raise InputError(f"{path} is empty: give a text file a sentence on each line")
+    return [line for line in lines if line]
+
+
+def as_list(given: Sequence[str] | None) -> tuple[str, ...] | None:
+    """What an option named that may be repeated and may hold several names between commas; None if it was not given."""
+    names = [name.strip() for text in given or () for name in text.split(",")]
+    return tuple(dict.fromkeys(filter(None, names))) or None
+
+
+def whole_numbers(given: str, option: str) -> tuple[int, ...]:
+    """Numbers between commas."""
+    try:
+        return tuple(dict.fromkeys(int(part) for part in given.split(",")))
+    except ValueError as error:
+        raise typer.BadParameter(f"{option} is {given!r}; give whole numbers such as 1,8") from error
+
+
+@dataclass(frozen=True)
+class FolderOptions:
+    """How the index of a folder is used."""
+
+    location: Path | None = None
+    workers: int | None = None
+    rebuild: bool = False
+    no_update: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rebuild and self.no_update:
+            raise typer.BadParameter("--rebuild indexes everything anew and --no-update nothing: give one of them")
+
+    def checked(self, video: Path) -> FolderOptions:
+        """The same; wrong usage if any is given and there is no folder."""
+        if self != FolderOptions() and not is_folder(video):
+            raise typer.BadParameter(
+                f"--index, --workers, --rebuild and --no-update are for a folder of videos; {video} is none"
+            )
+        return self
+
+
+@contextmanager
+def updated_index(hbi: HBI, videos: Path, options: FolderOptions) -> Iterator[tuple[Index, IndexReport | None]]:
+    """The index of a folder, with what is new in it; and what the update did, if it was wanted.
+
+    Raises:
+        IndexStoreError: Another process made the index anew, before or while it was used.
+    """
+    from hbi_infer.index.folder_index import Index
+
+    with Index.open(videos, hbi, location=options.location, rebuild=options.rebuild) as opened:
+        report = None if options.no_update else update_index(opened, options.workers)
+        if not opened.store.num_clips():
+            _check_not_made_anew(opened)
+            _tell_why_there_is_nothing(failures_of(opened, report), videos)
+        yield opened, report
+        _check_not_made_anew(opened)
+
+
+def _check_not_made_anew(opened: Index) -> None:
+    if opened.store.was_made_anew():
+        raise IndexStoreError(
+            f"another process made the index {opened.store.path} anew meanwhile: there may be more to find; try again"
+        )
+
+
+def failures_of(opened: Index, report: IndexReport | None) -> list[tuple[str, str]]:
+    """Path and reason of every video that could not be indexed, and of what this update could not look at; sorted."""
+    return sorted({*opened.failures(), *(report.failed if report else ())})
+
+
+def _tell_why_there_is_nothing(failures: Sequence[tuple[str, str]], videos: Path) -> NoReturn:
+    """The videos that cannot be read, if that is why no clip is indexed, and an error."""
+    if not failures:
+        raise InputError(f"nothing of {videos} is indexed: leave out --no-update")
+    for path, reason in failures:
+        terminal.note("warning", f"{path} {reason}")
+    raise InputError(
+        f"none of the {len(failures)} videos in {videos} can be read: give a folder of videos that can be played"
+    )
+
+
+def update_index(opened: Index, workers: int | None, *, retry_failed: bool = False) -> IndexReport:
+    """Index what is new, with a progress bar."""
+
+    def on_wait() -> None:
+        terminal.note("note", "another process is indexing this folder; waiting until it is done")
+
+    with terminal.index_progress() as progress:
+        report = opened.update(workers=workers, retry_failed=retry_failed, progress=progress, on_wait=on_wait)
+    for path, reason in report.partial:
+        terminal.note("warning", f"{path} is indexed in part: {reason}")
+    return report
+
+
+@dataclass(frozen=True)
+class FoundClips:
+    """What a task is done with: the clips, what JSON says of them, and path and reason of videos that have none."""
+
+    clips: Clips
+    document: dict[str, Any]
+    failures: Sequence[tuple[str, str]]
+
+
+@contextmanager
+def find_clips(hbi: HBI, video: Path, options: FolderOptions) -> Iterator[FoundClips]:
+    """The clips of a folder, indexed first, or those of a video, out of an index that holds it or decoded."""
+    from hbi_infer.index.clip_tokens import clips_of_index, clips_of_video
+    from hbi_infer.index.folder_index import Index
+
+    if not is_folder(video):
+        with Index.open_for(video, hbi) or nullcontext() as index:
+            clips = clips_of_video(hbi, video, index)
+            yield FoundClips(clips, {"model": model_document(hbi), "video": str(video), "source": clips.source}, [])
+        return
+    with updated_index(hbi, video, options) as (opened, report):
+        yield FoundClips(clips_of_index(opened), index_document(opened, report), failures_of(opened, report))
+
+
+def as_given(videos: Path) -> Callable[[Path], str]:
+    """How paths of videos are written: as the folder, or the video, was given."""
+    if not is_folder(videos):
+        return str
+    folder = videos.resolve()
+    return lambda path: str(videos / path.relative_to(folder))
+
+
+def end_with(failures: Sequence[tuple[str, str]], done: str) -> NoReturn:
+    """List the videos with which this could not be done, and say with the exit code whether there are any."""
+    from hbi_infer.video.decoded_video import CRASHED, TOO_SLOW
+
+    for path, reason in failures:
+        again = "; try again with hbi-infer index --retry-failed" if reason.startswith((CRASHED, TOO_SLOW)) else ""
+        terminal.note("warning", f"{path} cannot be {done}: {reason}{again}")
+    raise typer.Exit(SOME_FAILED if failures else 0)
+
+
+def model_document(hbi: Encoder) -> dict[str, Any]:
+    """What JSON says about the model."""
+    return {"name": hbi.bundle.manifest.name, "path": str(hbi.bundle.path), "sha256": hbi.bundle.sha256}
+
+
+def index_document(opened: Index, report: IndexReport | None) -> dict[str, Any]:
+    """What JSON says about the model, the index and its update."""
+    update = None
+    if report is not None:
+        named = {name: _named(getattr(report, name)) for name in ("partial", "failed")}
+        update = asdict(report) | named | {"clips_per_second": report.clips_per_second}
+    return {
+        "model": model_document(opened.encoder),
+        "videos": str(opened.folder),
+        "index": {
+            "path": str(opened.store.path),
+            "clips": opened.store.num_clips(),
+            "failed": _named(opened.failures()),
+        },
+        "update": update,
+    }
+
+
+def _named(failures: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"path": path, "reason": reason} for path, reason in failures]
+
+
+def text_document(hbi: HBI, text: str, what: str) -> dict[str, Any]:
+    """What JSON says about a query or a question: where it was cut if it was too long."""
+    (cut,) = hbi.tokenize([text]).truncated
+    return {what: text, "cut_at_word": cut.word_number if cut else None}

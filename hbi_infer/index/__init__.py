@@ -1,0 +1,1 @@
+"""The index of a folder: which clips its videos have, and their tokens."""

@@ -1,0 +1,217 @@
+"""A folder of videos and its tokens: made once, kept up to date, searched.
+
+with Index.open("videos", HBI.load()) as index:
+    index.update()
+    for match in index.search("a red circle moves left"):
+        print(match.score, match.path, match.start_seconds)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import platformdirs
+
+from hbi_infer.errors import IndexStoreError, InputError
+from hbi_infer.files import is_file, is_folder
+from hbi_infer.index.clip_tokens import clips_of_index
+from hbi_infer.index.sqlite_file import Identity, damaged
+from hbi_infer.index.sqlite_store import SqliteStore
+from hbi_infer.index.store import EVERYTHING, ClipIds, Filter
+from hbi_infer.index.update import IndexProgress, IndexReport, plan_update, run_update
+from hbi_infer.model.encoder import Encoder, token_layout
+from hbi_infer.options import Answering, Decoding
+from hbi_infer.tasks import caption, explain, qa
+from hbi_infer.tasks import search as retrieve
+from hbi_infer.tokens.layout import is_finite
+from hbi_infer.tokens.similarity import CHUNK_CLIPS, ClipMatrix
+
+
+class Index:
+    """The tokens of the videos in a folder, of one model, in a file. Use `open`.
+
+    Attributes:
+        folder: The folder, absolute.
+        encoder: The model.
+        store: Where the tokens are.
+    """
+
+    def __init__(self, folder: Path, encoder: Encoder, store: SqliteStore) -> None:
+        self.folder = folder
+        self.encoder = encoder
+        self.store = store
+        self._resident: tuple[tuple[int, int], ClipMatrix] | None = None
+
+    @classmethod
+    def open(
+        cls, folder: Path | str, encoder: Encoder, *, location: Path | str | None = None, rebuild: bool = False
+    ) -> Index:
+        """Open the index of a folder, or make an empty one.
+
+        Args:
+            folder: Of the videos.
+            encoder: The model.
+            location: Of the index's file; by default in the user's cache folder, one for each folder and model.
+            rebuild: Whether the next `update` throws away what an existing index holds, of whatever model or folder,
+                once its first video is decoded and encoded.
+
+        Raises:
+            InputError: The folder cannot be read.
+            IndexStoreError: The index is of another model or folder, damaged, or cannot be written.
+        """
+        folder = Path(folder).resolve()
+        try:
+            os.scandir(folder).close()
+        except OSError as exc:
+            raise InputError(f"cannot read the folder {folder} ({exc.strerror}): give a folder of videos") from exc
+        sha256 = encoder.bundle.sha256
+        path = Path(location) if location is not None else default_location(folder, sha256)
+        identity = Identity(bundle_sha256=sha256, layout=token_layout(encoder), folder=folder)
+        return cls(folder, encoder, SqliteStore(path, identity, rebuild=rebuild))
+
+    @classmethod
+    def open_for(
+        cls,
+        video: Path,
+        encoder: Encoder,
+        *,
+        folder: Path | str | None = None,
+        location: Path | str | None = None,
+    ) -> Index | None:
+        """Open the index that a video is looked up in; none is made.
+
+        Args:
+            video: The video.
+            encoder: The model.
+            folder: The index's folder; by default the nearest one above the video that has an index in the user's
+                cache folder.
+            location: Of the index's file, if `folder` is given and its index is not in the user's cache folder.
+
+        Returns:
+            None if no folder is given and none has an index.
+
+        Raises:
+            InputError: The folder has no index, or there is a location without a folder.
+            IndexStoreError: The index is of another model or folder, or damaged.
+        """
+        sha256 = encoder.bundle.sha256
+        if folder is not None:
+            path = Path(location) if location is not None else default_location(Path(folder).resolve(), sha256)
+            if not is_file(path):
+                raise InputError(f"{folder} has no index at {path}: make it with hbi-infer index, or name no folder")
+            return cls.open(folder, encoder, location=path)
+        if location is not None:
+            raise InputError(f"the index {location} is given without the folder that it is of: give both")
+        for parent in (video.parent.resolve() / video.name).parents:
+            if is_file(default_location(parent, sha256)) and is_folder(parent):
+                return cls.open(parent, encoder)
+        return None
+
+    def close(self) -> None:
+        """Close the file; the index cannot be used afterwards."""
+        self.store.close()
+
+    def __enter__(self) -> Index:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def update(
+        self,
+        *,
+        retry_failed: bool = False,
+        workers: int | None = None,
+        progress: Callable[[IndexProgress], None] | None = None,
+        on_wait: Callable[[], None] | None = None,
+    ) -> IndexReport:
+        """Index what is new or has changed, forget what is gone.
+
+        Each video is stored as soon as it is encoded: an update that is interrupted, by whatever means, loses none of
+        them. If another process updates the index, this one waits, then does what is left.
+
+        Args:
+            retry_failed: Whether to try failed videos again though they have not changed.
+            workers: Decoding processes; None lets `decode_many` choose.
+            progress: Called at the start and after each video.
+            on_wait: Called once if another process is updating the index.
+
+        Raises:
+            InputError: There is no video in the folder.
+            IndexStoreError: The index cannot be written; what was stored is kept.
+        """
+        started = time.perf_counter()
+        plan = plan_update(self.folder, self.store, retry_failed=retry_failed)
+        if plan.is_empty:
+            report = plan.report()
+        else:
+            with self.store.sole_writer(on_wait):
+                # Once more: another process may have done some of it.
+                plan = plan_update(self.folder, self.store, retry_failed=retry_failed)
+                report = run_update(plan, self.store, self.encoder, workers=workers, progress=progress)
+        report.total_seconds = time.perf_counter() - started
+        return report
+
+    def search(self, query: str, **options: Any) -> list[retrieve.Match]:
+        """The clips that match a text best; see `retrieve.search` for the options."""
+        return retrieve.search(self, [query], **options)[0]
+
+    def like(self, video: Path | str, **options: Any) -> list[retrieve.Match]:
+        """The clips most like a video; see `retrieve.like` for the options."""
+        return retrieve.like(self, Path(video), **options)
+
+    def explain(self, video: Path | str, query: str, **options: Any) -> explain.Explanation:
+        """Why a video matches a query; see `explain.explain` for the options."""
+        return explain.explain(self.encoder, Path(video), query, index=self, **options)
+
+    def answer(self, question: str, options: Answering | None = None, *, where: Filter = EVERYTHING) -> list[qa.Answer]:
+        """An answer about each video that passes the filter, in order of path; see `qa.answer_clips`."""
+        return qa.answer_clips(self.encoder, [question], clips_of_index(self, where), options)[0]
+
+    def caption(self, options: Decoding | None = None, *, where: Filter = EVERYTHING) -> Iterator[caption.Caption]:
+        """A caption for each clip of every video that passes the filter, in order; see `caption.caption_clips`."""
+        written = caption.caption_clips(self.encoder, clips_of_index(self, where), options)
+        return (made for _, made in written)
+
+    def failures(self) -> list[tuple[str, str]]:
+        """Path and reason of every video that could not be indexed, in this update or an earlier one."""
+        return [(video.path, video.reason) for video in self.store.ledger().values() if video.status == "failed"]
+
+    def matrix(self, ids: ClipIds) -> ClipMatrix:
+        """Tokens of these clips, ready to be scored."""
+        partner = self.encoder.bundle.manifest.padded_partner
+        matrix = ClipMatrix(self.store.layout, self.encoder.rates, len(ids), padded_partner=partner)
+        for start in range(0, len(ids), CHUNK_CLIPS):
+            found, records = self.store.fetch_tokens(ids[start : start + CHUNK_CLIPS])
+            if not is_finite(records):
+                raise IndexStoreError(damaged(self.store.path, "tokens that make no sense"))
+            matrix.extend(found, records)
+        return matrix
+
+    def resident_matrix(self) -> ClipMatrix:
+        """Tokens of every clip, kept in memory until the index changes."""
+        version = self.store.version()
+        if self._resident is None or self._resident[0] != version:
+            self._resident = None  # the old one's memory first
+            self._resident = version, self.matrix(self.store.clip_ids(EVERYTHING))
+        return self._resident[1]
+
+    def known_path(self, video: Path) -> str | None:
+        """The path of a video relative to the folder, as the ledger has it; None if it lies elsewhere."""
+        # A link to a video stays what it is, as in the ledger.
+        path = video.parent.resolve() / video.name
+        return path.relative_to(self.folder).as_posix() if path.is_relative_to(self.folder) else None
+
+
+def default_location(folder: Path, bundle_sha256: str) -> Path:
+    """Where the index of a folder, of one model, is kept unless asked otherwise: in the user's cache folder."""
+    name = f"{folder.name[:40]}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}-{bundle_sha256[:12]}.sqlite"
+    return platformdirs.user_cache_path("hbi-infer") / "indexes" / name

@@ -1,0 +1,303 @@
+"""Bringing an index up to date with its folder: what there is to do, and doing it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from hbi_infer.errors import BundleError, InputError
+from hbi_infer.index.sqlite_store import SqliteStore
+from hbi_infer.index.store import VideoRecord
+from hbi_infer.model.encoder import BATCH_CLIPS, Encoder, encode_clips
+from hbi_infer.tokens.layout import PackedTokens, is_finite
+from hbi_infer.tokens.levels import pooled
+from hbi_infer.video.decoded_video import NOT_OPENED
+from hbi_infer.video.discovery import VIDEO_SUFFIXES, find_videos
+
+if TYPE_CHECKING:
+    from hbi_infer.tokens.levels import Levels
+    from hbi_infer.video.decoded_video import Clip, DecodedVideo
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexProgress:
+    """How far an update has come: what a progress bar shows.
+
+    Attributes:
+        videos_done: Of `videos_total`, stored or failed.
+        videos_total: To be indexed in this update.
+        clips: Stored in this update.
+        path: The video that was done last, relative to the folder; empty before the first.
+    """
+
+    videos_done: int
+    videos_total: int
+    clips: int
+    path: str
+
+
+@dataclass(kw_only=True)
+class IndexReport:
+    """What an update did.
+
+    Attributes:
+        added: New videos.
+        changed: Videos that were indexed before and were indexed again.
+        removed: Videos that are gone.
+        unchanged: Videos that were left alone, those that failed before and have not changed among them.
+        partial: Path and reason of each video of which only a part could be decoded; it is searchable.
+        failed: Path and reason of each video that could not be indexed, tried again when it changes, or can be opened
+            if it could not; and of each folder that could not be read, of which what was indexed before is kept.
+        clips: Clips stored.
+        decode_seconds: Spent decoding, in all processes that decode together; they run beside encoding.
+        wait_seconds: Spent waiting for decoded frames: what decoding adds to the whole update.
+        encode_seconds: Spent in the video encoder.
+        store_seconds: Spent writing.
+        total_seconds: Of the whole update.
+    """
+
+    added: int = 0
+    changed: int = 0
+    removed: int = 0
+    unchanged: int = 0
+    partial: list[tuple[str, str]] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    clips: int = 0
+    decode_seconds: float = 0.0
+    wait_seconds: float = 0.0
+    encode_seconds: float = 0.0
+    store_seconds: float = 0.0
+    total_seconds: float = 0.0
+
+    @property
+    def clips_per_second(self) -> float:
+        """Clips stored in a second of the whole update."""
+        return self.clips / self.total_seconds if self.total_seconds else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What an update has to do.
+
+    Attributes:
+        added: Files to index: path -> its line of the ledger so far.
+        changed: The same, of files that were indexed before.
+        removed: Paths in the ledger that are gone from the folder.
+        unreadable: Path and reason of what cannot be looked at; nothing is known of the videos there.
+        num_unchanged: Files to leave alone.
+    """
+
+    added: dict[Path, VideoRecord]
+    changed: dict[Path, VideoRecord]
+    removed: list[str]
+    unreadable: list[tuple[str, str]]
+    num_unchanged: int
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return not (self.added or self.changed or self.removed)
+
+    def report(self) -> IndexReport:
+        """The report to be filled while the plan is carried out."""
+        return IndexReport(
+            added=len(self.added),
+            changed=len(self.changed),
+            removed=len(self.removed),
+            unchanged=self.num_unchanged,
+            failed=list(self.unreadable),
+        )
+
+
+def plan_update(folder: Path, store: SqliteStore, *, retry_failed: bool) -> Plan:
+    """Compare the folder with the ledger.
+
+    Raises:
+        InputError: There is no video in the folder.
+    """
+    unreadable: dict[Path, str] = {}
+    found = {path: _ledger_line(path, folder) for path in find_videos(folder, unreadable.__setitem__)}
+    if not found and (store.begins_anew or not unreadable):
+        suffixes = " ".join(sorted(VIDEO_SUFFIXES))
+        raise InputError(f"no videos in {folder} or below it: looked for files that end in {suffixes}")
+    ledger = {} if store.begins_anew else store.ledger()
+    added, changed = {}, {}
+    for path, video in found.items():
+        known = ledger.get(video.path)
+        if known is None:
+            added[path] = video
+        elif (known.size_bytes, known.modified_ns) != (video.size_bytes, video.modified_ns) or (
+            known.status == "failed" and (retry_failed or _can_be_opened_now(path, known))
+        ):
+            changed[path] = video
+    unknown = {path.relative_to(folder): reason for path, reason in unreadable.items()}
+    missing = ledger.keys() - {video.path for video in found.values()}
+    return Plan(
+        added=added,
+        changed=changed,
+        removed=sorted(path for path in missing if not any(map(PurePath(path).is_relative_to, unknown))),
+        unreadable=[(path.as_posix(), f"cannot be read: {reason}") for path, reason in unknown.items()],
+        num_unchanged=len(found) - len(added) - len(changed),
+    )
+
+
+def _can_be_opened_now(path: Path, failed: VideoRecord) -> bool:
+    """Whether a file can be opened that could not be: permissions change without a change of the file."""
+    return failed.reason.startswith(NOT_OPENED) and os.access(path, os.R_OK, effective_ids=True)
+
+
+def _ledger_line(path: Path, folder: Path) -> VideoRecord:
+    """A file as it is now. It is looked at before it is decoded: a change in between is found by the next update."""
+    # By hand: of ten thousand files, `Path.relative_to` takes longer than looking at them.
+    relative = os.fspath(path)[len(os.path.join(folder, "")) :].replace(os.sep, "/")  # noqa: PTH118
+    try:
+        stat = path.stat()
+    except OSError:  # a link to nowhere, or gone since: decoding will say so
+        return VideoRecord(path=relative, size_bytes=0, modified_ns=0)
+    return VideoRecord(path=relative, size_bytes=stat.st_size, modified_ns=stat.st_mtime_ns)
+
+
+def run_update(
+    plan: Plan,
+    store: SqliteStore,
+    encoder: Encoder,
+    *,
+    workers: int | None = None,
+    progress: Callable[[IndexProgress], None] | None = None,
+) -> IndexReport:
+    """Carry out a plan. Videos are decoded by other processes, encoded here, in batches across videos, and stored."""
+    report = plan.report()
+    store.remove(plan.removed)
+    _Run(plan.added | plan.changed, store, encoder, report, progress).run(workers)
+    return report
+
+
+@dataclass
+class _PendingVideo:
+    """A decoded video with what is encoded of it so far: records (1,) and pooled vectors (1, D), in order."""
+
+    record: VideoRecord
+    clips: tuple[Clip, ...]
+    records: list[PackedTokens] = field(default_factory=list)
+    vectors: list[npt.NDArray[np.float32]] = field(default_factory=list)
+
+
+class _Run:
+    """One run over videos, with the clips that are decoded but not yet encoded."""
+
+    def __init__(
+        self,
+        todo: dict[Path, VideoRecord],
+        store: SqliteStore,
+        encoder: Encoder,
+        report: IndexReport,
+        progress: Callable[[IndexProgress], None] | None,
+    ) -> None:
+        self._todo = todo
+        self._store = store
+        self._encoder = encoder
+        self._report = report
+        self._progress = progress
+        self._num_done = 0
+        self._queue: deque[tuple[_PendingVideo, Clip]] = deque()
+
+    def run(self, workers: int | None) -> None:
+        """Decode, encode and store every video."""
+        self._say_progress("")
+        from hbi_infer.video.pool import decode_many
+
+        sampling = self._encoder.bundle.manifest.sampling
+        if self._store.begins_anew:  # a model that cannot run must not cost what there is
+            shape = (1, sampling.max_frames, sampling.image_size, sampling.image_size, 3)
+            self._pack(self._encoder.encode_video(np.zeros(shape, np.uint8), np.ones(shape[:2], np.bool_)))
+        decoded_videos = decode_many(list(self._todo), sampling, workers=workers)
+        try:
+            while True:
+                with self._timed("wait_seconds"):
+                    decoded = next(decoded_videos, None)
+                if decoded is None:
+                    break
+                self._take(decoded)
+                while len(self._queue) >= BATCH_CLIPS:
+                    self._encode()
+        finally:
+            if isinstance(decoded_videos, Generator):
+                decoded_videos.close()  # ends the workers
+        while self._queue:
+            self._encode()
+
+    def _take(self, decoded: DecodedVideo) -> None:
+        """Queue the clips of a video; one without clips is done."""
+        self._report.decode_seconds += decoded.decode_seconds
+        duration = decoded.info.duration_seconds if decoded.info else None
+        if duration is None and decoded.clips:
+            duration = decoded.clips[-1].end_seconds
+        record = replace(
+            self._todo[decoded.path], status=decoded.status, reason=decoded.reason, duration_seconds=duration
+        )
+        video = _PendingVideo(record, decoded.clips)
+        self._queue.extend((video, clip) for clip in decoded.clips)
+        if not decoded.clips:
+            self._finish(video)
+
+    def _encode(self) -> None:
+        """Encode a batch of clips and store the videos that are complete with it."""
+        batch = [self._queue.popleft() for _ in range(min(BATCH_CLIPS, len(self._queue)))]
+        with self._timed("encode_seconds"):
+            (levels,) = encode_clips(self._encoder, [clip for _, clip in batch])
+            records = self._pack(levels)
+            with np.errstate(invalid="ignore"):  # `_finish` looks at what is not finite
+                vectors = pooled(levels, self._encoder.rates)
+        for number, (video, _) in enumerate(batch):
+            video.records.append(records[number : number + 1])
+            video.vectors.append(vectors[number : number + 1])
+            if len(video.records) == len(video.clips):
+                self._finish(video)
+
+    def _pack(self, levels: Levels) -> PackedTokens:
+        try:
+            return self._store.layout.pack(levels)
+        except ValueError as exc:
+            raise BundleError(
+                f"the video encoder does not give the tokens that its manifest says: {exc}; export the bundle again"
+            ) from exc
+
+    def _finish(self, video: _PendingVideo) -> None:
+        """Store a video of which every clip is encoded."""
+        record, clips = video.record, video.clips
+        records = np.concatenate([*video.records, np.empty(0, self._store.layout.dtype)])
+        vectors = np.concatenate([*video.vectors, np.empty((0, self._store.layout.width), np.float32)])
+        if not is_finite(records):
+            record = replace(record, status="failed", reason="makes the model give numbers that are not finite")
+            clips, records, vectors = (), records[:0], vectors[:0]
+        with self._timed("store_seconds"):
+            self._store.put(record, clips, records, vectors)
+        if record.status != "ok":
+            outcome = self._report.partial if record.status == "partial" else self._report.failed
+            outcome.append((record.path, record.reason))
+        self._report.clips += len(clips)
+        self._num_done += 1
+        self._say_progress(record.path)
+
+    def _say_progress(self, path: str) -> None:
+        if self._progress is not None:
+            clips = self._report.clips
+            self._progress(
+                IndexProgress(videos_done=self._num_done, videos_total=len(self._todo), clips=clips, path=path)
+            )
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        """Add the time that the block takes to this field of the report."""
+        started = time.perf_counter()
+        yield
+        setattr(self._report, name, getattr(self._report, name) + time.perf_counter() - started)

@@ -1,0 +1,241 @@
+"""A model on disk: a folder, or a zip of one, with bundle.json, ONNX graphs and a tokenizer.
+
+Every file is read whole, checked against its hash and handed on as bytes, so that what was checked is what is used.
+Nothing is unpacked and nothing is executed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path, PurePosixPath
+
+from hbi_infer.errors import BundleError
+from hbi_infer.model.manifest import BundleManifest
+
+MANIFEST = "bundle.json"
+MANIFEST_LIMIT_BYTES = 2**20
+HOW_TO_GET = {
+    "retrieve": "export one with 'hbi-export onnx' or 'hbi-export clip'",
+    "rerank": "train a model with reconstruction_layers and export it with 'hbi-export onnx'",
+    "qa": "train a model with 'hbi-train qa' and export it with 'hbi-export onnx'",
+    "caption": "train a model with 'hbi-train caption' and export it with 'hbi-export onnx'",
+}
+"""Of each task: where bundles that can do it come from."""
+
+FILE_LIMIT_BYTES = 2**31
+"""The largest file of a bundle: ONNX cannot hold more in one file, and a zip can claim any size."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose manifest has been read and whose files are there.
+
+    Attributes:
+        path: The folder or the zip file.
+        manifest: What bundle.json says.
+        sha256: Of the bytes of bundle.json; as those hold the hash of every other file, it names the whole model.
+    """
+
+    path: Path
+    manifest: BundleManifest
+    sha256: str
+
+    @classmethod
+    def load(cls, path: Path | str) -> Bundle:
+        """Read the manifest and see that every file is there; each is checked against its hash when it is read.
+
+        Raises:
+            BundleError: No bundle, a damaged or an unsafe one, or one of a newer format; says what to do.
+        """
+        path = Path(path)
+        content = _read(path, MANIFEST, MANIFEST_LIMIT_BYTES)
+        try:
+            manifest = BundleManifest.from_json(content)
+        except BundleError as error:
+            raise BundleError(f"{path / MANIFEST}: {error}") from error
+        bundle = cls(path, manifest, hashlib.sha256(content).hexdigest())
+        present = _file_names(path)
+        if missing := [file for file in bundle._hashes() if file not in present]:
+            raise BundleError(f"{path} lacks {', '.join(missing)}: copy the bundle again, or export it again")
+        return bundle
+
+    def require(self, task: str) -> None:
+        """See that the bundle can do a task.
+
+        Raises:
+            BundleError: It cannot; says what it can do and how to get one that can.
+        """
+        if task not in self.manifest.tasks:
+            raise BundleError(
+                f"the bundle {self.path} does not do {task}, only {', '.join(self.manifest.tasks)}: {HOW_TO_GET[task]}"
+            )
+
+    def graph_bytes(self, name: str) -> bytes:
+        """The ONNX graph `name`, checked against its hash.
+
+        Raises:
+            BundleError: The bundle has no such graph, or the file is not the one that was exported.
+        """
+        if name not in self.manifest.graphs:
+            raise BundleError(
+                f"{self.path} has no graph {name}; it has {', '.join(self.manifest.graphs)} and can do "
+                f"{', '.join(self.manifest.tasks)}: use a bundle that was exported for the task"
+            )
+        return self._checked(self.manifest.graphs[name].file)
+
+    def tokenizer_json(self) -> str:
+        """The text of the tokenizer's file, checked against its hash.
+
+        Raises:
+            BundleError: The file is not the one that was exported.
+        """
+        return self._checked(self.manifest.tokenizer.file).decode()
+
+    def verify(self) -> None:
+        """Read every file and check it.
+
+        Raises:
+            BundleError: One of them is not the one that was exported.
+        """
+        for file in self._hashes():
+            self._checked(file)
+
+    def sizes_bytes(self) -> dict[str, int]:
+        """File -> its size, as stored on disk or as declared in the zip."""
+        present = _file_names(self.path)
+        return {file: present[file] for file in self._hashes()}
+
+    def _hashes(self) -> dict[str, str]:
+        tokenizer = self.manifest.tokenizer
+        return {tokenizer.file: tokenizer.sha256} | {spec.file: spec.sha256 for spec in self.manifest.graphs.values()}
+
+    def _checked(self, file: str) -> bytes:
+        content = _read(self.path, file, FILE_LIMIT_BYTES)
+        expected, found = self._hashes()[file], hashlib.sha256(content).hexdigest()
+        if found != expected:
+            raise BundleError(
+                f"{self.path / file} was altered or damaged (sha256 {found[:12]}, bundle.json says {expected[:12]}): "
+                "copy the bundle again, or export it again"
+            )
+        return content
+
+
+def default_bundle_path() -> Path:
+    """The embedded model."""
+    return Path(str(resources.files("hbi_infer"))) / "bundles" / "shapes"
+
+
+def require_bundle_folder(folder: Path) -> None:
+    """See that a bundle may be written to a folder: there is none, or it is empty or a bundle.
+
+    Raises:
+        BundleError: It is something else.
+    """
+    if folder.exists() and not (folder / MANIFEST).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise BundleError(f"{folder} exists and is not a bundle; choose a new folder")
+
+
+def write_bundle(
+    folder: Path, manifest: BundleManifest, graphs: Mapping[str, bytes], tokenizer_json: str
+) -> BundleManifest:
+    """Write a bundle so that at every moment `folder` holds the old one, none, or the new one, never a part.
+
+    Args:
+        folder: Made, or replaced if it is a bundle.
+        manifest: Its hashes are filled in here; `manifest.graphs` names the same graphs as `graphs`.
+        graphs: Name -> serialised ONNX model.
+        tokenizer_json: The text of the tokenizer's file.
+
+    Returns:
+        The manifest as written.
+
+    Raises:
+        BundleError: `folder` is something else than a bundle, the graphs are not those of the manifest, or the disk
+            does not take it.
+    """
+    if graphs.keys() != manifest.graphs.keys():
+        raise BundleError(f"the manifest names the graphs {sorted(manifest.graphs)}; given were {sorted(graphs)}")
+    require_bundle_folder(folder)
+    content = {manifest.tokenizer.file: tokenizer_json.encode()}
+    content |= {manifest.graphs[name].file: graph for name, graph in graphs.items()}
+    hashes = {file: hashlib.sha256(data).hexdigest() for file, data in content.items()}
+    manifest = dataclasses.replace(
+        manifest,
+        tokenizer=dataclasses.replace(manifest.tokenizer, sha256=hashes[manifest.tokenizer.file]),
+        graphs={name: dataclasses.replace(spec, sha256=hashes[spec.file]) for name, spec in manifest.graphs.items()},
+    )
+    content[MANIFEST] = manifest.to_json()
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+            new, old = Path(temporary) / "new", Path(temporary) / "old"
+            new.mkdir()
+            for file, data in content.items():
+                with (new / file).open("wb") as stream:
+                    stream.write(data)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            if folder.exists():
+                folder.rename(old)
+            new.rename(folder)
+    except OSError as error:
+        raise BundleError(
+            f"cannot write {folder}: {error.strerror or error}; free space or choose another folder"
+        ) from error
+    return manifest
+
+
+def _file_names(path: Path) -> dict[str, int]:
+    """Name -> size in bytes of the files that lie beside bundle.json, which is among them."""
+    try:
+        if path.is_dir():
+            return {entry.name: entry.stat().st_size for entry in path.iterdir() if entry.is_file()}
+        with zipfile.ZipFile(path) as archive:
+            return {name: info.file_size for name, info in _members(path, archive).items()}
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        raise BundleError(f"there is no bundle at {path}: give a bundle's folder or a .zip of it") from error
+    except (OSError, zipfile.BadZipFile) as error:
+        raise BundleError(
+            f"{path} cannot be read as a bundle ({error}): give a bundle's folder or a .zip of it"
+        ) from error
+
+
+def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """Name -> member of the folder in the archive that holds bundle.json: the top one, or a single one below it."""
+    names = {PurePosixPath(info.filename): info for info in archive.infolist() if not info.is_dir()}
+    for name in names:
+        if name.is_absolute() or ".." in name.parts or "\\" in str(name):
+            raise BundleError(f"{path} holds the name {str(name)!r}, which leads out of it: do not trust this file")
+    roots = {name.parent for name in names if name.name == MANIFEST and len(name.parts) <= 2}
+    if len(roots) != 1:
+        raise BundleError(f"{path} holds {len(roots)} files {MANIFEST}; it must be a zip of one bundle's folder")
+    root = roots.pop()
+    return {name.name: info for name, info in names.items() if name.parent == root}
+
+
+def _read(path: Path, file: str, limit_bytes: int) -> bytes:
+    """The bytes of a file of the bundle at `path`, at most `limit_bytes`, which is checked before they are read."""
+    sizes = _file_names(path)
+    if file not in sizes:
+        raise BundleError(f"{path} has no {file}: give a bundle's folder or a .zip of it")
+    if sizes[file] > limit_bytes:
+        raise BundleError(
+            f"{path / file} has {sizes[file]:,} bytes; the most is {limit_bytes:,}: it is not a bundle's file"
+        )
+    try:
+        if path.is_dir():
+            return (path / file).read_bytes()
+        with zipfile.ZipFile(path) as archive:
+            return archive.read(_members(path, archive)[file])
+    except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        raise BundleError(
+            f"{path / file} cannot be read ({error}): copy the bundle again, or export it again"
+        ) from error

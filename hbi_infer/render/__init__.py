@@ -1,0 +1,1 @@
+"""Results as lines, tables, pictures, pages and files."""

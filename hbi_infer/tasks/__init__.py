@@ -1,0 +1,1 @@
+"""What is done with tokens: search, answers, captions, explanations."""

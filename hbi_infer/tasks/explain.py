@@ -1,0 +1,389 @@
+"""Why a video matches a query: the exact Banzhaf interaction of its words and frames, level by level.
+
+At each level of the bundle the text tokens and the video tokens of the pair are the players of one game
+(`hbi_infer.tokens.banzhaf`), and the map says what each word and each frame are worth together. A token of weight 0 is
+padding and no player. In the game a similarity below 0 counts as 0, at every level and whatever `padded_partner` the
+bundle has; the score and the similarities that are shown beside the map are those of searching, which have that floor
+only where `padded_partner` is "zero" and there is padding.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hbi_infer.errors import BundleError, InputError, VideoError
+from hbi_infer.index.clip_tokens import ClipTokens, Source, video_tokens
+from hbi_infer.model.encoder import Encoder
+from hbi_infer.tasks.search import encode_texts
+from hbi_infer.tokens.banzhaf import banzhaf_interaction
+from hbi_infer.tokens.fidelity import Fidelity, Floats, Game, measure_fidelity
+from hbi_infer.tokens.levels import Levels, LevelTokens, unit
+from hbi_infer.tokens.similarity import similarity
+
+if TYPE_CHECKING:
+    from hbi_infer.index.folder_index import Index
+
+Groups = tuple[tuple[int, ...], ...]
+"""For each token of a level, which words (or frames) were merged into it, by position; of one word, just that one.
+None at all for a token that was made of padding, as the released merging does."""
+
+PADDING = "[padding]"
+MEANING = (
+    "The interaction of a word and a frame is what they are worth together in the similarity beyond what each is worth "
+    "without the other, on average over all choices of the other words and frames (Banzhaf, exact)."
+)
+
+
+class NoFramesWarning(UserWarning):
+    """The frames of a video cannot be shown, only their times."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LevelExplanation:
+    """The map of one level: T text tokens and V video tokens, padding left out.
+
+    Attributes:
+        name: Such as "entity", "action" or "event".
+        rate: What the level's similarity is multiplied with in the score.
+        similarity: Of the pair at this level.
+        words: (T,) the word, or the words merged into the token.
+        frames: (V,) times in seconds of the frame, or of the frames merged into the token.
+        word_groups: (T,) the same as positions in `Explanation.words`.
+        frame_groups: (V,) the same as positions in `Explanation.frame_seconds`.
+        interaction: (T, V) float64, the exact Banzhaf interaction.
+        cosines: (T, V) float64.
+        text_weights: (T,) float64, above 0 with a sum of 1.
+        video_weights: (V,) float64, the same.
+        fidelity: How faithful the map is; None if no cosine is above 0.
+    """
+
+    name: str
+    rate: float
+    similarity: float
+    words: tuple[str, ...]
+    frames: tuple[tuple[float, ...], ...]
+    word_groups: Groups
+    frame_groups: Groups
+    interaction: Floats
+    cosines: Floats
+    text_weights: Floats
+    video_weights: Floats
+    fidelity: Fidelity | None
+
+    def strongest(self, count: int) -> list[tuple[int, int]]:
+        """Row and column of the pairs of the largest interaction, best first; of equal ones the first."""
+        order = np.argsort(-self.interaction, axis=None, kind="stable")[:count]
+        return [divmod(place, len(self.frames)) for place in order.tolist()]
+
+    def to_json(self) -> dict[str, Any]:
+        """As what `json.dumps` takes."""
+        return {
+            "name": self.name,
+            "rate": self.rate,
+            "similarity": self.similarity,
+            "words": list(self.words),
+            "frames": [list(seconds) for seconds in self.frames],
+            "word_groups": [list(group) for group in self.word_groups],
+            "frame_groups": [list(group) for group in self.frame_groups],
+            "interaction": self.interaction.tolist(),
+            "cosines": self.cosines.tolist(),
+            "text_weights": self.text_weights.tolist(),
+            "video_weights": self.video_weights.tolist(),
+            "fidelity": self.fidelity.to_json() if self.fidelity else None,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Explanation:
+    """Why one clip of a video matches a query.
+
+    Attributes:
+        query: As given.
+        cut_at_word: From which word on the query was too long, counted from 1; None if it was kept whole.
+        video: As given.
+        source: Where the tokens come from: the "index", or the "video", decoded and encoded.
+        clip: Which clip of the video, counted from 1.
+        num_clips: That the video has.
+        start_seconds: Where in the video the clip begins.
+        end_seconds: Where it ends.
+        score: The one that searching gives.
+        words: Every text token of the query, as `Tokenizer.pieces` writes it.
+        frame_seconds: When each frame of the clip is shown.
+        levels: In the bundle's order, without the unnamed ones.
+        unnamed_levels: Those of which it is not known what was merged into their tokens; they count in the score.
+        fidelity: Of the maps of all levels together, by interaction times rate, the unnamed ones among them. None if
+            no cosine is above 0 at a level that counts.
+    """
+
+    query: str
+    cut_at_word: int | None
+    video: Path
+    source: Source
+    clip: int
+    num_clips: int
+    start_seconds: float
+    end_seconds: float
+    score: float
+    words: tuple[str, ...]
+    frame_seconds: tuple[float, ...]
+    levels: tuple[LevelExplanation, ...]
+    unnamed_levels: tuple[str, ...]
+    fidelity: Fidelity | None
+
+    def fidelities(self) -> list[tuple[str, Fidelity]]:
+        """Of each level and of "all levels", where there is a similarity to lose."""
+        named = [(level.name, level.fidelity) for level in self.levels] + [("all levels", self.fidelity)]
+        return [(name, fidelity) for name, fidelity in named if fidelity]
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the maps leave out and why, a sentence each."""
+        remarks = []
+        if self.unnamed_levels:
+            remarks.append(
+                f"Not shown: {' and '.join(self.unnamed_levels)}. This bundle does not say which words and frames "
+                "were merged into their tokens; one that is exported anew does"
+            )
+        for level in self.levels:
+            missing = {
+                "word": len(self.words) - sum(map(len, level.word_groups)),
+                "frame": len(self.frame_seconds) - sum(map(len, level.frame_groups)),
+            }
+            if any(missing.values()):
+                counts = [f"{count} {what}{'s' * (count > 1)}" for what, count in missing.items() if count]
+                remarks.append(f"The {level.name} level leaves out {' and '.join(counts)} of weight 0")
+        return tuple(remarks)
+
+    def to_json(self) -> dict[str, Any]:
+        """As what `json.dumps` takes."""
+        return {
+            "query": self.query,
+            "cut_at_word": self.cut_at_word,
+            "video": str(self.video),
+            "source": self.source,
+            "clip": self.clip,
+            "num_clips": self.num_clips,
+            "start_seconds": self.start_seconds,
+            "end_seconds": self.end_seconds,
+            "score": self.score,
+            "words": list(self.words),
+            "frame_seconds": list(self.frame_seconds),
+            "levels": [level.to_json() for level in self.levels],
+            "unnamed_levels": list(self.unnamed_levels),
+            "fidelity": self.fidelity.to_json() if self.fidelity else None,
+        }
+
+
+def explain(
+    encoder: Encoder,
+    video: Path,
+    query: str,
+    *,
+    index: Index | None = None,
+    clip: int | None = None,
+    at_seconds: float | None = None,
+) -> Explanation:
+    """Explain why a video matches a query.
+
+    Args:
+        encoder: The model.
+        video: Any video. If the index holds it as it is now, or it is gone, nothing is decoded.
+        query: A sentence.
+        index: Where to look for the video's tokens first.
+        clip: Which clip of the video to explain, counted from 1; by default the one that matches best.
+        at_seconds: The same, by a time in it.
+
+    Raises:
+        InputError: The query is empty; there is no such video or clip; `clip` and `at_seconds` are both given.
+        VideoError: The video is not in the index and cannot be decoded.
+        BundleError: Of no level it is known what its tokens stand for.
+        IndexStoreError: What the index holds of the video is damaged.
+
+    Warns:
+        QueryTruncatedWarning: The query is too long.
+        IndexedFileChangedWarning: The video has changed since it was indexed, and cannot be read any more.
+    """
+    if clip is not None and at_seconds is not None:
+        raise InputError("clip and at_seconds are both given: give one of them")
+    text = encode_texts(encoder, [query], "query")
+    batch = encoder.tokenize([query])
+    words = tuple(encoder.tokenizer.pieces(batch.ids[0, batch.mask[0]].tolist()))
+    tokens = video_tokens(encoder, video, index)
+    scores = [_score(encoder, text, each.levels, encoder.rates) for each in tokens.clips]
+    number = _choose(video, tokens.clips, scores, clip, at_seconds)
+    chosen = tokens.clips[number]
+    frame_seconds = tuple(chosen.frame_seconds[np.isfinite(chosen.frame_seconds)].tolist())
+    games = {name: _game(rate, text[name], chosen.levels[name]) for name, rate in encoder.rates.items()}
+    word_groups = _merged(text, batch.ids.shape[1], len(words))
+    frame_groups = _merged(chosen.levels, len(chosen.frame_seconds), len(frame_seconds))
+    levels = {
+        name: _level(
+            name,
+            _score(encoder, text, chosen.levels, {name: 1.0}),
+            game,
+            words=words,
+            word_groups=word_groups[name],
+            frame_seconds=frame_seconds,
+            frame_groups=frame_groups[name],
+        )
+        for name, game in games.items()
+        if name in word_groups and name in frame_groups
+    }
+    if not levels:
+        raise BundleError(
+            f"the bundle {encoder.bundle.path} does not say what words and frames its tokens are: export it again"
+        )
+    counting = [game for game in games.values() if game.rate]
+    cut = batch.truncated[0]
+    return Explanation(
+        query=query,
+        cut_at_word=cut.word_number if cut else None,
+        video=video,
+        source=tokens.source,
+        clip=number + 1,
+        num_clips=len(tokens.clips),
+        start_seconds=chosen.start_seconds,
+        end_seconds=chosen.end_seconds,
+        score=scores[number],
+        words=words,
+        frame_seconds=frame_seconds,
+        levels=tuple(levels.values()),
+        unnamed_levels=tuple(name for name in games if name not in levels),
+        fidelity=measure_fidelity(counting) if counting else None,
+    )
+
+
+def read_thumbnails(explanation: Explanation, image_size: int) -> npt.NDArray[np.uint8] | None:
+    """The frames of the explained clip, decoded once more.
+
+    Args:
+        explanation: Of a clip of K frames.
+        image_size: H = W, in pixels.
+
+    Returns:
+        (K, H, W, 3) uint8; None if they cannot be decoded.
+
+    Warns:
+        NoFramesWarning: They cannot be decoded.
+    """
+    from hbi_infer.video.reader import read_frames
+
+    try:
+        return read_frames(explanation.video, np.array(explanation.frame_seconds), image_size=image_size)
+    except VideoError as error:
+        warnings.warn(f"{error}: its frames are shown as times only", NoFramesWarning, stacklevel=2)
+        return None
+
+
+def _level(
+    name: str,
+    similarity: float,
+    game: Game,
+    *,
+    words: Sequence[str],
+    word_groups: Groups,
+    frame_seconds: Sequence[float],
+    frame_groups: Groups,
+) -> LevelExplanation:
+    """A level whose tokens stand for some of the words and frames."""
+    return LevelExplanation(
+        name=name,
+        rate=game.rate,
+        similarity=similarity,
+        words=tuple(" ".join(words[place] for place in group) or PADDING for group in word_groups),
+        frames=tuple(tuple(frame_seconds[place] for place in group) for group in frame_groups),
+        word_groups=word_groups,
+        frame_groups=frame_groups,
+        interaction=game.interaction,
+        cosines=game.cosines,
+        text_weights=game.text_weights,
+        video_weights=game.video_weights,
+        fidelity=measure_fidelity([replace(game, rate=1.0)]),
+    )
+
+
+def _score(encoder: Encoder, text: Levels, video: Levels, rates: Mapping[str, float]) -> float:
+    partner = encoder.bundle.manifest.padded_partner
+    return float(similarity(text, video, rates, padded_partner=partner)[0, 0])
+
+
+def _choose(
+    video: Path, clips: Sequence[ClipTokens], scores: Sequence[float], clip: int | None, at_seconds: float | None
+) -> int:
+    """Which clip to explain, counted from 0: the one asked for, or the one of the best score."""
+    if clip is not None:
+        if not 1 <= clip <= len(clips):
+            raise InputError(f"{video} has no clip {clip}: give a number from 1 to {len(clips)}")
+        return clip - 1
+    if at_seconds is None:
+        return int(np.argmax(scores))
+    for number, each in enumerate(clips):
+        if each.start_seconds <= at_seconds < each.end_seconds:
+            return number
+    first, last = clips[0].start_seconds, clips[-1].end_seconds
+    raise InputError(f"{video} has no clip at {at_seconds:g} s: give a time from {first:g} s to before {last:g} s")
+
+
+def _game(rate: float, text: LevelTokens, video: LevelTokens) -> Game:
+    """The game of one level, each side a batch of one, with its exact map."""
+    (text_units, text_weights), (video_units, video_weights) = (_players(text), _players(video))
+    cosines = text_units @ video_units.T
+    interaction = banzhaf_interaction(cosines[None], text_weights[None], video_weights[None])[0]
+    return Game(
+        cosines=cosines,
+        text_weights=text_weights,
+        video_weights=video_weights,
+        interaction=interaction,
+        rate=rate,
+    )
+
+
+def _players(level: LevelTokens) -> tuple[Floats, Floats]:
+    """Unit vectors (N, D) and weights (N,) of the real tokens of a batch of one."""
+    real = level.weights[0] > 0
+    weights = level.weights[0, real].astype(np.float64)
+    return unit(level.tokens[0, real]).astype(np.float64), weights / weights.sum()
+
+
+def _merged(levels: Levels, num_places: int, num_real: int) -> dict[str, Groups]:
+    """What each real token of a level stands for; levels of which that is not known are left out.
+
+    Tokens of the first level are the words or frames themselves if there are as many; those of a higher one are told
+    by `slots`, which are followed down. A level's only token stands for everything.
+
+    Args:
+        levels: A batch of one.
+        num_places: Words or frames, padding included.
+        num_real: The same without padding, which comes last.
+    """
+    known: dict[str, Groups] = {}
+    groups: Groups | None = None
+    for number, (name, level) in enumerate(levels.items()):
+        num_tokens = level.weights.shape[1]
+        if num_tokens == 1:
+            groups = (tuple(range(num_real)),)
+        elif number == 0 and num_tokens == num_places:
+            groups = tuple((place,) if place < num_real else () for place in range(num_places))
+        elif groups is not None and level.slots is not None:
+            groups = _gathered(groups, level.slots[0], num_tokens)
+        else:
+            groups = None
+        if groups is not None:
+            known[name] = tuple(groups[token] for token in np.flatnonzero(level.weights[0] > 0))
+    return known
+
+
+def _gathered(below: Groups, slots: npt.NDArray[np.integer[Any]], num_tokens: int) -> Groups:
+    """Groups of the level below put together by the token (M,) that each was merged into, -1 for none."""
+    groups: list[list[int]] = [[] for _ in range(num_tokens)]
+    for group, slot in zip(below, slots.tolist(), strict=True):
+        if slot >= 0:
+            groups[slot] += group
+    return tuple(tuple(sorted(group)) for group in groups)

@@ -1,0 +1,1 @@
+"""Hierarchical tokens, their similarity, the Banzhaf interaction and how faithful it is: NumPy alone."""

@@ -1,0 +1,212 @@
+"""Weighted token-wise interaction: how well a text, or another video, matches a clip.
+
+For the cosines S (T, V) of the tokens of a level, with the text's weights a (T,) and the video's weights u (V,):
+
+    1/2 * (sum_t a_t max_v S_tv + sum_v u_v max_t S_tv)
+
+and the score is the sum over the levels of rate times that. A token of weight 0 is padding. `padded_partner` says what
+it does in the other side's maximum: "ignore", it takes no part; "zero", it counts as a cosine of 0 (what the authors'
+released code does at the entity level).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from hbi_infer.tokens.layout import PackedTokens, TokenLayout, widen
+from hbi_infer.tokens.levels import Levels, LevelTokens, named_inputs, unit
+
+if TYPE_CHECKING:
+    from hbi_engines.engine import Engine
+
+Float32Array: TypeAlias = npt.NDArray[np.float32]
+PaddedPartner: TypeAlias = Literal["ignore", "zero"]
+
+CHUNK_CLIPS = 1024
+"""Clips scored at a time: their cosines (12 x 1,024 x 16 float32 is 0.8 MB) stay in a core's cache."""
+
+TEXTS_AT_A_TIME, CLIPS_AT_A_TIME = 64, 1024
+"""Scored by the graph `similarity` at a time: without a kernel for it, its cosines take 200 MB."""
+
+PRODUCT_CHUNKS = 16
+"""Chunks that go into one matrix product: with fewer, its threads wait for each other too often on a busy machine."""
+
+
+def similarity(
+    text: Levels, video: Levels, rates: Mapping[str, float], *, padded_partner: PaddedPartner = "ignore"
+) -> Float32Array:
+    """Scores of every text with every video: the reference, written as the formula stands.
+
+    Args:
+        text: Levels of Bt texts.
+        video: Levels of Bv videos.
+        rates: Level name -> its rate in the sum.
+        padded_partner: What padding counts as, see the top of this file.
+
+    Returns:
+        (Bt, Bv) float32.
+    """
+    scores = np.zeros((len(_first(text)), len(_first(video))), np.float32)
+    for name, rate in rates.items():
+        texts, videos = text[name], video[name]
+        video_units, text_units = unit(videos.tokens), unit(texts.tokens)
+        real_video = (videos.weights > 0)[:, :, None]
+        for row, (units, weights) in enumerate(zip(text_units, texts.weights, strict=True)):
+            real_text = weights > 0
+            # (Bv * V, T) -> (Bv, V, T)
+            cosines = (video_units.reshape(-1, units.shape[1]) @ units.T).reshape(*videos.weights.shape, -1)
+            if padded_partner == "zero":
+                best_video = best_text = np.where(real_video & real_text, cosines, 0)
+            else:
+                best_video = np.where(real_video, cosines, -np.inf)
+                best_text = np.where(real_text, cosines, -np.inf)
+            text_half = best_video.max(axis=1) @ weights
+            video_half = np.einsum("bv,bv->b", videos.weights, best_text.max(axis=2))
+            scores[row] += np.float32(0.5 * rate) * (text_half + video_half)
+    return scores
+
+
+def fits(engine: Engine, text: Levels, video: Levels) -> bool:
+    """Whether a graph `similarity` takes as many tokens as these have; a clip in the place of a text has others."""
+    given = named_inputs("text", text) | named_inputs("video", video)
+    return all(
+        declared in (size, "text_length")
+        for spec in engine.inputs
+        for size, declared in zip(given[spec.name].shape[1:], spec.shape[1:], strict=True)
+    )
+
+
+def similarity_by_graph(engine: Engine, text: Levels, video: Levels) -> Float32Array:
+    """Scores (Bt, Bv) float32 of every text with every video, by a bundle's graph `similarity`."""
+    texts, videos = named_inputs("text", text), named_inputs("video", video)
+    scores = np.empty((len(_first(text)), len(_first(video))), np.float32)
+    for top in range(0, scores.shape[0], TEXTS_AT_A_TIME):
+        rows = slice(top, top + TEXTS_AT_A_TIME)
+        some = {name: array[rows] for name, array in texts.items()}
+        for left in range(0, scores.shape[1], CLIPS_AT_A_TIME):
+            columns = slice(left, left + CLIPS_AT_A_TIME)
+            pairs = some | {name: array[columns] for name, array in videos.items()}
+            scores[rows, columns] = engine.run(pairs)["scores"]
+    return scores
+
+
+class ClipMatrix:
+    """Unit tokens of many clips in memory, ready to be scored against one query after another.
+
+    Scoring costs little more than the matrix product: the tokens are kept chunk by chunk in the order (V, clips), so
+    that both maxima run along whole rows of the cosines (T, V, clips). Padding needs no mask: a padded token is
+    replaced by a copy of a real one of its clip, which changes no maximum, or by zeros where it is to count as 0.
+
+    Args:
+        layout: Of the records that `extend` takes.
+        rates: Level name -> its rate in the sum; a level of rate 0 is not kept.
+        capacity: The most clips that it will hold.
+        padded_partner: What padding counts as, see the top of this file.
+    """
+
+    def __init__(
+        self,
+        layout: TokenLayout,
+        rates: Mapping[str, float],
+        capacity: int,
+        *,
+        padded_partner: PaddedPartner = "ignore",
+    ) -> None:
+        self._layout = layout
+        self._rates = {name: np.float32(rate) for name, rate in rates.items() if rate != 0}
+        self._padded_partner = padded_partner
+        self._ids = np.empty(0, np.int64)
+        self._chunks: list[slice] = []
+        # Level name -> unit tokens (V * capacity, D), and weights (V * capacity,), both chunk after chunk.
+        sizes = {name: capacity * num_tokens for name, num_tokens in layout.levels if name in self._rates}
+        self._tokens = {name: np.empty((size, layout.width), np.float32) for name, size in sizes.items()}
+        self._weights = {name: np.empty(size, np.float32) for name, size in sizes.items()}
+
+    @property
+    def ids(self) -> npt.NDArray[np.int64]:
+        """(N,) the clips' ids, in the order of their scores."""
+        return self._ids
+
+    def extend(self, ids: npt.NDArray[np.int64], records: PackedTokens) -> None:
+        """Take in more clips: their ids (B,) and records (B,)."""
+        for start in range(0, len(ids), CHUNK_CLIPS):
+            chunk = records[start : start + CHUNK_CLIPS]
+            clips = slice(len(self._ids) + start, len(self._ids) + start + len(chunk))
+            self._chunks.append(clips)
+            for name in self._rates:
+                part = self._layout.slices[name]
+                self._put(name, clips, chunk["tokens"][:, part], chunk["weights"][:, part])
+        self._ids = np.concatenate([self._ids, ids])
+
+    def _put(self, name: str, clips: slice, tokens: npt.NDArray[np.float16], weights: Float32Array) -> None:
+        """Put tokens (B, V, D) and weights (B, V) of a chunk in their places, padding replaced."""
+        clip, token = np.nonzero(weights == 0)
+        if len(clip):
+            tokens = tokens.copy()
+            real = weights.argmax(axis=1)
+            tokens[clip, token] = 0 if self._padded_partner == "zero" else tokens[clip, real[clip]]
+        num_clips, num_tokens, width = tokens.shape
+        rows = slice(clips.start * num_tokens, clips.stop * num_tokens)
+        # (B, V, D) -> (V, B, D)
+        widen(tokens.transpose(1, 0, 2), self._tokens[name][rows].reshape(num_tokens, num_clips, width))
+        self._weights[name][rows] = weights.T.ravel()
+
+    def score(self, query: Levels) -> Float32Array:
+        """Scores (N,) float32 of one query (a batch of one text, or of one clip) with every clip."""
+        scores = np.zeros(len(self._ids), np.float32)
+        for name, rate in self._rates.items():
+            units, weights = self._query_side(query[name])
+            num_tokens = dict(self._layout.levels)[name]
+            for start in range(0, len(self._chunks), PRODUCT_CHUNKS):
+                chunks = self._chunks[start : start + PRODUCT_CHUNKS]
+                first = chunks[0].start * num_tokens
+                # BLAS is quicker at (rows, D) x (D, T) than at its transpose.
+                product = self._tokens[name][first : chunks[-1].stop * num_tokens] @ units.T
+                for clips in chunks:
+                    rows = slice(clips.start * num_tokens, clips.stop * num_tokens)
+                    cosines = product[rows.start - first : rows.stop - first]
+                    clip_weights = self._weights[name][rows].reshape(num_tokens, -1)
+                    scores[clips] += rate * _interaction(cosines, weights, clip_weights)
+        return scores
+
+    def _query_side(self, level: LevelTokens) -> tuple[Float32Array, Float32Array]:
+        """Unit tokens (T, D) and weights (T,) of the query without padding, or with one zero in its stead."""
+        weights = level.weights[0].astype(np.float32)
+        real = weights > 0
+        units, weights = unit(level.tokens[0])[real], weights[real]
+        if self._padded_partner == "zero" and not real.all():
+            units, weights = np.pad(units, ((0, 1), (0, 0))), np.pad(weights, (0, 1))
+        return units, weights
+
+
+def _interaction(cosines: Float32Array, weights: Float32Array, clip_weights: Float32Array) -> Float32Array:
+    """(B,) interactions from cosines (V * B, T), the query's weights (T,) and the clips' (V, B)."""
+    # (V * B, T) -> (T, V * B) -> (T, V, B): a copy that is small and in the cache
+    turned = np.ascontiguousarray(cosines.T).reshape(len(weights), *clip_weights.shape)
+    text_half: Float32Array = weights @ turned.max(axis=1)
+    video_half: Float32Array = np.einsum("vb,vb->b", clip_weights, turned.max(axis=0))
+    return np.float32(0.5) * (text_half + video_half)
+
+
+def best_cosines(query: LevelTokens, clip: LevelTokens) -> Float32Array:
+    """(V,) float32: the cosine of each token of one clip with the query's token that is nearest to it."""
+    units = unit(query.tokens[0])[query.weights[0] > 0]
+    cosines: Float32Array = (units @ unit(clip.tokens[0]).T).max(axis=0)
+    return cosines
+
+
+def top(scores: npt.NDArray[np.floating[Any]], k: int) -> npt.NDArray[np.int64]:
+    """Positions of the k highest scores (N,), or of all, best first; of equal ones the first."""
+    positions = np.arange(len(scores))
+    if k < len(scores):
+        least = np.partition(scores, -k)[-k]
+        positions = positions[scores >= least]
+    return positions[np.argsort(-scores[positions], kind="stable")][:k]
+
+
+def _first(levels: Levels) -> LevelTokens:
+    return next(iter(levels.values()))

@@ -1,0 +1,293 @@
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from benchmarks.synthetic_tokens import make_index
+from hbi_engines.engine import TensorSpec
+from hbi_infer.errors import BundleError, InputError, VideoError
+from hbi_infer.index.folder_index import Index
+from hbi_infer.index.store import EVERYTHING, Filter
+from hbi_infer.model.bundle import write_bundle
+from hbi_infer.model.manifest import GraphSpec
+from hbi_infer.model.token_model import HBI
+from hbi_infer.tasks.search import Match, QueryTruncatedWarning, like, rank_captions, search
+from hbi_infer.tokens.similarity import similarity
+from tests.builders.tiny_bundle import (
+    FRAMES,
+    OPSET,
+    make_graph,
+    outputs,
+    tiny_graphs,
+    tiny_manifest,
+    tokenizer_json,
+    write_tiny_bundle,
+    write_video,
+)
+
+VIDEOS = {
+    "red.mp4": ["red"],
+    "copies/red_too.mp4": ["red"],
+    "green_then_blue.mp4": ["green", "blue"],
+    "long.mp4": ["blue"] * 6,
+}
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
+    root = tmp_path_factory.mktemp("retrieve")
+    for name, colours in VIDEOS.items():
+        write_video(root / "videos" / name, *colours)
+    model = HBI.load(write_tiny_bundle(root / "bundle"), device="cpu", threads=1)
+    with Index.open(root / "videos", model, location=root / "index.sqlite") as index:
+        index.update(workers=1)
+        yield index
+
+
+@pytest.fixture(scope="module")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
+    with make_index(tmp_path_factory.mktemp("synthetic"), 2000, width=64, num_queries=20) as index:
+        yield index
+
+
+def names(matches: list[Match]) -> list[str]:
+    return [match.path.name for match in matches]
+
+
+def test_each_query_gets_its_matches(index: Index) -> None:
+    red, blue = search(index, ["a red video", "green then blue"])
+    assert set(names(red)[:2]) == {"red.mp4", "red_too.mp4"}
+    assert names(blue)[0] == "green_then_blue.mp4"
+    for matches in (red, blue):
+        assert [match.rank for match in matches] == [1, 2, 3, 4]
+        assert sorted((match.score for match in matches), reverse=True) == [match.score for match in matches]
+
+
+def test_a_video_is_found_with_its_best_clip_or_with_all(index: Index) -> None:
+    assert len(search(index, ["blue"])[0]) == len(VIDEOS)
+    every = search(index, ["blue"], all_clips=True, top_k=100)[0]
+    assert len(every) == index.store.num_clips() == 10
+    assert len(search(index, ["blue"], all_clips=True)[0]) == 10
+    assert len(search(index, ["blue"], all_clips=True, top_k=3)[0]) == 3
+
+
+def test_equal_scores_come_in_the_order_of_indexing(index: Index) -> None:
+    matches = search(index, ["blue"], all_clips=True, top_k=100)[0]
+    starts = [match.start_seconds for match in matches if match.path.name == "long.mp4" and match.start_seconds > 3]
+    assert starts == sorted(starts)
+    assert matches == search(index, ["blue"], all_clips=True, top_k=100)[0]
+
+
+def test_a_shortlist_filled_by_one_long_video_is_widened(index: Index) -> None:
+    few = search(index, ["blue"], top_k=4, shortlist=1, exact_up_to=0)[0]
+    assert few == search(index, ["blue"], top_k=4)[0]
+    assert len({match.path for match in few}) == 4
+
+
+@pytest.mark.parametrize("exact_up_to", [None, 0, 2])
+def test_filters_hold_for_all_three_ways_of_searching(index: Index, exact_up_to: int | None) -> None:
+    def found(where: Filter) -> set[str]:
+        return set(names(search(index, ["red"], where=where, exact_up_to=exact_up_to)[0]))
+
+    assert found(Filter(path_glob="*red*")) == {"red.mp4", "red_too.mp4"}
+    assert found(Filter(folder="copies")) == {"red_too.mp4"}
+    assert found(Filter(min_seconds=3)) == {"green_then_blue.mp4", "long.mp4"}
+    assert found(Filter(path_glob="none")) == set()
+
+
+@pytest.mark.parametrize("exact_up_to", [None, 0])
+def test_scores_are_those_of_the_reference(synthetic: Index, exact_up_to: int | None) -> None:
+    encoder, store = synthetic.encoder, synthetic.store
+    ids, records = store.fetch_tokens(store.clip_ids(EVERYTHING))
+    queries = [f"query {number}" for number in range(20)]
+    expected = similarity(encoder.encode_text(queries), store.layout.unpack(records), encoder.rates)
+    found = search(synthetic, queries, all_clips=True, exact_up_to=exact_up_to)
+    recalls = []
+    for scores, matches in zip(expected, found, strict=True):
+        best = np.argsort(-scores)[:10]
+        clips = [(synthetic.folder / clip.path, clip.start_seconds) for clip in store.clips(ids[best].tolist())]
+        got = [(match.path, match.start_seconds) for match in matches]
+        recalls.append(len(set(got) & set(clips)) / 10)
+        if exact_up_to is None:
+            np.testing.assert_allclose([match.score for match in matches], scores[best], atol=1e-4)
+    assert np.mean(recalls) == 1.0 if exact_up_to is None else np.mean(recalls) >= 0.97
+
+
+def test_a_change_by_another_process_is_seen(tmp_path: Path) -> None:
+    with make_index(tmp_path, 30, width=16, num_queries=1) as index:
+        assert len(search(index, ["query 0"], all_clips=True, top_k=100)[0]) == 30
+        with make_index(tmp_path, 10, width=16) as other:  # indexes the first video again
+            other.store.remove(["2.mp4"])
+        assert len(search(index, ["query 0"], all_clips=True, top_k=100)[0]) == 20
+        assert len(search(index, ["query 0"], all_clips=True, top_k=100, exact_up_to=0)[0]) == 20
+
+
+@pytest.mark.parametrize("query", ["", "  \n"])
+def test_an_empty_query_is_refused(index: Index, query: str) -> None:
+    with pytest.raises(InputError, match="a query is empty: give a sentence"):
+        search(index, ["red", query])
+
+
+@pytest.mark.parametrize("name", ["top_k", "shortlist"])
+def test_numbers_below_one_are_refused(index: Index, name: str) -> None:
+    with pytest.raises(InputError, match=f"{name} is 0; it must be at least 1"):
+        index.search("red", **{name: 0})
+
+
+def test_a_query_that_is_too_long_is_searched_with_a_warning(index: Index) -> None:
+    with pytest.warns(QueryTruncatedWarning, match=r"longer than the 8 tokens .* cut at word 7, 'green'"):
+        matches = index.search("red red red red red red green green green")
+    assert names(matches)[0].startswith("red")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        index.search("red")
+
+
+def test_a_warning_shows_the_beginning_of_a_long_query(index: Index) -> None:
+    letters = "x" * 5000
+    with pytest.warns(QueryTruncatedWarning) as seen:
+        search(index, [letters, f"red {'green ' * 1000}"])
+    one, other = (str(warning.message) for warning in seen)
+    assert one.startswith(f"the query '{letters[:60]}...' is longer than the 8 tokens")
+    assert f"cut at word 1, '{letters[:60]}...'" in one
+    assert other.startswith("the query 'red green green ")
+    assert max(len(one), len(other)) < 300
+
+
+def test_no_queries_have_no_matches(tmp_path: Path) -> None:
+    """With the embedded model, whose text encoder takes no empty batch."""
+    with Index.open(tmp_path, HBI.load(device="cpu", threads=1), location=tmp_path / "index.sqlite") as index:
+        assert search(index, []) == []
+
+
+def test_videos_like_one_of_the_index(index: Index) -> None:
+    matches = index.like(index.folder / "red.mp4")
+    assert names(matches)[0] == "red_too.mp4"
+    assert len(matches) == 3
+    assert "red.mp4" not in names(matches)
+    assert names(index.like(index.folder / "long.mp4", top_k=1)) == ["green_then_blue.mp4"]
+    assert index.like(index.folder / "red.mp4", exact_up_to=0, shortlist=1) == matches
+
+
+def test_a_video_is_itself_by_whichever_way_it_is_named(index: Index, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(index.folder)
+    for path in (tmp_path / "link" / "red.mp4", index.folder / "copies" / ".." / "red.mp4"):
+        assert names(like(index, path)) == names(index.like(index.folder / "red.mp4"))
+
+
+def test_videos_like_one_from_elsewhere(index: Index, tmp_path: Path) -> None:
+    matches = index.like(write_video(tmp_path / "query.mp4", "green", "red"))
+    assert len(matches) == len(VIDEOS)
+    by_name = {match.path.name: match for match in matches}
+    # Each of the two clips counts.
+    assert {"red.mp4", "red_too.mp4", "green_then_blue.mp4"} == set(names(matches[:3]))
+    assert by_name["green_then_blue.mp4"].start_seconds == 0
+
+
+def test_a_video_that_cannot_be_decoded_cannot_be_searched_with(index: Index, tmp_path: Path) -> None:
+    path = tmp_path / "damaged.mp4"
+    path.write_bytes(b"no video")
+    with pytest.raises(VideoError, match=r"damaged\.mp4 .*: give a video that can be played"):
+        index.like(path)
+    with pytest.raises(VideoError, match=r"damaged\.mp4 .*: give a video that can be played"):
+        rank_captions(index.encoder, path, ["red"])
+
+
+def test_captions_are_ranked_for_a_video(index: Index) -> None:
+    path = index.folder / "green_then_blue.mp4"
+    captions = ["a red video", "a blue video", "green then red"]
+    matches = rank_captions(index.encoder, path, captions)
+    assert [match.rank for match in matches] == [1, 2, 3]
+    assert matches[0].caption == "a blue video"
+    assert matches[0].start_seconds == pytest.approx(2, abs=0.15)
+    assert matches[-1].caption == "a red video"
+    assert rank_captions(index.encoder, path, captions, top_k=1) == matches[:1]
+    assert HBI.load(index.encoder.bundle.path, device="cpu", threads=1).rank_captions(str(path), captions) == matches
+    assert json.loads(json.dumps(matches[0].to_json()))["caption"] == "a blue video"
+
+
+@pytest.mark.parametrize(
+    ("captions", "top_k", "message"),
+    [([], None, "no captions"), (["red", " "], None, "a caption is empty"), (["red"], 0, "top_k is 0")],
+)
+def test_captions_that_cannot_be_ranked(index: Index, captions: list[str], top_k: int | None, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        rank_captions(index.encoder, index.folder / "red.mp4", captions, top_k=top_k)
+
+
+def test_a_match_as_json(index: Index) -> None:
+    match = index.search("green", top_k=1)[0]
+    document = json.loads(json.dumps(match.to_json()))
+    assert document["path"] == str(index.folder / "green_then_blue.mp4")
+    assert document["best_frame_seconds"] == list(match.best_frame_seconds)
+    assert set(document) == {
+        "rank",
+        "score",
+        "path",
+        "start_seconds",
+        "end_seconds",
+        "best_frame_seconds",
+        "video_seconds",
+    }
+
+
+@pytest.fixture(scope="module")
+def contrary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
+    """An index of a bundle whose reranker scores a pair by how far its event tokens are from each other."""
+    root = tmp_path_factory.mktemp("contrary")
+    sides = {"text": outputs("T"), "video": outputs(FRAMES)}
+    given = tuple(
+        TensorSpec(f"{side}_{output.name}", output.dtype, output.shape)
+        for side, made in sides.items()
+        for output in made
+        if not output.name.endswith("_slots")
+    )
+    made = (TensorSpec("score", "float32", ("B",)),)
+    nodes = [
+        helper.make_node("Mul", ["text_event_tokens", "video_event_tokens"], ["products"]),
+        helper.make_node("ReduceSum", ["products", "both"], ["closeness"], keepdims=0),
+        helper.make_node("Neg", ["closeness"], ["score"]),
+    ]
+    spec = GraphSpec(file="reranker.onnx", opset=OPSET, precision="float32", inputs=given, outputs=made)
+    manifest = replace(
+        tiny_manifest(), tasks=("retrieve", "rerank"), graphs={**tiny_manifest().graphs, "reranker": spec}
+    )
+    graphs = {**tiny_graphs(), "reranker": make_graph(nodes, given, made, {"both": np.array([1, 2])})}
+    write_bundle(root / "bundle", manifest, graphs, tokenizer_json())
+    for name, colours in VIDEOS.items():
+        write_video(root / "videos" / name, *colours)
+    model = HBI.load(root / "bundle", device="cpu", threads=1)
+    with Index.open(root / "videos", model, location=root / "index.sqlite") as index:
+        index.update(workers=1)
+        yield index
+
+
+@pytest.mark.parametrize("exact_up_to", [None, 0])
+def test_the_best_are_scored_anew_by_their_reconstruction(contrary: Index, exact_up_to: int | None) -> None:
+    plain = search(contrary, ["red"], exact_up_to=exact_up_to)[0]
+    reranked = search(contrary, ["red"], rerank=4, exact_up_to=exact_up_to)[0]
+    assert {match.path for match in reranked} == {match.path for match in plain}
+    assert set(names(plain)[:2]) == set(names(reranked)[-2:]) == {"red.mp4", "red_too.mp4"}
+    scores = [match.score for match in reranked]
+    assert scores == sorted(scores, reverse=True)
+    assert [match.rank for match in reranked] == [1, 2, 3, 4]
+    # Only the best two are scored anew, and no others come among them.
+    few = search(contrary, ["red"], rerank=2, top_k=1, exact_up_to=exact_up_to)[0]
+    assert set(names(few)) < {"red.mp4", "red_too.mp4"}
+    assert search(contrary, ["red"], rerank=1, exact_up_to=exact_up_to)[0] == reranked
+    every = search(contrary, ["red"], rerank=100, all_clips=True, exact_up_to=exact_up_to)[0]
+    assert len(every) == 10
+
+
+def test_a_bundle_without_reconstruction_cannot_rerank(index: Index) -> None:
+    with pytest.raises(
+        BundleError, match="does not do rerank, only retrieve: train a model with reconstruction_layers"
+    ):
+        search(index, ["red"], rerank=3)

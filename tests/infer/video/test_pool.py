@@ -1,0 +1,291 @@
+"""Worker processes: crashes, hangs, interrupts and slow callers, all with real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hbi_infer.errors import InputError, VideoError
+from hbi_infer.options import FrameSampling
+from hbi_infer.video.decoded_video import DecodedVideo
+from hbi_infer.video.pool import decode_many
+from hbi_infer.video.reader import decode
+from tests.builders.video_files import write_video
+
+QUICK = FrameSampling(image_size=32)
+# Every frame, each scaled up: two seconds of work for the long video, some hundredths for the others.
+SLOW = FrameSampling(frames_per_second=25, max_frames=600, image_size=448, clip_seconds=100)
+TIME_LIMIT_SECONDS = 0.6
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six videos, the second of them much longer, and two files that are none."""
+    folder = tmp_path_factory.mktemp("videos")
+    for number in range(6):
+        write_video(folder / f"{number}.mp4", num_frames=600 if number == 1 else 10 + number)
+    (folder / "6.mp4").write_bytes(b"")
+    os.mkfifo(folder / "7.mp4")
+    return folder
+
+
+@pytest.fixture
+def paths(folder: Path) -> list[Path]:
+    return [folder / f"{number}.mp4" for number in range(8)]
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and not yet waited for."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rpartition(")")[2].split()
+        except OSError:  # gone in the meantime
+            continue
+        if int(fields[1]) == pid:
+            found.append(int(status.parent.name))
+    return found
+
+
+def may_be_worker(pid: int) -> bool:
+    """Whether a process decodes, or did until it ended: then it has no command line any more."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return not command or b"decode_pool" in command
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.005)
+
+
+def has_open(pid: int, path: Path) -> bool:
+    """Whether a process has a file open."""
+    try:
+        return any(entry.resolve() == path.resolve() for entry in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return False
+
+
+@pytest.fixture(autouse=True)
+def started() -> Iterator[Callable[[], list[int]]]:
+    """The workers that a test has started, none of which it may leave; libraries have helper processes of their own."""
+    before = children(os.getpid())
+
+    def workers() -> list[int]:
+        return [pid for pid in children(os.getpid()) if pid not in before and may_be_worker(pid)]
+
+    yield workers
+    assert workers() == []
+
+
+def assert_same(decoded: DecodedVideo, expected: DecodedVideo) -> None:
+    assert (decoded.path, decoded.status, decoded.reason) == (expected.path, expected.status, expected.reason)
+    assert decoded.info == expected.info
+    assert len(decoded.clips) == len(expected.clips)
+    for clip, other in zip(decoded.clips, expected.clips, strict=True):
+        assert (clip.start_seconds, clip.end_seconds) == (other.start_seconds, other.end_seconds)
+        np.testing.assert_array_equal(clip.frames, other.frames)
+        np.testing.assert_array_equal(clip.timestamps_seconds, other.timestamps_seconds)
+        np.testing.assert_array_equal(clip.mask, other.mask)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3, None])
+def test_workers_give_what_decode_gives(paths: list[Path], workers: int | None) -> None:
+    results = {video.path: video for video in decode_many(paths, QUICK, workers=workers)}
+    assert set(results) == set(paths)
+    for path in paths:
+        assert_same(results[path], decode(path, QUICK))
+        assert results[path].decode_seconds > 0
+    assert [results[path].reason for path in paths[6:]] == ["is empty", "is not a regular file"]
+
+
+def test_no_videos_start_no_worker() -> None:
+    assert list(decode_many([], QUICK, workers=2)) == []
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_crash_costs_only_its_own_file(
+    paths: list[Path], sent: signal.Signals, started: Callable[[], list[int]]
+) -> None:
+    victim = paths[1]
+
+    def crash() -> None:
+        wait_until(lambda: any(has_open(pid, victim) for pid in started()))
+        (worker,) = started()
+        os.kill(worker, sent)
+
+    killer = threading.Thread(target=crash)
+    killer.start()
+    results = {video.path: video for video in decode_many(paths, SLOW, workers=1)}
+    killer.join()
+    assert set(results) == set(paths)
+    assert (results[victim].status, results[victim].clips) == ("failed", ())
+    assert results[victim].reason == f"crashed the decoder ({sent.name})"
+    assert [results[path].status for path in paths] == ["ok", "failed", "ok", "ok", "ok", "ok", "failed", "failed"]
+
+
+def test_a_video_that_takes_too_long_is_given_up(paths: list[Path]) -> None:
+    took = time.monotonic()
+    results = {
+        video.path: video for video in decode_many(paths[:6], SLOW, workers=2, timeout_seconds=TIME_LIMIT_SECONDS)
+    }
+    took = time.monotonic() - took
+    assert results[paths[1]].reason == "took longer than 0.6 s to decode"
+    assert [results[path].status for path in paths[:6]] == ["ok", "failed", "ok", "ok", "ok", "ok"]
+    assert took < 10
+
+
+def test_a_long_video_has_the_time_for_each_of_its_clips(paths: list[Path]) -> None:
+    sampling = replace(SLOW, frames_per_second=12.5, max_frames=13, clip_seconds=1)
+    (video,) = decode_many(paths[1:2], sampling, workers=1, timeout_seconds=TIME_LIMIT_SECONDS)
+    assert (video.status, len(video.clips)) == ("ok", 24)
+
+
+def test_a_caller_who_is_slow_is_not_held_against_the_videos(paths: list[Path]) -> None:
+    """The time limit runs while a worker decodes, not while its result waits: that is larger than a pipe holds."""
+    statuses = []
+    for video in decode_many(paths[2:6], SLOW, workers=2, timeout_seconds=TIME_LIMIT_SECONDS):
+        statuses.append(video.status)
+        time.sleep(TIME_LIMIT_SECONDS)
+    assert statuses == ["ok"] * 4
+
+
+def test_workers_do_not_run_ahead_of_the_caller(paths: list[Path]) -> None:
+    taken = []
+
+    def watched() -> Iterator[Path]:
+        for path in paths[2:6] * 10:
+            taken.append(path)
+            yield path
+
+    results = decode_many(watched(), QUICK, workers=2)
+    assert isinstance(results, Generator)
+    assert taken == []
+    next(results)
+    time.sleep(0.3)
+    assert len(taken) == 3
+    next(results)
+    assert len(taken) == 4
+    results.close()
+
+
+def test_closing_early_stops_the_workers(paths: list[Path], started: Callable[[], list[int]]) -> None:
+    results = decode_many(paths, SLOW, workers=3)
+    assert isinstance(results, Generator)
+    next(results)
+    assert len(started()) == 3
+    results.close()
+    assert started() == []
+
+
+def test_an_error_of_the_caller_stops_the_workers(paths: list[Path], started: Callable[[], list[int]]) -> None:
+    def broken() -> Iterator[Path]:
+        yield from paths[:3]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(decode_many(broken(), QUICK, workers=2))
+    assert started() == []
+
+
+# No `if __name__ == "__main__"`, and a thread: both are trouble for other kinds of worker processes.
+SCRIPT = """
+import sys, threading, time
+from pathlib import Path
+threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+from hbi_infer.options import FrameSampling
+from hbi_infer.video.pool import decode_many
+sampling = FrameSampling(frames_per_second=25, max_frames=25, clip_seconds=1)
+results = decode_many([Path(name) for name in sys.argv[1:]], sampling, workers=2)
+next(results)
+print("ready", flush=True)
+for video in results:
+    pass
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path, paths: list[Path]) -> Iterator[subprocess.Popen[str]]:
+    """A program in the midst of decoding, in a process group of its own as a shell would start it."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    command = [sys.executable, str(tmp_path / "script.py"), *map(str, [paths[0]] + [paths[1]] * 50)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield process
+        process.kill()
+
+
+def test_ctrl_c_ends_the_program_and_its_workers(script: subprocess.Popen[str]) -> None:
+    workers = children(script.pid)
+    assert len(workers) == 2
+    os.killpg(script.pid, signal.SIGINT)
+    _, stderr = script.communicate(timeout=20)
+    assert script.returncode == -signal.SIGINT
+    assert stderr.count("Traceback") == 1
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+
+
+def test_workers_end_with_a_program_that_is_killed(script: subprocess.Popen[str]) -> None:
+    workers = children(script.pid)
+    assert len(workers) == 2
+    script.kill()
+    wait_until(lambda: not [pid for pid in workers if is_running(pid)])
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there and no zombie: an orphan may find nobody who waits for it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_worker_that_cannot_start_is_an_error_with_its_message(
+    paths: list[Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    results = decode_many(paths, QUICK, workers=1)
+    monkeypatch.setattr(sys, "path", [])
+    with pytest.raises(VideoError, match=r"could not start \(exit code 1\)"):
+        next(results)
+    monkeypatch.undo()
+    assert "ModuleNotFoundError" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"workers": -1}, "workers is -1; it must be 0"),
+        ({"timeout_seconds": 0}, "timeout_seconds is 0; it must be greater than 0"),
+    ],
+)
+def test_options_are_checked_before_anything_starts(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        decode_many([], QUICK, **options)
+
+
+def test_a_worker_imports_little() -> None:
+    code = "import sys, hbi_infer.video.pool; print(*{name.partition('.')[0] for name in sys.modules})"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(ran.stdout.split())
+    assert {"av", "numpy"} <= loaded
+    assert not loaded & {"torch", "onnxruntime", "tokenizers", "rich", "typer", "ftfy", "PIL"}

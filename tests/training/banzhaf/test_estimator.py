@@ -1,0 +1,129 @@
+"""The network that estimates the interaction: the released numbers, its files, and that it can learn the exact one."""
+
+from __future__ import annotations
+
+import json
+import pickle  # noqa: TID251 - a harmful file is made, to see it refused
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hbi_infer.errors import TrainingError
+from hbi_training.banzhaf.estimator import BanzhafEstimator, from_released, load_estimator, save_estimator
+from hbi_training.run.trainer import Trainer
+from tests.builders.tiny_training import HBI_SECTION, MEAN_POOLED_SECTION, shapes_splits, tiny_recipe
+from tests.paths import GOLDEN as GOLDEN_FOLDER
+
+GOLDEN = GOLDEN_FOLDER / "banzhaf_module.npz"
+OF_THE_LARGEST = 1e-4  # float32 against float32
+
+
+def golden(prefix: str) -> dict[str, torch.Tensor]:
+    with np.load(GOLDEN, allow_pickle=False) as arrays:
+        return {name.removeprefix(prefix): torch.from_numpy(arrays[name]) for name in arrays if name.startswith(prefix)}
+
+
+@pytest.mark.parametrize("size", ["p8", "p64"])
+def test_equals_the_released_module(size: str, tmp_path: Path) -> None:
+    numbers = golden(f"{size}.")
+    weights = {name.removeprefix("w."): tensor for name, tensor in numbers.items() if name.startswith("w.")}
+    torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in weights.items()}}, tmp_path / "authors.pt")
+    estimator = load_estimator(tmp_path / "authors.pt")
+    for given, expected in (("x", "y"), ("x2", "y2")):
+        if given not in numbers:
+            continue
+        # (B, A, T, V) or (B, 1, T, V) -> (B * A, T, V)
+        maps, wanted = numbers[given].flatten(0, 1), numbers[expected].flatten(0, -3)
+        with torch.no_grad():
+            actual = estimator(maps)
+        torch.testing.assert_close(actual, wanted, rtol=0, atol=OF_THE_LARGEST * float(wanted.abs().max()))
+
+
+def test_padding_comes_out_as_zero() -> None:
+    mask = torch.tensor([[[True, False], [True, False], [False, False]]])
+    assert not BanzhafEstimator(8)(torch.randn(1, 3, 2), mask)[~mask].any()
+
+
+def test_its_file_gives_it_back(tmp_path: Path) -> None:
+    estimator = BanzhafEstimator(8)
+    save_estimator(estimator, tmp_path / "estimator.safetensors")
+    again = load_estimator(tmp_path / "estimator.safetensors")
+    x = torch.randn(2, 4, 3)
+    assert torch.equal(estimator(x), again(x))
+
+
+class Harm:
+    """Unpickling this would make a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+def test_files_that_are_refused(tmp_path: Path) -> None:
+    trap = tmp_path / "trap"
+    with (tmp_path / "code.pt").open("wb") as file:
+        pickle.dump({"cnn1.weight": Harm(trap)}, file)
+    torch.save({"Q": Harm(trap)}, tmp_path / "code_in_zip.pt")
+    (tmp_path / "text.pt").write_text("these are not weights\n")
+    (tmp_path / "empty.pt").write_bytes(b"")
+    (tmp_path / "broken.safetensors").write_bytes(b"\xff" * 20)
+    for name in ("code.pt", "code_in_zip.pt", "text.pt", "empty.pt"):
+        with pytest.raises(TrainingError, match="is not a PyTorch file of tensors, or holds more"):
+            load_estimator(tmp_path / name)
+    assert not trap.exists()
+    with pytest.raises(TrainingError, match=r"cannot read .*broken"):
+        load_estimator(tmp_path / "broken.safetensors")
+    with pytest.raises(TrainingError, match="there is no file"):
+        load_estimator(tmp_path / "none.pt")
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(TrainingError, match="is not a mapping of names to tensors"):
+        load_estimator(tmp_path / "list.pt")
+    torch.save({"a": torch.ones(2)}, tmp_path / "other.pt")
+    with pytest.raises(TrainingError, match=r"not of a Banzhaf estimator; it has the tensors a"):
+        load_estimator(tmp_path / "other.pt")
+    state = BanzhafEstimator(8).state_dict()
+    torch.save({name: tensor for name, tensor in state.items() if name != "query"}, tmp_path / "part.pt")
+    with pytest.raises(TrainingError, match=r"Missing key.*query"):
+        load_estimator(tmp_path / "part.pt")
+
+
+def test_released_names() -> None:
+    assert set(from_released({"cnn1.weight": torch.ones(1), "bn.running_var": torch.ones(1), "Q": torch.ones(1)})) == {
+        "first.weight",
+        "query",
+    }
+
+
+def test_the_command_learns_the_exact_interaction(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    splits = shapes_splits(data)
+    for section in (HBI_SECTION, MEAN_POOLED_SECTION):
+        recipe = tiny_recipe(
+            model=section,
+            optimiser={"steps": 40, "batch_size": 8, "learning_rate": 3e-3, "clip_learning_rate": 3e-3},
+            report={"evaluate_steps": 40},
+        )
+        Trainer(recipe, *splits, tmp_path / section["kind"], cpu=True).run()
+    out = tmp_path / "estimator.safetensors"
+    model = tmp_path / "hbi" / "model"
+    command = [str(Path(sys.executable).parent / "hbi-train"), "estimator", str(model), "--data", str(data)]
+    explained = []
+    for steps in ("1", "100"):
+        options = ["-o", str(out), "--steps", steps, "--channels", "16"]
+        done = subprocess.run([*command, *options], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        explained.append(json.loads(done.stdout))
+    assert set(explained[0]) == {f"val/{level}/explained_variance" for level in ("entity", "action", "event")}
+    assert all(explained[0][name] < explained[1][name] <= 1 for name in explained[0])
+    assert load_estimator(out).channels == 16
+    command[2] = str(tmp_path / "mean_pooled_clip" / "model")
+    done = subprocess.run([*command, "-o", str(out)], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "of a model of kind hbi" in done.stderr

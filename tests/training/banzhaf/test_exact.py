@@ -1,0 +1,307 @@
+"""The Banzhaf interaction: exact in NumPy and in PyTorch, sampled, and the released code's variant."""
+
+from __future__ import annotations
+
+from itertools import chain, combinations, product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import shapiq
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hbi_infer.errors import InputError
+from hbi_infer.tokens import banzhaf as in_numpy
+from hbi_infer.tokens.banzhaf import InteractionIndex
+from hbi_training.banzhaf import exact as in_pytorch
+from hbi_training.banzhaf.sampled import (
+    RELEASED_SCALE,
+    Coalitions,
+    Game,
+    coalition_value,
+    pair_difference,
+    released_difference,
+    sampled_banzhaf_interaction,
+)
+from tests.paths import GOLDEN as GOLDEN_FOLDER
+
+Floats = npt.NDArray[np.float64]
+GOLDEN = GOLDEN_FOLDER / "mc_banzhaf.npz"
+EXACT = 1e-10  # float64 against enumeration
+FLOAT32 = 5e-6  # of the largest value
+
+
+def random_game(seed: int, shape: tuple[int, int, int], *, peaked: float = 1.0, padded: bool = True) -> Any:
+    """A game in float64: cosines of both signs, weights down to 1e-9 of the mean as `peaked` rises, ragged masks."""
+    rng = np.random.default_rng(seed)
+    batch, num_text, num_video = shape
+    similarity = rng.uniform(-1, 1, shape)
+    text, video = (np.exp(peaked * rng.normal(size=(batch, size))) for size in (num_text, num_video))
+    fewest = [1, 1] if padded else [num_text, num_video]
+    masks = (
+        np.arange(size) < rng.integers(least, size + 1, (batch, 1))
+        for size, least in zip((num_text, num_video), fewest, strict=True)
+    )
+    return similarity, text, video, *masks
+
+
+def in_torch(arrays: Any, dtype: torch.dtype = torch.float64) -> Any:
+    similarity, text, video, text_mask, video_mask = map(torch.from_numpy, arrays)
+    return similarity.to(dtype), text.to(dtype), video.to(dtype), text_mask, video_mask
+
+
+def value(similarity: Floats, text: Floats, video: Floats, words: Any, frames: Any) -> float:
+    """v of one coalition, written as the definition stands."""
+    if not words or not frames:
+        return 0.0
+    part = np.maximum(similarity[np.ix_(words, frames)], 0)
+    a, u = text[list(words)], video[list(frames)]
+    return 0.5 * float(a / a.sum() @ part.max(1) + u / u.sum() @ part.max(0))
+
+
+def subsets(items: list[int]) -> list[tuple[int, ...]]:
+    return list(chain.from_iterable(combinations(items, size) for size in range(len(items) + 1)))
+
+
+def enumerated(arrays: Any, probability: float = 0.5) -> Floats:
+    """The interaction by going through every coalition."""
+    result = np.zeros(arrays[0].shape)
+    for b, (similarity, text, video, text_mask, video_mask) in enumerate(zip(*arrays, strict=True)):
+        words, frames = np.flatnonzero(text_mask).tolist(), np.flatnonzero(video_mask).tolist()
+        for i, j in product(words, frames):
+            other_words, other_frames = [w for w in words if w != i], [f for f in frames if f != j]
+            for c, d in product(subsets(other_words), subsets(other_frames)):
+                size, others = len(c) + len(d), len(other_words) + len(other_frames)
+                chance = probability**size * (1 - probability) ** (others - size)
+                with_i, with_j = (*c, i), (*d, j)
+                parts = [(with_i, with_j, 1), (c, d, 1), (with_i, d, -1), (c, with_j, -1)]
+                for x, y, sign in parts:
+                    result[b, i, j] += sign * chance * value(similarity, text, video, x, y)
+    return result
+
+
+@pytest.mark.parametrize("num_text", range(1, 6))
+@pytest.mark.parametrize("num_video", range(1, 6))
+@pytest.mark.parametrize("peaked", [0.5, 3.0])
+@pytest.mark.parametrize("padded", [True, False])
+def test_equals_the_enumeration_of_all_coalitions(num_text: int, num_video: int, peaked: float, padded: bool) -> None:
+    arrays = random_game(num_text * 10 + num_video, (2, num_text, num_video), peaked=peaked, padded=padded)
+    expected = enumerated(arrays)
+    np.testing.assert_allclose(in_numpy.banzhaf_interaction(*arrays), expected, rtol=0, atol=EXACT)
+    actual = in_pytorch.banzhaf_interaction(*in_torch(arrays))
+    np.testing.assert_allclose(actual.numpy(), expected, rtol=0, atol=EXACT)
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.1, 0.8, 0.99])
+def test_other_probabilities(probability: float) -> None:
+    arrays = random_game(1, (2, 4, 3))
+    expected = enumerated(arrays, probability)
+    actual = in_numpy.banzhaf_interaction(*arrays, probability=probability)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=EXACT)
+    in_float64 = in_pytorch.banzhaf_interaction(*in_torch(arrays), probability=probability)
+    np.testing.assert_allclose(in_float64.numpy(), expected, rtol=0, atol=EXACT)
+
+
+@pytest.mark.parametrize(("index", "oracle"), [("banzhaf", "BII"), ("shapley", "SII")])
+def test_equals_an_independent_library(index: InteractionIndex, oracle: Any) -> None:
+    similarity, text, video, *_ = arrays = random_game(5, (1, 4, 5), padded=False)
+
+    def game(coalitions: npt.NDArray[np.bool_]) -> Floats:
+        worth = []
+        for coalition in coalitions:
+            words, frames = np.flatnonzero(coalition[:4]).tolist(), np.flatnonzero(coalition[4:]).tolist()
+            worth.append(value(similarity[0], text[0], video[0], words, frames))
+        return np.array(worth)
+
+    computer = shapiq.ExactComputer(game, n_players=9)
+    found = computer(oracle, order=2)
+    expected = np.array([[found[(i, 4 + j)] for j in range(5)] for i in range(4)])
+    for actual in (
+        in_numpy.banzhaf_interaction(*arrays, index=index),
+        in_pytorch.banzhaf_interaction(*in_torch(arrays), index=index).numpy(),
+    ):
+        np.testing.assert_allclose(actual[0], expected, rtol=0, atol=EXACT)
+
+
+def test_equals_the_golden_enumeration_of_the_definition() -> None:
+    with np.load(GOLDEN) as golden:
+        arrays = [golden[name].astype(np.float64) for name in ("R", "text_weight", "video_weight")]
+        masks = [golden[name].astype(bool) for name in ("text_mask", "video_mask")]
+        expected = golden["textbook_mean"]
+    weights = (np.exp(part) for part in arrays[1:])
+    actual = in_numpy.banzhaf_interaction(RELEASED_SCALE * arrays[0], *weights, *masks)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-9 * np.abs(expected).max())
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    num_text=st.integers(1, 40),
+    num_video=st.integers(1, 20),
+    peaked=st.floats(0, 8),
+)
+def test_float32_torch_and_padding(seed: int, num_text: int, num_video: int, peaked: float) -> None:
+    arrays = random_game(seed, (3, num_text, num_video), peaked=peaked)
+    exact = in_numpy.banzhaf_interaction(*arrays)
+    near = np.abs(exact).max() + 1e-12
+    assert not exact[~(arrays[3][:, :, None] & arrays[4][:, None, :])].any()
+    single = [part.astype(np.float32) for part in arrays[:3]]
+    for actual, tolerance in (
+        (in_numpy.banzhaf_interaction(*single, *arrays[3:]), FLOAT32),
+        (in_pytorch.banzhaf_interaction(*in_torch(arrays, torch.float32)).numpy(), FLOAT32),
+        (in_pytorch.banzhaf_interaction(*in_torch(arrays)).numpy(), EXACT),
+    ):
+        assert actual.dtype == (np.float32 if tolerance == FLOAT32 else np.float64)
+        np.testing.assert_allclose(actual, exact, rtol=0, atol=tolerance * near)
+    # More padding changes nothing, whatever lies in it.
+    rng = np.random.default_rng(seed)
+    wider = [np.pad(arrays[0], ((0, 0), (0, 3), (0, 2)), constant_values=0.9)]
+    for side, extra in ((1, 3), (2, 2)):
+        junk = rng.uniform(0, 1e3, (3, extra))
+        wider.append(np.concatenate([arrays[side], junk], axis=1))
+    wider += [np.pad(mask, ((0, 0), (0, extra))) for mask, extra in zip(arrays[3:], (3, 2), strict=True)]
+    padded = in_numpy.banzhaf_interaction(*wider)
+    np.testing.assert_allclose(padded[:, :num_text, :num_video], exact, rtol=0, atol=EXACT)
+    assert not padded[:, num_text:].any()
+    assert not padded[:, :, num_video:].any()
+
+
+@given(cosine=st.floats(-1, 1), weight=st.floats(0, 10))
+def test_a_single_token_each(cosine: float, weight: float) -> None:
+    one = np.full((1, 1), weight)
+    actual = in_numpy.banzhaf_interaction(np.full((1, 1, 1), cosine), one, one)
+    assert actual.item() == pytest.approx(max(0.0, cosine), abs=1e-12)
+
+
+def test_weights_that_underflow_still_count_when_alone() -> None:
+    similarity = np.array([[[0.5], [0.25]]])
+    weights, one = np.array([[1.0, 0.0]]), np.ones((1, 1))
+    expected = enumerated((similarity, np.array([[1.0, 1e-9]]), one, weights >= 0, one > 0))
+    np.testing.assert_allclose(in_numpy.banzhaf_interaction(similarity, weights, one), expected, atol=1e-8)
+    nothing = in_numpy.banzhaf_interaction(similarity, np.zeros((1, 2)), one)
+    np.testing.assert_allclose(nothing, in_numpy.banzhaf_interaction(similarity, np.ones((1, 2)), one))
+
+
+def test_gradients() -> None:
+    similarity, text, video, *masks = in_torch(random_game(7, (2, 4, 3)))
+    inputs = [part.requires_grad_() for part in (similarity, text, video)]
+
+    def function(*parts: torch.Tensor) -> torch.Tensor:
+        return in_pytorch.banzhaf_interaction(*parts, *masks)
+
+    assert torch.autograd.gradcheck(function, inputs)
+
+
+def test_half_precision_is_computed_in_single() -> None:
+    arrays = in_torch(random_game(3, (2, 4, 3)), torch.bfloat16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        actual = in_pytorch.banzhaf_interaction(*arrays)
+    assert actual.dtype == torch.float32
+    expected = in_pytorch.banzhaf_interaction(*(p.double() for p in arrays[:3]), *arrays[3:])
+    np.testing.assert_allclose(actual.numpy(), expected.numpy(), rtol=0, atol=FLOAT32)
+
+
+def test_the_sampled_estimate_is_unbiased_and_its_error_falls() -> None:
+    arrays = random_game(11, (2, 5, 4))
+    exact = torch.from_numpy(in_numpy.banzhaf_interaction(*arrays))
+    game = Game(*in_torch(arrays))
+    generator = torch.Generator().manual_seed(0)
+    runs = torch.stack([sampled_banzhaf_interaction(game, num_samples=50, generator=generator) for _ in range(40)])
+    standard_error = runs.std(0) / len(runs) ** 0.5
+    assert ((runs.mean(0) - exact).abs() <= 4 * standard_error + 1e-12).all()
+    few = (runs - exact).square().mean().sqrt()
+    many = (runs.reshape(4, 10, *exact.shape).mean(1) - exact).square().mean().sqrt()
+    assert 2.4 < few / many < 4.2  # ten times the samples: a third of the error
+
+
+def test_the_sampler_sees_what_the_enumeration_sees() -> None:
+    arrays = random_game(2, (1, 3, 2), padded=False)
+    game = Game(*in_torch(arrays))
+    for words, frames in product(subsets([0, 1, 2]), subsets([0, 1])):
+        text_in, video_in = (
+            torch.tensor([[n in chosen for n in range(size)]]) for chosen, size in ((words, 3), (frames, 2))
+        )
+        similarity, text, video = (part[0] for part in arrays[:3])
+        expected = value(similarity, text, video, words, frames)
+        assert coalition_value(game, text_in, video_in).item() == pytest.approx(expected)
+
+
+def released_game() -> tuple[Game, dict[str, np.ndarray]]:
+    with np.load(GOLDEN) as golden:
+        arrays = {name: golden[name] for name in golden.files}
+    parts = [torch.from_numpy(arrays[name]).double() for name in ("R", "text_weight", "video_weight")]
+    return Game(*parts, *(torch.from_numpy(arrays[name]).bool() for name in ("text_mask", "video_mask"))), arrays
+
+
+def test_the_released_variant_on_given_coalitions() -> None:
+    game, golden = released_game()
+    shape = game.similarity.shape
+    for n, (i, j) in enumerate(zip(golden["fixed_i"], golden["fixed_j"], strict=True)):
+        text_in, video_in = (
+            (torch.from_numpy(golden[name][n]).bool() & mask)[:, None, None].expand(*shape, -1).clone()
+            for name, mask in (
+                ("fixed_text_coalition", game.text_mask),
+                ("fixed_video_coalition", game.video_mask),
+            )
+        )
+        text_in[..., i], video_in[..., j] = False, False
+        actual = released_difference(game, Coalitions(text_in, video_in))[:, i, j].numpy()
+        # The golden values are from before the padding is set to 0.
+        expected = golden["fixed_value"][n] * (golden["text_mask"][:, i] * golden["video_mask"][:, j])
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-4 * RELEASED_SCALE)
+
+
+def test_the_released_variant_over_all_coalitions() -> None:
+    game, golden = released_game()
+    batch, num_text, num_video = game.similarity.shape
+    own_text, own_video = torch.eye(num_text).bool()[:, None], torch.eye(num_video).bool()
+    released, defined = (torch.zeros(game.similarity.shape, dtype=torch.float64) for _ in range(2))
+    every = list(product(product([False, True], repeat=num_text), product([False, True], repeat=num_video)))
+    for words, frames in every:
+        coalitions = Coalitions(
+            torch.tensor(words).expand(batch, num_text, num_video, -1) & game.text_mask[:, None, None] & ~own_text,
+            torch.tensor(frames).expand(batch, num_text, num_video, -1) & game.video_mask[:, None, None] & ~own_video,
+        )
+        released += released_difference(game, coalitions) / len(every)
+        defined += pair_difference(game, coalitions) / len(every)
+    largest = np.abs(golden["exact_mean"]).max()
+    np.testing.assert_allclose(released.numpy(), golden["exact_mean"], rtol=0, atol=1e-5 * largest)
+    exact = in_pytorch.banzhaf_interaction(*game)
+    np.testing.assert_allclose(defined.numpy(), exact.numpy(), rtol=0, atol=EXACT)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"similarity": np.zeros((2, 3))}, r"similarity \(2, 3\), .* are not \(B, T, V\), \(B, T\) and \(B, V\)"),
+        ({"text_weights": np.ones((2, 4))}, r"text_weights \(2, 4\)"),
+        ({"similarity": np.full((2, 3, 2), np.nan)}, "similarity has values that are not finite"),
+        ({"video_weights": np.full((2, 2), np.inf)}, "video_weights has values that are not finite"),
+        ({"text_weights": -np.ones((2, 3))}, "text_weights has negative values"),
+        ({"video_mask": np.array([[True, True], [False, False]])}, "video_mask leaves no real token in item 1"),
+        ({"text_mask": np.ones((2, 5), np.bool_)}, r"text_mask \(2, 5\) is not of the shape of text_weights"),
+        ({"probability": 1.0}, "probability is 1.0; it must be at least 0 and less than 1"),
+        ({"index": "owen"}, "index is 'owen'; known are banzhaf, shapley"),
+    ],
+)
+def test_bad_input(change: dict[str, Any], message: str) -> None:
+    arguments = {"similarity": np.zeros((2, 3, 2)), "text_weights": np.ones((2, 3)), "video_weights": np.ones((2, 2))}
+    with pytest.raises(InputError, match=message):
+        in_numpy.banzhaf_interaction(**(arguments | change))
+
+
+def test_torch_refuses_what_it_can_see_at_once() -> None:
+    ones = torch.ones
+    with pytest.raises(InputError, match="are not"):
+        in_pytorch.banzhaf_interaction(ones(2, 3, 2), ones(2, 4), ones(2, 2))
+    mask = ones(2, 3, dtype=torch.bool)
+    with pytest.raises(InputError, match="video_mask"):
+        in_pytorch.banzhaf_interaction(ones(2, 3, 2), ones(2, 3), ones(2, 2), None, mask)
+    nothing = in_pytorch.banzhaf_interaction(
+        ones(1, 2, 2), ones(1, 2), ones(1, 2), None, torch.zeros(1, 2, dtype=torch.bool)
+    )
+    assert not nothing.any()
+    assert in_pytorch.banzhaf_interaction(ones(1, 2, 2) * torch.nan, ones(1, 2), ones(1, 2)).isnan().any()

@@ -1,0 +1,1 @@
+"""The Banzhaf interaction in PyTorch: exact, sampled, and estimated by a network."""

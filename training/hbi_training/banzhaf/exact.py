@@ -1,0 +1,102 @@
+"""The exact Banzhaf interaction in PyTorch: batched, masked, differentiable.
+
+`hbi_infer.tokens.banzhaf` explains the game and the closed form; this is the same in differentiable operations.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hbi_infer.errors import InputError
+from hbi_infer.tokens.banzhaf import (
+    FLOAT32_NODES,
+    FLOAT64_NODES,
+    SMALLEST_WEIGHT,
+    InteractionIndex,
+    check_game,
+    probabilities,
+)
+
+
+def banzhaf_interaction(
+    similarity: Tensor,
+    text_weights: Tensor,
+    video_weights: Tensor,
+    text_mask: Tensor | None = None,
+    video_mask: Tensor | None = None,
+    *,
+    probability: float = 0.5,
+    index: InteractionIndex = "banzhaf",
+) -> Tensor:
+    """The exact interaction of every text token with every video token.
+
+    Gradients flow into the similarities and the weights.
+
+    Args:
+        similarity: (B, T, V) cosines; float64 is computed in float64, every other type in float32.
+        text_weights: (B, T), at least 0; only their ratios matter.
+        video_weights: (B, V), the same.
+        text_mask: (B, T) bool, False at padding; None if there is none.
+        video_mask: (B, V) bool, the same.
+        probability: With which every other player is in the coalition, in [0, 1); 1/2 is Banzhaf's.
+        index: "banzhaf", or "shapley": the mean over all probabilities, the Shapley interaction index.
+
+    Returns:
+        (B, T, V), 0 at padding, and everywhere in an item that has no real token on one side. What is not a number
+        comes out as one that is not.
+
+    Raises:
+        InputError: Shapes do not agree, or the probability or index is unknown.
+    """
+    check_game(similarity.shape, text_weights.shape, video_weights.shape, probability, index)
+    kind = torch.float64 if similarity.dtype == torch.float64 else torch.float32
+    with torch.autocast(similarity.device.type, enabled=False):
+        text = _mean_one("text", text_weights.to(kind), text_mask)
+        video = _mean_one("video", video_weights.to(kind), video_mask)
+        real = (text[:, :, None] > 0) & (video[:, None, :] > 0)
+        gains = similarity.to(kind).clamp_min(0).masked_fill(~real, 0)
+        total = torch.zeros_like(gains)
+        for chance, share in probabilities(gains.shape[1] + gains.shape[2], probability, index):
+            words = _weight_gain(text, chance) @ _best_gain(gains, chance)
+            frames = _weight_gain(video, chance) @ _best_gain(gains.mT, chance)
+            total = total + 0.5 * share * (words + frames.mT)
+    return total
+
+
+def _mean_one(side: str, weights: Tensor, mask: Tensor | None) -> Tensor:
+    """Weights (B, N) scaled to a mean of 1 over real tokens; 0 at padding."""
+    if mask is None:
+        mask = torch.ones_like(weights, dtype=torch.bool)
+    if mask.shape != weights.shape:
+        raise InputError(
+            f"{side}_mask {tuple(mask.shape)} is not of the shape of {side}_weights, {tuple(weights.shape)}"
+        )
+    weights = weights.masked_fill(~mask, 0)
+    mean = weights.sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp_min(1)
+    scaled = weights / mean.clamp_min(torch.finfo(weights.dtype).tiny)
+    return scaled.clamp_min(SMALLEST_WEIGHT).masked_fill(~mask, 0)
+
+
+def _best_gain(gains: Tensor, chance: float) -> Tensor:
+    """(B, K, N) dM: by how much token j raises the best of row k; of rows (B, K, N), at least 0."""
+    ranked, order = gains.sort(dim=-1, descending=True, stable=True)
+    rank = torch.arange(gains.shape[-1], dtype=gains.dtype, device=gains.device)
+    behind = rank[:, None] - rank[None, :]  # (N, N): how far token s comes behind token r
+    beaten = chance * (1 - chance) ** (behind - 1).clamp_min(0) * (behind > 0)
+    alone = (1 - chance) ** rank
+    gain = alone * (ranked - ranked @ beaten)
+    return torch.zeros_like(gains).scatter(-1, order, gain)
+
+
+def _weight_gain(weights: Tensor, chance: float) -> Tensor:
+    """(B, N, N) dP: by how much token i raises the normalised weight of token k; of weights (B, N) of mean 1."""
+    grid = FLOAT64_NODES if weights.dtype == torch.float64 else FLOAT32_NODES
+    nodes, measure = (torch.from_numpy(part).to(weights) for part in grid.quadrature())
+    decay = torch.exp(-weights[..., None] * nodes)  # (B, N, Q)
+    factor = (1 - chance) + chance * decay
+    measure = factor.log().sum(-2).exp() * measure  # (B, Q)
+    own = weights[..., None] * decay / factor * measure[:, None]
+    others = chance * ((decay - 1) / factor) @ own.mT
+    diagonal = torch.eye(weights.shape[-1], dtype=torch.bool, device=weights.device)
+    return torch.where(diagonal, torch.diag_embed(own.sum(-1)), others)

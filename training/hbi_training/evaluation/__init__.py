@@ -1,0 +1,1 @@
+"""Metrics of retrieval, answers and captions on a split."""

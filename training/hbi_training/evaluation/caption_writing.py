@@ -1,0 +1,90 @@
+"""Writing captions with the PyTorch model: what training measures, and what exported graphs are checked against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from hbi_infer.model.text_generation import Generated, generate
+from hbi_infer.model.tokenizer import Tokenizer
+from hbi_infer.options import Decoding
+from hbi_training.data.frame_cache import FrameCache
+from hbi_training.model.caption_decoder import Cache, CaptionDecoder, Memory
+from hbi_training.model.hbi import HBI, LevelTokens
+
+CLIPS_AT_ONCE = 64
+
+
+class _State(NamedTuple):
+    memory: Memory
+    cache: Cache
+
+
+class _Steps:
+    """The decoder as `hbi_infer.model.text_generation` takes it."""
+
+    def __init__(self, decoder: CaptionDecoder, device: torch.device) -> None:
+        self.decoder = decoder
+        self.device = device
+
+    def step(self, token_ids: npt.NDArray[np.int64], state: _State) -> tuple[npt.NDArray[np.floating], _State]:
+        logits, cache = self.decoder.step(torch.from_numpy(token_ids).to(self.device), *state)
+        return logits.cpu().numpy(), _State(state.memory, cache)
+
+    def select(self, state: _State, rows: npt.NDArray[np.int64]) -> _State:
+        chosen = torch.from_numpy(rows).to(self.device)
+        return _State(Memory(*(part[chosen] for part in state.memory)), Cache(*(part[chosen] for part in state.cache)))
+
+
+@torch.inference_mode()
+def write_captions(model: HBI, video: LevelTokens, options: Decoding, *, start_id: int, end_id: int) -> list[Generated]:
+    """A caption for each of B videos, whose tokens are given level by level.
+
+    Args:
+        model: With a caption decoder, in evaluation mode.
+        video: Tokens (B, V, D) of each level.
+        options: How to write; no more than the decoder has positions for.
+        start_id: What a caption begins with.
+        end_id: What it ends with.
+    """
+    decoder = model.caption_decoder
+    assert decoder is not None
+    memory = model.read(video)
+    device = memory.mask.device
+    start = torch.full((len(memory.mask),), start_id, device=device)
+    logits, cache = decoder.step(start, memory)
+    steps = _Steps(decoder, device)
+    state, within = _State(memory, cache), options.within(decoder.max_tokens)
+    return generate(steps, logits.cpu().numpy(), state, within, end_id=end_id, forbidden=[start_id])
+
+
+@torch.inference_mode()
+def caption_split(
+    model: HBI, cache: FrameCache, rows: Sequence[int], tokenizer: Tokenizer, options: Decoding
+) -> list[str]:
+    """Captions of some clips of a split.
+
+    Args:
+        model: With a caption decoder, on any device; left as it was found.
+        cache: The split's frames.
+        rows: Which clips.
+        tokenizer: The model's.
+        options: How to write.
+    """
+    was_training = model.training
+    model.eval()
+    device = model.logit_scale.device
+    captions: list[str] = []
+    for start in range(0, len(rows), CLIPS_AT_ONCE):
+        frames, mask = (
+            torch.from_numpy(part).to(device) for part in cache[np.array(rows[start : start + CLIPS_AT_ONCE])]
+        )
+        video = model.encode_video(frames, mask)
+        written = write_captions(model, video, options, start_id=tokenizer.sot_id, end_id=tokenizer.eot_id)
+        captions += [tokenizer.decode(text.token_ids) for text in written]
+    model.train(was_training)
+    return captions

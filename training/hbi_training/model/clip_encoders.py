@@ -1,0 +1,192 @@
+"""CLIP's two encoders, through `transformers`: frames to one feature each, words to one feature each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
+from transformers.models.clip.modeling_clip import CLIPEncoder
+from transformers.utils import logging as transformers_logging
+from transformers.utils.hub import cached_file
+
+from hbi_infer.errors import TrainingError
+from hbi_training.model.config import refuse_unknown
+
+IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
+IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+def build_clip(config: Mapping[str, Any], *, vision_stem: str = "patch") -> CLIPModel:
+    """A CLIP model with random weights.
+
+    Args:
+        config: What `transformers.CLIPConfig` takes.
+        vision_stem: "patch" or "convolution", see `HBIConfig.vision_stem`.
+    """
+    # Frames make short sequences, on which a plain attention is faster than the fused kernels of a CPU.
+    clip = CLIPModel._from_config(CLIPConfig(**config), attn_implementation="eager")
+    if vision_stem == "convolution":
+        vision = clip.config.vision_config
+        clip.vision_model.embeddings.patch_embedding = ConvolutionStem(
+            width=vision.hidden_size, patch_size=vision.patch_size
+        )
+    return clip
+
+
+def build_transformer(*, width: int, layers: int, heads: int, layer_norm_eps: float = 1e-5) -> CLIPEncoder:
+    """CLIP's pre-norm transformer layers with random weights, for tokens of another kind."""
+    config = CLIPTextConfig(
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        layer_norm_eps=layer_norm_eps,
+    )
+    config._attn_implementation = "eager"
+    return CLIPEncoder(config)  # type: ignore[arg-type]  # annotated for the joint configuration
+
+
+def refuse_unknown_sizes(config: Mapping[str, Any]) -> None:
+    """Refuses keys of a CLIP configuration that `transformers` does not know, which it takes without a word.
+
+    Raises:
+        TrainingError: There is one; the message names the nearest known one.
+    """
+    refuse_unknown(config, CLIPConfig().to_dict().keys(), "the model's clip")
+    for part, known in (("text_config", CLIPTextConfig()), ("vision_config", CLIPVisionConfig())):
+        refuse_unknown(config.get(part, {}), known.to_dict().keys(), f"the {part} of the model's clip")
+
+
+def load_clip(source: str) -> CLIPModel:
+    """A CLIP model with its learnt weights in float32, from a local folder or from the hub.
+
+    Raises:
+        TrainingError: There is no such model, it is not a CLIP, or it was made for pictures that are normalised
+            in another way.
+    """
+    try:
+        with _quiet():
+            loaded: Any = CLIPModel.from_pretrained(
+                source,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
+        clip: CLIPModel = loaded[0]
+        # transformers draws at random what it did not find.
+        drawn = sorted([*loaded[1]["missing_keys"], *(name for name, *_ in loaded[1]["mismatched_keys"])])
+        problem = f"it is no CLIP, or not a whole one: it has no fitting {drawn[0]}" if drawn else ""
+        problem = problem or _other_pictures(source)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        problem = str(error).splitlines()[0]
+    if problem:
+        raise TrainingError(
+            f"cannot load the CLIP model '{source}': {problem}; expected a local folder that transformers saved (with "
+            "safetensors weights), or a name on the hub such as openai/clip-vit-base-patch32"
+        )
+    return clip
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the table that `transformers` prints of weights that do not fit: one line says it."""
+    before = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(before)
+
+
+def _other_pictures(source: str) -> str:
+    """How the pictures that a model was trained on are normalised, if not as CLIP's are; "" where they are."""
+    path = cached_file(source, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
+    said = json.loads(Path(path).read_text()) if path is not None else {}
+    mean, std = said.get("image_mean", IMAGE_MEAN), said.get("image_std", IMAGE_STD)
+    same = np.shape(mean) == np.shape(std) == (3,) and np.allclose((mean, std), (IMAGE_MEAN, IMAGE_STD), atol=1e-3)
+    return "" if same else f"its pictures have mean {mean} and deviation {std}, those of CLIP {IMAGE_MEAN}, {IMAGE_STD}"
+
+
+class ConvolutionStem(nn.Sequential):
+    """A few convolutions in the place of one patch embedding: 4 x 4 patches, then 3 x 3 that halve the picture."""
+
+    def __init__(self, *, width: int, patch_size: int) -> None:
+        num_halvings = patch_size.bit_length() - 3
+        if patch_size != 4 * 2**num_halvings or num_halvings < 1:
+            raise TrainingError(f"a convolution stem needs a patch size of 8, 16 or 32, not {patch_size}")
+        channels = [min(width // 4 * 2**i, width) for i in range(num_halvings + 1)]
+        layers: list[nn.Module] = [nn.Conv2d(3, channels[0], 4, stride=4)]
+        for before, after in pairwise(channels):
+            layers += [nn.GroupNorm(1, before), nn.ReLU(), nn.Conv2d(before, after, 3, stride=2, padding=1)]
+        last = channels[-1]
+        super().__init__(*layers, nn.GroupNorm(1, last), nn.ReLU(), nn.Conv2d(last, width, 1))
+
+    @property
+    def weight(self) -> Tensor:
+        """The first layer's; `transformers` reads the dtype of the pixels from it."""
+        first = self[0]
+        assert isinstance(first, nn.Conv2d)
+        return first.weight
+
+
+class FrameEncoder(nn.Module):
+    """CLIP's image encoder, one picture at a time."""
+
+    pixel_scale: Tensor
+    pixel_offset: Tensor
+
+    def __init__(self, clip: CLIPModel) -> None:
+        super().__init__()
+        self.vision = clip.vision_model
+        self.projection = clip.visual_projection
+        scale = 1.0 / (255.0 * torch.tensor(IMAGE_STD))
+        self.register_buffer("pixel_scale", scale.view(3, 1, 1), persistent=False)
+        self.register_buffer(
+            "pixel_offset", -(torch.tensor(IMAGE_MEAN) / torch.tensor(IMAGE_STD)).view(3, 1, 1), persistent=False
+        )
+
+    def normalise(self, frames: Tensor) -> Tensor:
+        """(N, H, W, 3) uint8 -> (N, 3, H, W) float, with CLIP's mean and deviation."""
+        pixels = frames.permute(0, 3, 1, 2).to(self.pixel_scale.dtype)
+        return pixels * self.pixel_scale + self.pixel_offset
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(N, 3, H, W) float, normalised -> (N, D): the projected class token."""
+        hidden = self.vision.pre_layrnorm(self.vision.embeddings(pixels))
+        hidden = self.vision.encoder(inputs_embeds=hidden, attention_mask=None).last_hidden_state
+        return self.projection(self.vision.post_layernorm(hidden[:, 0]))
+
+
+class WordEncoder(nn.Module):
+    """CLIP's text encoder, projected at every token."""
+
+    def __init__(self, clip: CLIPModel) -> None:
+        super().__init__()
+        self.text = clip.text_model
+        self.projection = clip.text_projection
+
+    def forward(self, token_ids: Tensor, token_mask: Tensor) -> Tensor:
+        """(B, T) int64 and (B, T) bool -> (B, T, D)."""
+        hidden = self.text.embeddings(input_ids=token_ids)
+        position = torch.arange(token_ids.shape[1], device=token_ids.device)
+        causal = position[None, :] <= position[:, None]
+        visible = causal[None, None] & token_mask[:, None, None, :]
+        hidden = self.text.encoder(
+            inputs_embeds=hidden, attention_mask=additive_mask(visible, hidden.dtype)
+        ).last_hidden_state
+        return self.projection(self.text.final_layer_norm(hidden))
+
+
+def additive_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where visible, the dtype's lowest number elsewhere: what an attention adds to its logits."""
+    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(~visible, torch.finfo(dtype).min)

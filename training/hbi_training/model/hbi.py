@@ -1,0 +1,168 @@
+"""HBI: hierarchical video and text tokens, and their similarity at each level. This file only wires."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPModel
+
+from hbi_training.model.answer_head import AnswerHead
+from hbi_training.model.caption_decoder import CaptionDecoder, Memory
+from hbi_training.model.clip_encoders import FrameEncoder, WordEncoder, build_clip
+from hbi_training.model.config import LEVELS, HBIConfig
+from hbi_training.model.reconstruction import Reconstruction
+from hbi_training.model.temporal_transformer import TemporalTransformer
+from hbi_training.model.token_interaction import Tokens, TokenWeights, cross_similarity, matched_similarity
+from hbi_training.model.token_merge import TokenMerge
+
+LevelTokens = dict[str, Tokens]
+
+VIDEO_ENCODER = ("frame_encoder", "temporal_transformer", "video_hierarchy")
+"""The parts that tokens of videos come from."""
+
+
+class TokenHierarchy(nn.Module):
+    """From entity tokens to action and event tokens, each with its weights."""
+
+    def __init__(self, config: HBIConfig, token_counts: tuple[int, ...], ratios: tuple[float, ...]) -> None:
+        super().__init__()
+        self.weights = nn.ModuleDict({level: TokenWeights(width=config.width) for level in LEVELS})
+        self.merges = nn.ModuleDict(
+            {
+                level: TokenMerge(
+                    width=config.width,
+                    max_tokens=count,
+                    ratio=ratio,
+                    heads=config.merge_heads,
+                    neighbours=config.neighbours,
+                    merging=config.merging,
+                )
+                for level, count, ratio in zip(LEVELS[1:], token_counts[:-1], ratios, strict=True)
+            }
+        )
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> LevelTokens:
+        """(B, N, D) and (B, N) bool -> the tokens of each level."""
+        levels: LevelTokens = {}
+        slots = None
+        for level in LEVELS:
+            if level in self.merges:
+                tokens, mask, slots = self.merges[level](tokens, mask)
+            levels[level] = Tokens(tokens, self.weights[level](tokens, mask), mask, slots)
+        return levels
+
+
+class HBI(nn.Module):
+    """The whole model.
+
+    Args:
+        config: Sizes and choices.
+        clip: Encoders with learnt weights; without it they start from random ones.
+    """
+
+    def __init__(self, config: HBIConfig, clip: CLIPModel | None = None) -> None:
+        super().__init__()
+        self.config = config
+        clip = clip if clip is not None else build_clip(config.clip, vision_stem=config.vision_stem)
+        self.frame_encoder = FrameEncoder(clip)
+        self.word_encoder = WordEncoder(clip)
+        self.logit_scale = clip.logit_scale
+        self.temporal_transformer: TemporalTransformer | None = None
+        if config.temporal_layers:
+            self.temporal_transformer = TemporalTransformer(
+                width=config.width,
+                layers=config.temporal_layers,
+                heads=config.temporal_heads,
+                max_positions=config.temporal_positions or config.sampling.max_frames,
+                layer_norm_eps=config.temporal_layer_norm_eps,
+            )
+        self.text_hierarchy = TokenHierarchy(config, config.text_token_counts, config.text_merge_ratios)
+        self.video_hierarchy = TokenHierarchy(config, config.video_token_counts, config.video_merge_ratios)
+        self.reconstruction: Reconstruction | None = None
+        self.answer_head: AnswerHead | None = None
+        self.caption_decoder: CaptionDecoder | None = None
+        if config.reconstruction_layers:
+            self.reconstruction = Reconstruction(
+                width=config.width, levels=LEVELS, layers=config.reconstruction_layers, heads=config.temporal_heads
+            )
+        if config.answers:
+            projection_width, hidden_width = config.answer_widths
+            self.answer_head = AnswerHead(
+                width=config.width,
+                projection_width=projection_width,
+                hidden_width=hidden_width,
+                num_answers=len(config.answers),
+                level_rates=config.answer_rates,
+                released=config.merging == "released",
+            )
+        if config.caption_layers:
+            self.caption_decoder = CaptionDecoder(
+                width=config.width,
+                vocabulary_size=clip.text_model.embeddings.token_embedding.num_embeddings,
+                layers=config.caption_layers,
+                heads=config.temporal_heads,
+                max_tokens=config.max_words,
+            )
+
+    def encode_text(self, token_ids: Tensor, token_mask: Tensor) -> LevelTokens:
+        """(B, T) int64 and (B, T) bool -> text tokens of each level."""
+        return self.text_hierarchy(self.word_encoder(token_ids, token_mask), token_mask)
+
+    def encode_video(self, frames: Tensor, frame_mask: Tensor) -> LevelTokens:
+        """(B, F, H, W, 3) uint8 and (B, F) bool -> video tokens of each level."""
+        pixels = self.frame_encoder.normalise(frames.flatten(0, 1))
+        if self.config.merging == "released":  # it sees missing frames, and those are zeros after normalisation
+            pixels = pixels * frame_mask.flatten()[:, None, None, None].to(pixels.dtype)
+        return self.encode_pixels(pixels, frame_mask)
+
+    def encode_pixels(self, pixels: Tensor, frame_mask: Tensor) -> LevelTokens:
+        """(B * F, 3, H, W) float, normalised, and (B, F) bool -> video tokens of each level."""
+        return self.video_hierarchy(self.contextualise(self.frame_encoder(pixels), frame_mask), frame_mask)
+
+    def contextualise(self, frame_features: Tensor, frame_mask: Tensor) -> Tensor:
+        """(B * F, D) and (B, F) bool -> (B, F, D): frames that know their clip."""
+        # (B * F, D) -> (B, F, D)
+        features = frame_features.unflatten(0, (-1, frame_mask.shape[1]))
+        return features if self.temporal_transformer is None else self.temporal_transformer(features, frame_mask)
+
+    def similarity(self, text: LevelTokens, video: LevelTokens) -> dict[str, Tensor]:
+        """Similarities (A, B) of A texts and B videos at each level."""
+        partner = self.config.padded_partner
+        return {level: cross_similarity(text[level], video[level], padded_partner=partner) for level in LEVELS}
+
+    def matched_similarity(self, text: LevelTokens, video: LevelTokens) -> dict[str, Tensor]:
+        """Similarities (B, K) of each of B videos with K texts of its own, out of B * K texts, at each level."""
+        partner = self.config.padded_partner
+        return {level: matched_similarity(text[level], video[level], padded_partner=partner) for level in LEVELS}
+
+    def reconstruct(self, text: LevelTokens, video: LevelTokens) -> tuple[LevelTokens, LevelTokens]:
+        """Tokens of B matched pairs that know of each other; as they are without a reconstruction."""
+        return (text, video) if self.reconstruction is None else self.reconstruction(text, video)
+
+    def answer(self, question: LevelTokens, video: LevelTokens) -> dict[str, Tensor]:
+        """Logits (B, A) of the answers to B questions about B videos, at each level."""
+        assert self.answer_head is not None
+        logits: dict[str, Tensor] = self.answer_head(*self.reconstruct(question, video))
+        return logits
+
+    def answer_logits(self, question: LevelTokens, video: LevelTokens) -> Tensor:
+        """Calibrated logits (B, A), the levels' together: their softmax is the probability of each answer."""
+        assert self.answer_head is not None
+        return self.answer_head.combine(self.answer(question, video)) / self.config.answer_temperature
+
+    def read(self, video: LevelTokens) -> Memory:
+        """What the caption decoder needs of B videos."""
+        assert self.caption_decoder is not None
+        return self.caption_decoder.read(self.reconstruct({}, video)[1])
+
+    @property
+    def level_rates(self) -> dict[str, float]:
+        """What the similarity of each level counts in the score."""
+        return dict(zip(LEVELS, self.config.level_rates, strict=True))
+
+    def score(self, similarity: Mapping[str, Tensor]) -> Tensor:
+        """The levels' similarities, summed by their rates: what retrieval ranks by."""
+        rated = [rate * similarity[level] for level, rate in self.level_rates.items() if rate]
+        return torch.stack(rated).sum(0)

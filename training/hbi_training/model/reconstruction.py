@@ -1,0 +1,78 @@
+"""Reconstruction of a pair's tokens: what each side says alone, fused with what both say together.
+
+Tokens of one modality are biased: they were made without knowledge of the other side, so the interaction computed on
+them is too. The TPAMI version of HBI reconstructs them from a single-modal and a cross-modal component. Its formula is
+not public to us; this is our own reading of its description.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hbi_training.model.clip_encoders import additive_mask, build_transformer
+from hbi_training.model.token_interaction import Tokens
+
+
+class Reconstruction(nn.Module):
+    """A transformer over all tokens of a pair, and a gate that lets what it finds into each token.
+
+    For a single-modal token x and its cross-modal component c, the reconstructed token is x + g * (c - x) with a gate
+    g in (-1, 1) for each channel, which is 0 at first: the reconstruction starts as the identity.
+
+    Args:
+        width: D.
+        levels: The levels' names.
+        layers: Of the transformer.
+        heads: Of its attention.
+    """
+
+    def __init__(self, *, width: int, levels: Sequence[str], layers: int, heads: int) -> None:
+        super().__init__()
+        self.kinds = nn.ParameterDict(
+            {
+                f"{side}_{level}": nn.Parameter(0.02 * torch.randn(width))
+                for side in ("text", "video")
+                for level in levels
+            }
+        )
+        self.norm_in = nn.LayerNorm(width)
+        self.transformer = build_transformer(width=width, layers=layers, heads=heads)
+        self.norm_out = nn.LayerNorm(width)
+        self.gate = nn.Linear(2 * width, width)
+        nn.init.zeros_(self.gate.weight)
+        nn.init.zeros_(self.gate.bias)
+
+    def forward(
+        self, text: Mapping[str, Tokens], video: Mapping[str, Tokens]
+    ) -> tuple[dict[str, Tokens], dict[str, Tokens]]:
+        """Reconstructs B matched pairs.
+
+        Args:
+            text: Tokens (B, T, D) of each level; an empty mapping reconstructs the videos alone, for captioning.
+            video: Tokens (B, V, D) of each level.
+
+        Returns:
+            The same with other tokens; weights, masks and slots stay.
+        """
+        parts = {("text", level): tokens for level, tokens in text.items()}
+        parts |= {("video", level): tokens for level, tokens in video.items()}
+        single = torch.cat([part.tokens for part in parts.values()], dim=1)
+        mask = torch.cat([part.mask for part in parts.values()], dim=1)
+        kinds = torch.cat([self._kind(side, level, part) for (side, level), part in parts.items()])
+        hidden = self.norm_in(single) + kinds
+        visible = additive_mask(mask[:, None, None, :], hidden.dtype)
+        hidden = self.transformer(inputs_embeds=hidden, attention_mask=visible).last_hidden_state
+        cross = self.norm_out(hidden)
+        gate = self.gate(torch.cat([single, cross], dim=-1)).tanh()
+        fused = (single + gate * (cross - single)).split([part.tokens.shape[1] for part in parts.values()], dim=1)
+        sides: dict[str, dict[str, Tokens]] = {"text": {}, "video": {}}
+        for ((side, level), part), tokens in zip(parts.items(), fused, strict=True):
+            sides[side][level] = part._replace(tokens=tokens)
+        return sides["text"], sides["video"]
+
+    def _kind(self, side: str, level: str, part: Tokens) -> Tensor:
+        """(N, D): what tells tokens of a side and level from others."""
+        return self.kinds[f"{side}_{level}"].expand(part.tokens.shape[1], -1)

@@ -1,0 +1,1 @@
+"""The training objective: its terms and the forward pass that sums them."""

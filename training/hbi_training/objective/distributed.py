@@ -1,0 +1,54 @@
+"""Joining the parts of a batch that lie on several devices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed
+from torch import Tensor
+
+from hbi_training.model.token_interaction import Tokens
+
+
+class _Gather(torch.autograd.Function):
+    """Rows of all devices forward; the sum of all devices' gradients of the own rows backward."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        ctx.rows = len(tensor)
+        parts = [torch.empty_like(tensor) for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather(parts, tensor.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        gradient = gradients[0].contiguous()
+        torch.distributed.all_reduce(gradient)
+        own = torch.distributed.get_rank() * ctx.rows
+        return gradient[own : own + ctx.rows]
+
+
+def gather(tensor: Tensor) -> Tensor:
+    """Joins the rows of all devices, in the order of their ranks; the gradient goes back to each device's own rows."""
+    if not torch.distributed.is_initialized():
+        return tensor
+    gathered: Tensor = _Gather.apply(tensor)
+    return gathered
+
+
+def gather_levels(levels: dict[str, Tokens]) -> dict[str, Tokens]:
+    """Joins tokens, weights and masks of all devices, padded first, for texts of one batch differ in length."""
+    if not torch.distributed.is_initialized():
+        return levels
+    return {name: Tokens(*(gather(pad_tokens(part)) for part in level[:3])) for name, level in levels.items()}
+
+
+def pad_tokens(part: Tensor) -> Tensor:
+    """Pads axis 1 to the longest of all devices, with zeros: weight 0, mask False."""
+    longest = torch.tensor(part.shape[1], device=part.device)
+    torch.distributed.all_reduce(longest, op=torch.distributed.ReduceOp.MAX)
+    missing = int(longest) - part.shape[1]
+    if not missing:
+        return part
+    return torch.cat([part, part.new_zeros(len(part), missing, *part.shape[2:])], dim=1)

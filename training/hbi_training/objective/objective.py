@@ -1,0 +1,110 @@
+"""What training asks of a model: the terms of the loss and their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from hbi_infer.errors import TrainingError
+from hbi_training.objective.losses import contrastive_loss, distillation_loss, released_distillation_loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """Weights of the terms; a weight of 0 leaves a term out.
+
+    Attributes:
+        contrastive: Of the contrastive loss at the entity level.
+        deep_supervision: Of the contrastive loss at the action and event levels.
+        self_distillation: Of the action and event levels' KL from the entity level.
+        hard_negatives: Captions for each clip that are nearly true of it and are contrasted with it; 0 for none.
+        banzhaf: Of the alignment of similarities with their Banzhaf interactions, at each level.
+        banzhaf_temperature: Of the distributions that are aligned.
+        banzhaf_samples: Coalitions of each pair of tokens from which the target is estimated; 0 for the exact one.
+        reconstruction: Of the contrastive loss on reconstructed pairs; the alignment's target then comes from
+            reconstructed tokens. The model must have `reconstruction_layers`.
+        reconstruction_negatives: Captions of other clips that each reconstructed pair is contrasted with.
+        answering: Of the cross-entropy of answers to questions; the model then has an answer head.
+        questions: Asked about each clip of a batch.
+        captioning: Of the cross-entropy of captions, word by word; the model must have `caption_layers`.
+        label_smoothing: Of that cross-entropy.
+        self_critical: Of the CIDEr of captions that the decoder draws (`hbi_training.objective.self_critical`): a stage
+            behind one of cross-entropy, whose model is the recipe's `initial`. It may stand beside `captioning`, or
+            alone.
+        self_critical_samples: Captions drawn for each clip. One is compared with the likeliest caption, several with
+            the mean of one another.
+        variant: "released" is the loss of the authors' code: estimator networks (`BanzhafEstimator`) read the
+            similarities, and their outputs are aligned with that of a fixed one; other temperatures and means.
+        estimator: For the released variant with `banzhaf`: the file of the fixed estimator.
+    """
+
+    contrastive: float = 1.0
+    deep_supervision: float = 1.0
+    self_distillation: float = 0.2
+    hard_negatives: int = 0
+    banzhaf: float = 0.0
+    banzhaf_temperature: float = 0.1
+    banzhaf_samples: int = 0
+    reconstruction: float = 0.0
+    reconstruction_negatives: int = 2
+    answering: float = 0.0
+    questions: int = 1
+    captioning: float = 0.0
+    label_smoothing: float = 0.1
+    self_critical: float = 0.0
+    self_critical_samples: int = 5
+    variant: Literal["hbi", "released"] = "hbi"
+    estimator: str = ""
+
+    def __post_init__(self) -> None:
+        if self.variant not in ("hbi", "released"):
+            raise TrainingError(f"the objective's variant is '{self.variant}'; known are hbi and released")
+        if self.variant == "released" and self.banzhaf and not self.estimator:
+            raise TrainingError(
+                "the released alignment needs a trained estimator: give objective.estimator a file that "
+                "'hbi-train estimator' wrote, or the authors'"
+            )
+
+        if self.self_critical_samples < 1:
+            raise TrainingError(
+                f"the objective's self_critical_samples is {self.self_critical_samples}; it must be at least 1"
+            )
+
+    @property
+    def writes_captions(self) -> bool:
+        """Whether the caption decoder is trained."""
+        return bool(self.captioning or self.self_critical)
+
+    @property
+    def compares(self) -> bool:
+        """Whether texts are compared with videos: False where a model only learns to answer or to caption."""
+        weights = (self.contrastive, self.deep_supervision, self.self_distillation, self.banzhaf, self.reconstruction)
+        return any(weights)
+
+    def similarity_terms(
+        self, similarity: Mapping[str, Tensor], scale: Tensor, hard_negatives: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """The weighted terms on the similarities of whole texts and videos, by name.
+
+        Args:
+            similarity: (B, B) at each level, the first of which supervises the others.
+            scale: exp of the logit scale.
+            hard_negatives: (B, K) at each level.
+        """
+        first, *others = similarity
+        terms: dict[str, Tensor] = {}
+        for level in similarity:
+            weight = self.contrastive if level == first else self.deep_supervision
+            negatives = None if hard_negatives is None else hard_negatives[level]
+            if weight:
+                terms[f"contrastive_{level}"] = weight * contrastive_loss(similarity[level], scale, negatives)
+        for level in others if self.self_distillation else ():
+            if self.variant == "released":
+                term = released_distillation_loss(similarity[level], similarity[first])
+            else:
+                term = distillation_loss(similarity[level], similarity[first], scale)
+            terms[f"distillation_{level}"] = self.self_distillation * term
+        return terms

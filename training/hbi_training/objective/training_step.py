@@ -1,0 +1,213 @@
+"""One forward pass of training: encode, compare, and sum the terms of the objective."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hbi_infer.errors import TrainingError
+from hbi_training.banzhaf.estimator import BanzhafEstimator, load_estimator
+from hbi_training.banzhaf.exact import banzhaf_interaction
+from hbi_training.banzhaf.sampled import Game, sampled_banzhaf_interaction
+from hbi_training.data.batches import Batch
+from hbi_training.model.hbi import HBI, LevelTokens
+from hbi_training.model.token_interaction import Tokens, items, pair_similarities
+from hbi_training.objective.distributed import gather, gather_levels
+from hbi_training.objective.losses import alignment_loss, pair_contrastive_loss, released_alignment_loss
+from hbi_training.objective.objective import Objective
+from hbi_training.objective.self_critical import CaptionCritic
+from hbi_training.weights.checkpoint import Model
+
+MAX_LOGIT_SCALE = math.log(100.0)
+
+Pair = tuple[LevelTokens, LevelTokens]
+
+IGNORED = -1
+"""Stands where there is no word, or no answer, to learn."""
+
+
+def _cross_entropy(logits: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Mean over what is not ignored; 0 where all is."""
+    total = F.cross_entropy(
+        logits.float(), target, ignore_index=IGNORED, label_smoothing=label_smoothing, reduction="sum"
+    )
+    return total / (target != IGNORED).sum().clamp_min(1)
+
+
+class TrainingStep(nn.Module):
+    """The model with what its objective needs besides it.
+
+    Args:
+        model: What is trained.
+        objective: What is asked of it.
+        known_tokens: Of every clip, where the parts that they come from are not trained: no frame is looked at.
+        critic: Of captions, where the objective is self-critical.
+
+    Raises:
+        TrainingError: The objective asks for what the model does not have.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        objective: Objective,
+        known_tokens: LevelTokens | None = None,
+        critic: CaptionCritic | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+        self.known_tokens = known_tokens
+        self.critic = critic
+        if objective.banzhaf and not isinstance(model, HBI):
+            raise TrainingError("the objective's banzhaf aligns tokens of several levels: it needs a model of kind hbi")
+        if objective.reconstruction and (not isinstance(model, HBI) or model.reconstruction is None):
+            raise TrainingError("the objective's reconstruction needs a model with reconstruction_layers of at least 1")
+        if objective.answering and (not isinstance(model, HBI) or model.answer_head is None):
+            raise TrainingError("the objective's answering needs a model of kind hbi, and clips with questions")
+        if objective.writes_captions and (not isinstance(model, HBI) or model.caption_decoder is None):
+            term = "captioning" if objective.captioning else "self_critical"
+            raise TrainingError(f"the objective's {term} needs a model with caption_layers of at least 1")
+        if objective.self_critical and critic is None:
+            raise ValueError("a self-critical objective needs a critic")
+        self.students = nn.ModuleDict()
+        self.teacher: BanzhafEstimator | None = None
+        if objective.variant == "released" and objective.banzhaf:
+            self.teacher = load_estimator(Path(objective.estimator)).requires_grad_(False)
+            self.students.update({level: BanzhafEstimator(self.teacher.channels) for level in model.level_rates})
+
+    def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, and each of its terms."""
+        if self.known_tokens is not None and batch.clips is not None:
+            video = items(self.known_tokens, batch.clips)
+        else:
+            video = self.model.encode_video(batch.frames, batch.frame_mask)
+        terms = self._comparing_terms(batch, video) if self.objective.compares else {}
+        terms |= self._answer_terms(batch, video) | self._caption_terms(batch, video)
+        return torch.stack(list(terms.values())).sum(), terms
+
+    def _comparing_terms(self, batch: Batch, video: LevelTokens) -> dict[str, Tensor]:
+        """Of captions with clips, those that are not theirs among them."""
+        text = self.model.encode_text(batch.token_ids, batch.token_mask)
+        wrong = None
+        if batch.negative_ids is not None and batch.negative_mask is not None:
+            wrong = self.model.encode_text(batch.negative_ids, batch.negative_mask)
+        pairs = list(self._reconstructed_pairs(text, video, wrong)) if self.objective.reconstruction else []
+        # Similarities are multiplied by up to 100: half precision would blur them.
+        with torch.autocast(batch.frames.device.type, enabled=False):
+            scale = self.model.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
+            terms = self._similarity_terms(text, video, wrong, scale)
+            if pairs:
+                terms |= self._reconstruction_terms(pairs, scale)
+            if self.objective.banzhaf:
+                terms |= self._alignment_terms(text, video, *(pairs[0] if pairs else (text, video)))
+        return terms
+
+    def _similarity_terms(
+        self, text: LevelTokens, video: LevelTokens, wrong: LevelTokens | None, scale: Tensor
+    ) -> dict[str, Tensor]:
+        """Of all texts with all videos, of all devices together."""
+        negatives = None
+        if wrong is not None:
+            negatives = {k: gather(v) for k, v in self.model.matched_similarity(wrong, video).items()}
+        similarity = self.model.similarity(gather_levels(text), gather_levels(video))
+        return self.objective.similarity_terms(similarity, scale, negatives)
+
+    def _reconstructed_pairs(self, text: LevelTokens, video: LevelTokens, wrong: LevelTokens | None) -> Iterator[Pair]:
+        """Videos with their own texts, then with those of other clips, then with texts that are nearly true of them."""
+        assert isinstance(self.model, HBI)
+        assert self.model.reconstruction is not None
+        yield self.model.reconstruction(text, video)
+        for shift in range(1, self.objective.reconstruction_negatives + 1):
+            others = torch.arange(len(next(iter(text.values())).tokens)).roll(-shift)
+            yield self.model.reconstruction(items(text, others), video)
+        for k in range(self.objective.hard_negatives if wrong is not None else 0):
+            own = slice(k, None, self.objective.hard_negatives)
+            yield self.model.reconstruction(items(wrong or {}, own), video)
+
+    def _reconstruction_terms(self, pairs: list[Pair], scale: Tensor) -> dict[str, Tensor]:
+        """Of this device's pairs: all with all would need a reconstruction each."""
+        similarities = [self.model.matched_similarity(*pair) for pair in pairs]
+        num_others = self.objective.reconstruction_negatives
+        terms = {}
+        for level in similarities[0]:
+            matched, *rest = (similarity[level][:, 0] for similarity in similarities)
+            wrong = torch.stack(rest[num_others:], dim=1) if rest[num_others:] else matched.new_empty(len(matched), 0)
+            loss = pair_contrastive_loss(matched, rest[:num_others], scale, wrong)
+            terms[f"reconstruction_{level}"] = self.objective.reconstruction * loss
+        return terms
+
+    def _answer_terms(self, batch: Batch, video: LevelTokens) -> dict[str, Tensor]:
+        """Of the answer that is chosen, and of each level's, by their mean: deep supervision."""
+        if not self.objective.answering or batch.question_ids is None or batch.question_mask is None:
+            return {}
+        assert isinstance(self.model, HBI)
+        assert self.model.answer_head is not None
+        assert batch.answers is not None
+        times = len(batch.answers) // len(batch.frames)
+        clips = torch.arange(len(batch.frames), device=batch.frames.device).repeat_interleave(times)
+        questions = self.model.encode_text(batch.question_ids, batch.question_mask)
+        logits = self.model.answer(questions, items(video, clips))
+        combined = self.model.answer_head.combine(logits)
+        losses = [_cross_entropy(part, batch.answers) for part in (combined, *logits.values())]
+        levels = self.objective.deep_supervision * torch.stack(losses[1:]).mean()
+        return {"answer": self.objective.answering * losses[0], "answer_levels": self.objective.answering * levels}
+
+    def _caption_terms(self, batch: Batch, video: LevelTokens) -> dict[str, Tensor]:
+        """Of each word behind those before it; the captions are those that the clips are contrasted with.
+
+        And of captions that the decoder draws, where a critic rewards them.
+        """
+        if not self.objective.writes_captions:
+            return {}
+        assert isinstance(self.model, HBI)
+        assert self.model.caption_decoder is not None
+        memory = self.model.read(video)
+        terms = {}
+        if self.objective.captioning:
+            logits = self.model.caption_decoder(batch.token_ids[:, :-1], memory)
+            following = batch.token_ids[:, 1:].masked_fill(~batch.token_mask[:, 1:], IGNORED)
+            loss = _cross_entropy(logits.flatten(0, 1), following.flatten(), self.objective.label_smoothing)
+            terms["caption"] = self.objective.captioning * loss
+        if self.objective.self_critical and self.critic is not None and batch.clips is not None:
+            reward = self.critic.loss(self.model.caption_decoder, memory, batch.clips)
+            terms["self_critical"] = self.objective.self_critical * reward
+        return terms
+
+    def _alignment_terms(
+        self, text: LevelTokens, video: LevelTokens, target_text: LevelTokens, target_video: LevelTokens
+    ) -> dict[str, Tensor]:
+        """Of this device's pairs; the target is the interaction of the target's tokens."""
+        terms = {}
+        for level in text:
+            similarity = pair_similarities(text[level], video[level])
+            if self.teacher is not None:
+                loss = self._released_alignment(level, similarity, text[level], video[level])
+            else:
+                target = self._interaction(target_text[level], target_video[level])
+                temperature = self.objective.banzhaf_temperature
+                loss = alignment_loss(similarity, target, text[level], video[level], temperature)
+            terms[f"banzhaf_{level}"] = self.objective.banzhaf * loss
+        return terms
+
+    @torch.no_grad()
+    def _interaction(self, text: Tokens, video: Tokens) -> Tensor:
+        """(B, T, V): of each matched pair, exact or sampled."""
+        game = Game(pair_similarities(text, video), text.weights, video.weights, text.mask, video.mask)
+        if self.objective.banzhaf_samples:
+            return sampled_banzhaf_interaction(game, num_samples=self.objective.banzhaf_samples)
+        return banzhaf_interaction(*game)
+
+    def _released_alignment(self, level: str, similarity: Tensor, text: Tokens, video: Tokens) -> Tensor:
+        assert self.teacher is not None
+        # The released code leaves padding out at the first level, where alone it has masks.
+        first = level == next(iter(self.model.level_rates))
+        mask = text.mask[:, :, None] & video.mask[:, None, :] if first else None
+        with torch.no_grad():
+            target = self.teacher(similarity, mask)
+        return released_alignment_loss(self.students[level](similarity, mask), target)

@@ -1,0 +1,1 @@
+"""Training runs: recipes, optimisers, the trainer, and what the commands call."""

@@ -1,0 +1,1 @@
+"""Weights on disk: checkpoints, other people's files, rounding."""

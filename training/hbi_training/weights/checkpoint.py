@@ -1,0 +1,174 @@
+"""A trained model on disk: configuration, weights and tokenizer, in formats that hold no code."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from hbi_infer.errors import TrainingError
+from hbi_infer.model.tokenizer import PAD_ID, Tokenizer
+from hbi_training.model.clip_encoders import load_clip, refuse_unknown_sizes
+from hbi_training.model.config import HBIConfig
+from hbi_training.model.hbi import HBI
+from hbi_training.model.mean_pooled_clip import MeanPooledCLIP, MeanPooledConfig
+
+Model = HBI | MeanPooledCLIP
+
+KINDS: dict[str, tuple[Any, Any]] = {
+    "hbi": (HBIConfig, HBI),
+    "mean_pooled_clip": (MeanPooledConfig, MeanPooledCLIP),
+}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model with what it needs to be used, and where it came from.
+
+    Attributes:
+        model: In evaluation mode.
+        tokenizer_json: See `hbi_infer.model.tokenizer`.
+        name: Of the model.
+        notice: One line that users of the model are told.
+        provenance: Recipe, data, seed, code version and measured metrics.
+    """
+
+    model: Model
+    tokenizer_json: str
+    name: str
+    notice: str = ""
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that the model was trained with."""
+        return Tokenizer.from_json(self.tokenizer_json)
+
+
+def build_model(section: Mapping[str, Any], tokenizer: Tokenizer | None = None) -> Model:
+    """A model from `kind` and the fields of its configuration.
+
+    Args:
+        section: `clip` may be a mapping for `transformers.CLIPConfig`, which gives random weights, or the name of a
+            CLIP model on the hub or of a local folder, which gives its weights.
+        tokenizer: Its vocabulary is filled in where the mapping leaves it open.
+
+    Raises:
+        TrainingError: The kind or a key is unknown, or the CLIP model cannot be loaded.
+    """
+    values = dict(section)
+    kind = values.pop("kind", "hbi")
+    if kind not in KINDS:
+        raise TrainingError(f"the model's kind is '{kind}'; known kinds: {', '.join(KINDS)}")
+    configuration, build = KINDS[kind]
+    clip = None
+    if isinstance(values.get("clip"), str):
+        clip = load_clip(values["clip"])
+        values["clip"] = clip.config.to_dict()
+    elif tokenizer is not None and "clip" in values:
+        values["clip"] = with_vocabulary(values["clip"], tokenizer)
+        refuse_unknown_sizes(values["clip"])
+    return build(configuration.from_json(values), clip)
+
+
+def with_vocabulary(clip: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
+    """The CLIP configuration with the tokenizer's vocabulary."""
+    ids = {
+        "vocab_size": tokenizer.vocabulary_size,
+        "bos_token_id": tokenizer.sot_id,
+        "eos_token_id": tokenizer.eot_id,
+        "pad_token_id": PAD_ID,
+    }
+    return {**clip, "text_config": {**ids, **clip.get("text_config", {})}}
+
+
+def start_from(initial: Checkpoint, model: Model, tokenizer: Tokenizer) -> str:
+    """Gives a model the weights of another one, tensor by tensor where name and shape agree.
+
+    Rows of a table of words are taken over word by word, so that a model may begin with more words than the other had.
+
+    Args:
+        initial: What to start from.
+        model: Changed in place.
+        tokenizer: The model's.
+
+    Returns:
+        A line that says what was taken over.
+
+    Raises:
+        TrainingError: The two have nothing in common.
+    """
+    given, own = initial.model.state_dict(), model.state_dict()
+    known, wanted = initial.tokenizer.vocabulary(), tokenizer.vocabulary()
+    shared = [(row, known[token]) for token, row in wanted.items() if token in known]
+    rows, old_rows = (torch.tensor(part) for part in zip(*shared, strict=True))
+    taken = 0
+    for name, tensor in own.items():
+        old = given.get(name, torch.empty(0))
+        if tensor.shape == old.shape:
+            tensor.copy_(old)
+        elif (tensor.shape[:1], old.shape) == ((len(wanted),), (len(known), *tensor.shape[1:])):
+            tensor[rows] = old[old_rows]
+        else:
+            continue
+        taken += 1
+    if not taken:
+        raise TrainingError(
+            f"the model {initial.name} has nothing in common with that of the recipe: leave initial out"
+        )
+    return f"{taken} of {len(own)} tensors start from {initial.name}"
+
+
+def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
+    """Writes config.json, model.safetensors and tokenizer.json; an older checkpoint there is replaced as a whole."""
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    kind = "hbi" if isinstance(checkpoint.model, HBI) else "mean_pooled_clip"
+    content = {
+        "name": checkpoint.name,
+        "notice": checkpoint.notice,
+        "model": {"kind": kind, **checkpoint.model.config.to_json()},
+        "provenance": checkpoint.provenance,
+    }
+    (partial / "config.json").write_text(json.dumps(content, indent=2) + "\n")
+    (partial / "tokenizer.json").write_text(checkpoint.tokenizer_json)
+    state = {key: tensor.detach().cpu().contiguous() for key, tensor in checkpoint.model.state_dict().items()}
+    save_file(state, partial / "model.safetensors")
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Reads what `save_checkpoint` wrote.
+
+    Raises:
+        TrainingError: A file is missing or does not fit the others.
+    """
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        if not (folder / name).is_file():
+            raise TrainingError(
+                f"{folder} has no {name}; a checkpoint is the folder that hbi-train wrote, runs/NAME/model"
+            )
+    try:
+        content = json.loads((folder / "config.json").read_text())
+        section, name, notice, provenance = (content[key] for key in ("model", "name", "notice", "provenance"))
+    except (ValueError, KeyError) as error:
+        raise TrainingError(
+            f"{folder / 'config.json'} is not what hbi-train writes ({error}); if the folder holds a CLIP that "
+            f"transformers saved, export it with: hbi-export clip {folder} -o BUNDLE"
+        ) from error
+    model = build_model(section)
+    try:
+        model.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
+    except (RuntimeError, SafetensorError) as error:
+        raise TrainingError(f"the weights of {folder} do not fit its config.json: {error}") from error
+    tokenizer_json = (folder / "tokenizer.json").read_text()
+    return Checkpoint(model.eval(), tokenizer_json, name, notice, provenance)
