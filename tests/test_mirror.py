@@ -1,0 +1,47 @@
+"""Every module has a test file of its name in the same place below `tests`, or stands in the list of exceptions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.paths import ROOT
+from tests.test_architecture import FILES, name_of
+
+SIDES = {"hbi_engines": "engines", "hbi_infer": "infer", "hbi_training": "training", "hbi_export": "export"}
+
+EXCEPTIONS: dict[str, dict[str, str]] = {
+    "hbi_engines": {},
+    "hbi_infer": {},
+    "hbi_training": {},
+    "hbi_export": {},
+}
+"""Package -> module without behaviour of its own -> the test file that runs it, relative to `tests`."""
+
+
+def mirrored(package: str, path: Path) -> Path:
+    """Where the test file of a module lies."""
+    name = Path(name_of(package, path))
+    return ROOT / "tests" / SIDES[package] / name.with_name(f"test_{name.name}.py")
+
+
+MODULES = [(package, path) for package, path in FILES if path.name != "__init__.py"]
+
+
+@pytest.mark.parametrize(("package", "path"), MODULES, ids=[f"{of}:{name_of(of, path)}" for of, path in MODULES])
+def test_a_module_has_its_test_file(package: str, path: Path) -> None:
+    elsewhere = EXCEPTIONS[package].get(name_of(package, path))
+    there = mirrored(package, path)
+    if elsewhere is None:
+        assert there.is_file(), f"write {there.relative_to(ROOT)}"
+    else:
+        assert (ROOT / "tests" / elsewhere).is_file()
+        assert not there.is_file(), "it has a test file: take it out of the exceptions"
+
+
+@pytest.mark.parametrize("package", SIDES)
+def test_exceptions_are_few_and_name_modules(package: str) -> None:
+    names = {name_of(package, path) for of, path in MODULES if of == package}
+    assert EXCEPTIONS[package].keys() <= names
+    assert len(EXCEPTIONS[package]) <= len(names) // 4
