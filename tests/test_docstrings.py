@@ -12,12 +12,14 @@ import pytest
 from tests.test_architecture import FILES, ROOT
 
 ARRAYS = re.compile(
-    r"\b(?:NDArray|Tensor|Floats|FloatArray|Float32Array|Ids|ClipIds|PackedTokens|Levels|LevelTokens|Tokens|TokenBatch|Arrays|Clips?)\b"
+    r"\b(?:NDArray|Tensor|Floats|FloatArray|Float32Array|Ids|ClipIds|PackedTokens|Levels|LevelTokens|Tokens"
+    r"|TokensByLevel|TokenBatch|Arrays|Clips?)\b"
 )
 """Annotations whose values are arrays, or are made of arrays."""
 
 SHAPE = re.compile(
-    r"\(\s*\(?[A-Z][A-Za-z0-9_]*(?:,|\s*\*|\))|batch of (?:one|[A-Z])\b|\b[A-Z][a-z]? (?:texts|clips|pairs|frames|questions|videos|captions|tokens|sets|vectors)\b"
+    r"\(\s*\(?[A-Z][A-Za-z0-9_]*(?:,|\s*\*|\))|batch of (?:one|[A-Z])\b"
+    r"|\b[A-Z][a-z]? (?:texts|clips|pairs|frames|questions|videos|captions|tokens|sets|vectors)\b"
 )
 """A shape such as (B, F, D), or its number of items: "a batch of one", "B texts"."""
 

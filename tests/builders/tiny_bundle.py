@@ -255,7 +255,11 @@ def tiny_manifest(*tasks: str) -> BundleManifest:
             for name in tiny_graphs(*tasks)
         },
         provenance=Provenance(
-            recipe="tests/builders/tiny_bundle.py", data="none", seed=0, code_version="test", metrics={"text_to_video_r1": 1.0}
+            recipe="tests/builders/tiny_bundle.py",
+            data="none",
+            seed=0,
+            code_version="test",
+            metrics={"text_to_video_r1": 1.0},
         ),
     )
 
