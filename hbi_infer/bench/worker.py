@@ -22,7 +22,7 @@ from hbi_infer.bench.machine import gpu_memory_bytes, peak_memory_bytes
 from hbi_infer.bench.stages import DEVICE_STAGES, Workload, measure
 from hbi_infer.errors import HBIError
 from hbi_infer.model.bundle import Bundle
-from hbi_infer.model.token_model import HBI
+from hbi_infer.model.token_model import TokenModel
 
 HOST = "host"
 """In place of a device: the stages that none has a part in."""
@@ -73,13 +73,13 @@ class Task:
         return cls(**fields | {name: tuple(fields[name]) for name in ("batches", "stages")})
 
 
-OpenModel = Callable[[Task], HBI]
+OpenModel = Callable[[Task], TokenModel]
 
 
-def open_bundle(task: Task) -> HBI:
+def open_bundle(task: Task) -> TokenModel:
     """The bundle's own graphs on the task's device."""
     device = "auto" if task.device == HOST else task.device
-    return HBI(Bundle.load(task.bundle), device=device, threads=task.num_threads)
+    return TokenModel(Bundle.load(task.bundle), device=device, threads=task.num_threads)
 
 
 def serve(open_model: OpenModel) -> None:

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hbi_infer.api import HBI
 from hbi_infer.errors import InputError
-from hbi_infer.model.token_model import HBI
 from hbi_infer.render.explain_file import write_explanation
 from hbi_infer.render.explain_page import page
 from hbi_infer.render.explain_picture import (
@@ -33,8 +33,8 @@ from hbi_infer.render.explain_picture import (
     picture,
 )
 from hbi_infer.render.heat_scale import HeatScale
-from hbi_infer.tasks.explain import Explanation, NoFramesWarning, explain
-from hbi_infer.tasks.search import QueryTruncatedWarning
+from hbi_infer.tasks.explain import Explanation, NoFramesWarning
+from hbi_infer.tasks.texts import QueryTruncatedWarning
 from tests.builders.tiny_bundle import NOTICE, write_tiny_bundle, write_video
 from tests.infer.cli.test_retrieve import ROOT, on_terminal, run
 
@@ -64,7 +64,7 @@ def options(folder: Path, bundle: Path, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture
 def made(bundle: Path, folder: Path) -> Iterator[Explanation]:
-    return explain(HBI.load(bundle, device="cpu", threads=1), folder / "one red.mp4", "a red video")
+    return HBI.load(bundle, device="cpu", threads=1).explain(folder / "one red.mp4", "a red video")
 
 
 def test_help_has_an_example_and_imports_nothing_heavy() -> None:
@@ -279,7 +279,7 @@ def test_a_page_needs_nothing_else_and_runs_nothing(made: Explanation, bundle: P
     video = write_video(tmp_path / f"{SCRIPT}.mp4", "red")
     model = HBI.load(bundle, device="cpu", threads=1)
     with pytest.warns(QueryTruncatedWarning):
-        text = page(explain(model, video, f'red {SCRIPT} "'))
+        text = page(model.explain(video, f'red {SCRIPT} "'))
     assert "<script" not in text
     assert "<h1>“red &lt;script&gt;alert(1) &quot;”</h1>" in text
     assert "<p>&lt;script&gt;alert(1).mp4 · clip 1 of 1" in text
