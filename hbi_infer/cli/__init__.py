@@ -20,7 +20,7 @@ from hbi_infer.cli.explain import explain
 from hbi_infer.cli.index import index
 from hbi_infer.cli.qa import qa
 from hbi_infer.cli.retrieve import retrieve
-from hbi_infer.render import terminal
+from hbi_infer.render import stdout
 
 INTERRUPTED = 130
 
@@ -31,7 +31,7 @@ for command in (index, retrieve, explain, qa, caption, info, doctor, bench):
 
 def _show_version(asked: bool) -> None:
     if asked:
-        terminal.emit(f"hbi-infer {__version__}\n")
+        stdout.emit(f"hbi-infer {__version__}\n")
         raise typer.Exit
 
 
@@ -50,13 +50,13 @@ def hbi_infer(
 
 def main() -> None:
     """Run the command line."""
-    terminal.prepare_streams()
-    warnings.showwarning = lambda message, *_args, **_options: terminal.note("warning", str(message))
+    stdout.prepare_streams()
+    warnings.showwarning = lambda message, *_args, **_options: stdout.note("warning", str(message))
     try:
-        with terminal.errors_told():
+        with stdout.errors_told():
             app(prog_name="hbi-infer")
     except (KeyboardInterrupt, SystemExit) as end:
         if isinstance(end, SystemExit) and end.code != INTERRUPTED:
             raise
-        terminal.note("error", "interrupted: what was indexed or written before is kept")
+        stdout.note("error", "interrupted: what was indexed or written before is kept")
         sys.exit(INTERRUPTED)

@@ -10,7 +10,7 @@ import typer
 from hbi_infer.cli.options import (
     JsonOption,
 )
-from hbi_infer.render import terminal
+from hbi_infer.render import stdout, tables
 
 
 def info(
@@ -27,9 +27,9 @@ def info(
     loaded = Bundle.load(bundle or default_bundle_path())
     loaded.verify()
     if as_json:
-        terminal.emit_json({"path": str(loaded.path), "sha256": loaded.sha256, **loaded.manifest.to_document()})
+        stdout.emit_json({"path": str(loaded.path), "sha256": loaded.sha256, **loaded.manifest.to_document()})
     else:
-        terminal.show_bundle(loaded)
+        tables.show_bundle(loaded)
 
 
 def doctor(as_json: JsonOption = False) -> None:
@@ -44,7 +44,7 @@ def doctor(as_json: JsonOption = False) -> None:
 
     diagnosis = examine()
     if as_json:
-        terminal.emit_json(diagnosis.to_document())
+        stdout.emit_json(diagnosis.to_document())
     else:
-        terminal.emit(diagnosis.to_text())
+        stdout.emit(diagnosis.to_text())
     raise typer.Exit(1 if diagnosis.problems else 0)

@@ -8,12 +8,14 @@ from typing import Annotated
 
 import typer
 
+from hbi_infer.bench.plan import Plan
 from hbi_infer.cli.inputs import SOME_FAILED, as_list, whole_numbers
 from hbi_infer.cli.options import (
     BundleOption,
 )
 from hbi_infer.errors import InputError
-from hbi_infer.render import terminal
+from hbi_infer.files import write_whole
+from hbi_infer.render import stdout
 
 
 def bench(
@@ -30,11 +32,13 @@ def bench(
             metavar="DEVICES", help="cpu,openvino,torch,torch:compile...; may be repeated. By default what can run."
         ),
     ] = None,
-    batch: Annotated[str, typer.Option(metavar="N,N", help="Items that go through a graph together.")] = "1,8",
+    batch: Annotated[
+        str, typer.Option(metavar="N,N", help="Numbers of items that go through a graph together.")
+    ] = ",".join(map(str, Plan.batches)),
     stage: Annotated[
         list[str] | None, typer.Option(metavar="STAGES", help="Only these, such as 'encode,text encode'.")
     ] = None,
-    seconds: Annotated[float, typer.Option(metavar="S", help="How long each measurement takes.")] = 2.0,
+    seconds: Annotated[float, typer.Option(metavar="S", help="How long each measurement takes.")] = Plan.seconds,
     threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="Of the processor.")] = None,
     videos: Annotated[Path | None, typer.Option(metavar="DIR", help="Videos to decode; else some are drawn.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all numbers to it.")] = None,
@@ -48,8 +52,7 @@ def bench(
     hbi-infer bench --random vit-b-32 --device cpu,openvino,torch --batch 1,4 --plot speed.png
     """  # noqa: D301
     from hbi_infer.bench import report as bench_report
-    from hbi_infer.bench.run import Plan, run
-    from hbi_infer.bench.stages import STAGES
+    from hbi_infer.bench.run import run
 
     bench_report.check_targets(json_file, plot)
     plan = Plan(
@@ -58,14 +61,18 @@ def bench(
         seconds=seconds,
         threads=threads,
         videos=videos,
-        stages=as_list(stage) or tuple(STAGES),
+        stages=as_list(stage) or Plan.stages,
     )
     bundle, checkpoint = _benched_model(bundle, random, checkpoint)
-    report = run(
-        replace(plan, bundle=bundle, checkpoint=checkpoint), "hbi_export.pytorch.bench_worker", terminal.show_benched
-    )
-    bench_report.write(report, json_file, plot)
-    terminal.emit(bench_report.to_text(report))
+    plan = replace(plan, bundle=bundle, checkpoint=checkpoint)
+    report = run(plan, "hbi_export.pytorch.bench_worker", bench_report.show_progress)
+    if json_file:
+        bench_report.write_json(report, json_file)
+    if plot:
+        from hbi_infer.bench.picture import picture
+
+        write_whole(plot, picture(report), overwrite=True)
+    stdout.emit(bench_report.to_text(report))
     raise typer.Exit(SOME_FAILED if bench_report.unreliable(report) else 0)
 
 
@@ -81,4 +88,4 @@ def _benched_model(bundle: Path | None, random: str | None, checkpoint: Path | N
         raise InputError(
             f'--random makes a model with PyTorch, and {error.name} is not installed: pip install "hbi-infer[export]"'
         ) from error
-    return random_model(random, lambda text: terminal.note("note", text))
+    return random_model(random, lambda text: stdout.note("note", text))

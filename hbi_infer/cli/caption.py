@@ -22,14 +22,14 @@ from hbi_infer.cli.options import (
     WorkersOption,
 )
 from hbi_infer.options import Decoding
-from hbi_infer.render import terminal
+from hbi_infer.render import stdout, tables
 
 
 def caption(
     video: Annotated[Path, typer.Argument(metavar="VIDEO_OR_DIR", help="The video, or a folder of videos.")],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="FILE", help="Write a .jsonl, .csv, .srt or .vtt; else to the terminal."),
+        typer.Option("--out", "-o", metavar="FILE", help="Write a .jsonl, .csv, .srt or .vtt; else to the stdout."),
     ] = None,
     out_format: Annotated[
         str | None, typer.Option("--format", metavar="FORMAT", help="jsonl, csv, srt or vtt; else by --out's suffix.")
@@ -101,10 +101,10 @@ def caption(
         if target and unfinished:
             target.write(captions, as_given(video))
             unfinished.remove()
-            terminal.emit(f"{len(captions)} captions in {terminal.printable(str(target.out))}\n")
+            stdout.emit(f"{len(captions)} captions in {stdout.printable(str(target.out))}\n")
         elif style == "json":
             written = [made.to_json() for made in captions]
-            terminal.emit_json(found.document | {"decoding": asdict(options), "captions": written})
+            stdout.emit_json(found.document | {"decoding": asdict(options), "captions": written})
         else:
-            terminal.show_written(captions, style, as_given(video))
+            tables.show_written(captions, style, as_given(video))
     end_with(found.failures, "captioned")

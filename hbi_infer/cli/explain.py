@@ -17,7 +17,7 @@ from hbi_infer.cli.options import (
 )
 from hbi_infer.files import check_target
 from hbi_infer.options import Explaining
-from hbi_infer.render import terminal
+from hbi_infer.render import stdout, tables
 
 
 def explain(
@@ -64,8 +64,11 @@ def explain(
     if out is not None:
         write_explanation(explanation, document, out, overwrite=force)
     if style == "json":
-        terminal.emit_json(document)
+        stdout.emit_json(document)
         return
     for remark in explanation.remarks:
-        terminal.note("note", remark)
-    terminal.show_explanation(explanation, style)
+        stdout.note("note", remark)
+    if out is not None:
+        tables.show_explanation_file(explanation, out)
+    else:
+        tables.show_explanation(explanation, style)

@@ -17,7 +17,7 @@ from hbi_infer.cli.options import (
     VerboseOption,
     WorkersOption,
 )
-from hbi_infer.render import terminal
+from hbi_infer.render import stdout, tables
 
 
 def index(
@@ -45,7 +45,7 @@ def index(
         report = update_index(opened, workers, retry_failed=retry_failed)
         failures = failures_of(opened, report)
         if as_json:
-            terminal.emit_json(index_document(opened, report))
+            stdout.emit_json(index_document(opened, report))
         else:
-            terminal.show_update(report, opened.store.num_clips(), opened.store.path)
+            tables.show_update(report, opened.store.num_clips(), opened.store.path)
     end_with(failures, "searched")

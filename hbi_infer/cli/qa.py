@@ -20,7 +20,7 @@ from hbi_infer.cli.options import (
     WorkersOption,
 )
 from hbi_infer.options import Answering
-from hbi_infer.render import terminal
+from hbi_infer.render import stdout, tables
 
 
 def qa(
@@ -76,7 +76,7 @@ def qa(
                 {"question": text, "cut_at_word": cut, "answers": [answer.to_json() for answer in of_text]}
                 for text, cut, of_text in zip(texts, asked.cut_at_words, answers, strict=True)
             ]
-            terminal.emit_json(found.document | {"min_probability": threshold, "questions": documents})
+            stdout.emit_json(found.document | {"min_probability": threshold, "questions": documents})
         else:
-            terminal.show_answers(list(zip(texts, answers, strict=True)), style, as_given(video))
+            tables.show_answers(list(zip(texts, answers, strict=True)), style, as_given(video))
     end_with(found.failures, "answered about")

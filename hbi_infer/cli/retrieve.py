@@ -35,7 +35,7 @@ from hbi_infer.cli.options import (
 from hbi_infer.errors import InputError
 from hbi_infer.files import is_file
 from hbi_infer.options import EVERYTHING, Filter, Searching
-from hbi_infer.render import terminal
+from hbi_infer.render import stdout, tables
 
 if TYPE_CHECKING:
     from hbi_infer.api import HBI, Index
@@ -120,11 +120,11 @@ def retrieve(
     with updated_index(hbi, videos, FolderOptions(index_file, workers, rebuild, no_update)) as (opened, report):
         answers = [_found_like(opened, like, options)] if like else _found(opened, texts, options)
         if style == "json":
-            terminal.emit_json(index_document(opened, report) | {"answers": [each.to_json() for each in answers]})
+            stdout.emit_json(index_document(opened, report) | {"answers": [each.to_json() for each in answers]})
         else:
-            terminal.show_matches([(each.asked, each.matches) for each in answers], style, as_given(videos))
+            tables.show_matches([(each.asked, each.matches) for each in answers], style, as_given(videos))
         if where != EVERYTHING and not any(each.matches for each in answers):
-            terminal.note("note", f"none of the {opened.store.num_clips()} indexed clips passes the filters")
+            stdout.note("note", f"none of the {opened.store.num_clips()} indexed clips passes the filters")
     end_with(report.failed if report else [], "searched")
 
 
@@ -164,10 +164,10 @@ def _found_like(opened: Index, video: Path, options: Searching) -> _Found:
     return _Found(str(video), {"like": str(video)}, opened.like(video, options))
 
 
-def _rank_captions(hbi: HBI, video: Path, captions: list[str], top_k: int, style: terminal.Style) -> None:
+def _rank_captions(hbi: HBI, video: Path, captions: list[str], top_k: int, style: tables.Style) -> None:
     ranked = hbi.rank_captions(video, captions, top_k=top_k)
     if style == "json":
         document = {"model": model_document(hbi), "video": str(video)}
-        terminal.emit_json(document | {"captions": [match.to_json() for match in ranked]})
+        stdout.emit_json(document | {"captions": [match.to_json() for match in ranked]})
     else:
-        terminal.show_captions(str(video), ranked, style)
+        tables.show_captions(str(video), ranked, style)
