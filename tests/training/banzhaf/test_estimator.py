@@ -126,4 +126,4 @@ def test_the_command_learns_the_exact_interaction(tmp_path: Path) -> None:
     command[2] = str(tmp_path / "mean_pooled_clip" / "model")
     done = subprocess.run([*command, "-o", str(out)], capture_output=True, text=True)
     assert done.returncode == 1
-    assert "of a model of kind hbi" in done.stderr
+    assert "needs a model of kind hbi" in done.stderr

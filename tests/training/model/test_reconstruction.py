@@ -10,9 +10,9 @@ import torch
 from hbi_infer.errors import TrainingError
 from hbi_training.data.frame_cache import Split
 from hbi_training.evaluation.evaluate import evaluate_retrieval
-from hbi_training.model.hbi import HBI, LevelTokens
+from hbi_training.model.hbi import HBI
 from hbi_training.model.reconstruction import Reconstruction
-from hbi_training.model.token_interaction import Tokens
+from hbi_training.model.token_interaction import Tokens, TokensByLevel
 from hbi_training.run.trainer import Trainer
 from tests.builders.tiny_training import HBI_SECTION, shapes_splits, tiny_recipe
 
@@ -34,7 +34,7 @@ def reconstruction(seed: int = 0, *, trained: bool = True) -> Reconstruction:
     return module
 
 
-def side(batch: int, *sizes: int, lengths: tuple[int, ...] = ()) -> LevelTokens:
+def side(batch: int, *sizes: int, lengths: tuple[int, ...] = ()) -> TokensByLevel:
     levels = {}
     for level, size in zip(LEVELS, sizes, strict=True):
         mask = torch.ones(batch, size, dtype=torch.bool)
@@ -102,5 +102,5 @@ def test_reranking_orders_the_best_by_reconstructed_tokens(splits: tuple[Split, 
     assert any(changed[name] != untrained[name] for name in changed)
     assert measure(1)["reranked/text_to_video/R@1"] == untrained["text_to_video/R@1"]
     plain = Trainer(tiny_recipe(), *splits, tmp_path / "plain", cpu=True)
-    with pytest.raises(TrainingError, match="has no reconstruction to rerank with"):
+    with pytest.raises(TrainingError, match="reranking needs a model with reconstruction_layers of at least 1"):
         evaluate_retrieval(plain.model, validation.records, validation.cache, plain.tokenizer, rerank=3)

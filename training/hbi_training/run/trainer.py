@@ -32,6 +32,7 @@ from hbi_training.objective.training_step import MAX_LOGIT_SCALE, TrainingStep
 from hbi_training.run.muon import Muon
 from hbi_training.run.recipe import OptimiserOptions, Recipe, recipe_from_mapping, recipe_to_mapping
 from hbi_training.weights.checkpoint import Checkpoint, Model, build_model, load_checkpoint, save_checkpoint, start_from
+from hbi_training.weights.rounding import computes_in_bfloat16
 
 CHECKPOINTS_KEPT = 2
 
@@ -113,14 +114,6 @@ def build_optimisers(
     return optimisers
 
 
-def computes_in_bfloat16(*, cpu: bool) -> bool:
-    """Whether the device that a run is for has instructions for bfloat16."""
-    if torch.cuda.is_available() and not cpu:
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-
-
 def common_answers(records: Sequence[VideoRecord], most: int) -> tuple[str, ...]:
     """The answers of the records' questions, the most frequent first, equal ones in the order of the alphabet."""
     counts = Counter(question.answer for record in records for question in record.questions)
@@ -197,13 +190,13 @@ class Trainer:
             num_ranks=self.accelerator.num_processes,
         )
         known_tokens = None
+        parts: dict[str, Any] = {**dict(model.named_children()), **dict(model.named_parameters(recurse=False))}
         for part in options.frozen:
-            if (frozen := getattr(model, part, None)) is None:
+            if part not in parts:
                 raise TrainingError(
-                    f"the optimiser's frozen names {part}, which the model does not have; it has "
-                    f"{', '.join(name for name, _ in model.named_children())}"
+                    f"the optimiser's frozen names {part}, which the model does not have; it has {', '.join(parts)}"
                 )
-            frozen.requires_grad_(False)
+            parts[part].requires_grad_(False)
         if set(VIDEO_ENCODER) <= set(options.frozen) and not recipe.data.shift_pixels:
             self.say(f"computing the tokens of {len(decoded)} clips, which stay as they are")
             known_tokens = encode_clips(model.to(self.accelerator.device), train.cache)
