@@ -181,7 +181,7 @@ class HBI(TokenModel):
             captions: Sentences.
             top_k: Largest number of results; None ranks all.
             videos: The folder whose index to look in; by default the nearest one above the video that has one.
-            location: That index's file; by default in the user's cache folder.
+            location: The file of that index; by default in the user's cache folder.
 
         Raises:
             InputError: There is no caption, one is empty, or there is no such video.
@@ -214,9 +214,9 @@ class HBI(TokenModel):
         Args:
             video: Any video. One that is indexed and has not changed is not decoded.
             query: A sentence.
-            options: Which clip to explain; by default the one that matches best.
+            options: The clip to explain; by default the one that matches best.
             videos: The folder whose index to look in; by default the nearest one above the video that has one.
-            location: That index's file; by default in the user's cache folder.
+            location: The file of that index; by default in the user's cache folder.
 
         Raises:
             InputError: The query is empty, or there is no such video or clip.
@@ -248,7 +248,7 @@ class HBI(TokenModel):
             options: How many answers to name, and when to say "don't know". For an answer about each clip, or about
                 each video of a folder, use the `answer` of an `index`.
             videos: The folder whose index to look in; by default the nearest one above the video that has one.
-            location: That index's file; by default in the user's cache folder.
+            location: The file of that index; by default in the user's cache folder.
 
         Raises:
             BundleError: The bundle cannot answer questions.
@@ -283,7 +283,7 @@ class HBI(TokenModel):
             video: Any video. One that is indexed and has not changed is not decoded.
             options: How to choose words.
             videos: The folder whose index to look in; by default the nearest one above the video that has one.
-            location: That index's file; by default in the user's cache folder.
+            location: The file of that index; by default in the user's cache folder.
 
         Raises:
             BundleError: The bundle writes no captions.

@@ -86,7 +86,7 @@ class Searching:
 
 @dataclass(frozen=True, kw_only=True)
 class Explaining:
-    """Which clip of a video is explained; by default the one that matches best.
+    """The clip of a video that is explained; by default the one that matches best.
 
     Attributes:
         clip: Number of the clip, counted from 1.

@@ -118,7 +118,7 @@ class Clips:
 
 
 def clips_of_video(tokens: VideoTokens) -> Clips:
-    """Returns the clips of a video whose tokens are in memory."""
+    """Returns the N clips of a video whose tokens are in memory."""
     levels = joined([clip.levels for clip in tokens.clips])
     places = tuple(
         ClipPlace(
@@ -138,7 +138,7 @@ def clips_of_video(tokens: VideoTokens) -> Clips:
 
 
 def clips_of_index(index: FolderIndex, where: Filter = EVERYTHING) -> Clips:
-    """Returns the clips of every indexed video that passes the filter; none is decoded.
+    """Returns the N clips of all indexed videos that pass the filter; none is decoded.
 
     Reading them raises IndexStoreError where the index is damaged.
     """

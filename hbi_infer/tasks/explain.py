@@ -28,8 +28,8 @@ from hbi_infer.tokens.fidelity import Fidelity, Floats, Game, measure_fidelity
 from hbi_infer.tokens.levels import Levels, LevelTokens, joined, unit
 
 Groups = tuple[tuple[int, ...], ...]
-"""For each token of a level, which words (or frames) were merged into it, by position; of one word, just that one.
-None at all for a token that was made of padding, as the released merging does."""
+"""Positions of the words (or frames) that were merged into each token of a level. A token made of padding, as the
+released merging makes them, has none."""
 
 PADDING = "[padding]"
 MEANING = (
@@ -47,18 +47,18 @@ class LevelExplanation:
     """The map of one level: T text tokens and V video tokens, padding left out.
 
     Attributes:
-        name: Such as "entity", "action" or "event".
-        rate: What the level's similarity is multiplied with in the score.
-        similarity: Of the pair at this level.
+        name: Name of the level, such as "entity", "action" or "event".
+        rate: Rate of the level's similarity in the score.
+        similarity: Similarity of the pair at this level.
         words: (T,) the word, or the words merged into the token.
         frames: (V,) times in seconds of the frame, or of the frames merged into the token.
-        word_groups: (T,) the same as positions in `Explanation.words`.
-        frame_groups: (V,) the same as positions in `Explanation.frame_seconds`.
+        word_groups: (T,) the words as positions in `Explanation.words`.
+        frame_groups: (V,) the frames as positions in `Explanation.frame_seconds`.
         interaction: (T, V) float64, the exact Banzhaf interaction.
         cosines: (T, V) float64.
         text_weights: (T,) float64, above 0 with a sum of 1.
         video_weights: (V,) float64, the same.
-        fidelity: How faithful the map is; None if no cosine is above 0.
+        fidelity: Fidelity of the map; None if no cosine is above 0.
     """
 
     name: str
@@ -75,12 +75,12 @@ class LevelExplanation:
     fidelity: Fidelity | None
 
     def strongest(self, count: int) -> list[tuple[int, int]]:
-        """Row and column of the pairs of the largest interaction, best first; of equal ones the first."""
+        """Returns row and column of the pairs with the largest interaction, best first; of equal ones the first."""
         order = np.argsort(-self.interaction, axis=None, kind="stable")[:count]
         return [divmod(place, len(self.frames)) for place in order.tolist()]
 
     def to_json(self) -> dict[str, Any]:
-        """As what `json.dumps` takes."""
+        """Returns a value that `json.dumps` takes."""
         return {
             "name": self.name,
             "rate": self.rate,
@@ -102,21 +102,22 @@ class Explanation:
     """Why one clip of a video matches a query.
 
     Attributes:
-        query: As given.
-        cut_at_word: From which word on the query was too long, counted from 1; None if it was kept whole.
-        video: As given.
+        query: The query as given.
+        cut_at_word: Number of the word, from 1, at which the query was too long; None if it was kept whole.
+        video: Path of the video as given.
         source: Where the tokens come from: the "index", or the "video", decoded and encoded.
-        clip: Which clip of the video, counted from 1.
-        num_clips: That the video has.
-        start_seconds: Where in the video the clip begins.
-        end_seconds: Where it ends.
-        score: The one that searching gives.
+        clip: Number of the clip in the video, counted from 1.
+        num_clips: Number of clips in the video.
+        start_seconds: Time in the video at which the clip begins.
+        end_seconds: Time at which it ends.
+        score: Score of the pair, as in a search.
         words: Every text token of the query, as `Tokenizer.pieces` writes it.
-        frame_seconds: When each frame of the clip is shown.
-        levels: In the bundle's order, without the unnamed ones.
-        unnamed_levels: Those of which it is not known what was merged into their tokens; they count in the score.
-        fidelity: Of the maps of all levels together, by interaction times rate, the unnamed ones among them. None if
-            no cosine is above 0 at a level that counts.
+        frame_seconds: Time of each frame of the clip.
+        levels: Maps of the levels in the bundle's order, without the unnamed ones.
+        unnamed_levels: Names of the levels whose tokens were merged from unknown words or frames; they count in the
+            score.
+        fidelity: Fidelity of the maps of all levels together, the unnamed ones included, by interaction times rate.
+            None if no cosine is above 0 at a level that counts.
     """
 
     query: str
@@ -135,13 +136,13 @@ class Explanation:
     fidelity: Fidelity | None
 
     def fidelities(self) -> list[tuple[str, Fidelity]]:
-        """Of each level and of "all levels", where there is a similarity to lose."""
+        """Returns the fidelity of each level and of "all levels", where there is a similarity to lose."""
         named = [(level.name, level.fidelity) for level in self.levels] + [("all levels", self.fidelity)]
         return [(name, fidelity) for name, fidelity in named if fidelity]
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What the maps leave out and why, a sentence each."""
+        """Sentences that say what the maps leave out, and why."""
         remarks = []
         if self.unnamed_levels:
             remarks.append(
@@ -159,7 +160,7 @@ class Explanation:
         return tuple(remarks)
 
     def to_json(self) -> dict[str, Any]:
-        """As what `json.dumps` takes."""
+        """Returns a value that `json.dumps` takes."""
         return {
             "query": self.query,
             "cut_at_word": self.cut_at_word,
@@ -187,7 +188,7 @@ def explain(
         encoder: The model.
         video: The tokens of N clips of a video.
         query: One text.
-        options: Which clip to explain; by default the one that matches best.
+        options: The clip to explain; by default the one that matches best.
 
     Raises:
         InputError: The video has no such clip.
@@ -241,10 +242,10 @@ def explain(
 
 
 def read_thumbnails(explanation: Explanation, image_size: int) -> npt.NDArray[np.uint8] | None:
-    """The frames of the explained clip, decoded once more.
+    """Decodes the frames of the explained clip once more.
 
     Args:
-        explanation: Of a clip of K frames.
+        explanation: Explanation of a clip of K frames.
         image_size: H = W, in pixels.
 
     Returns:
@@ -272,7 +273,7 @@ def _level(
     frame_seconds: Sequence[float],
     frame_groups: Groups,
 ) -> LevelExplanation:
-    """A level whose tokens stand for some of the words and frames."""
+    """Makes the map of a level whose tokens stand for some of the words and frames."""
     return LevelExplanation(
         name=name,
         rate=game.rate,
@@ -308,7 +309,7 @@ def _choose(video: VideoTokens, scores: npt.NDArray[np.float32], options: Explai
 
 
 def _game(rate: float, text: LevelTokens, video: LevelTokens) -> Game:
-    """The game of one level, each side a batch of one, with its exact map."""
+    """Makes the game of one level, each side a batch of one, with its exact map."""
     (text_units, text_weights), (video_units, video_weights) = (_players(text), _players(video))
     cosines = text_units @ video_units.T
     interaction = banzhaf_interaction(cosines[None], text_weights[None], video_weights[None])[0]
@@ -322,22 +323,22 @@ def _game(rate: float, text: LevelTokens, video: LevelTokens) -> Game:
 
 
 def _players(level: LevelTokens) -> tuple[Floats, Floats]:
-    """Unit vectors (N, D) and weights (N,) of the real tokens of a batch of one."""
+    """Returns unit vectors (N, D) and weights (N,) of the real tokens of a batch of one."""
     real = level.weights[0] > 0
     weights = level.weights[0, real].astype(np.float64)
     return unit(level.tokens[0, real]).astype(np.float64), weights / weights.sum()
 
 
 def _merged(levels: Levels, num_places: int, num_real: int) -> dict[str, Groups]:
-    """What each real token of a level stands for; levels of which that is not known are left out.
+    """Returns the words (or frames) that each real token stands for, at each level where they are known.
 
-    Tokens of the first level are the words or frames themselves if there are as many; those of a higher one are told
-    by `slots`, which are followed down. A level's only token stands for everything.
+    Tokens of the first level are the words or frames themselves if there are as many. `slots` lead from the tokens of
+    a higher level down to them. A level's only token stands for everything.
 
     Args:
         levels: A batch of one.
-        num_places: Words or frames, padding included.
-        num_real: The same without padding, which comes last.
+        num_places: Number of words or frames, padding included.
+        num_real: Number of them without padding, which comes last.
     """
     known: dict[str, Groups] = {}
     groups: Groups | None = None
@@ -357,7 +358,7 @@ def _merged(levels: Levels, num_places: int, num_real: int) -> dict[str, Groups]
 
 
 def _gathered(below: Groups, slots: npt.NDArray[np.integer[Any]], num_tokens: int) -> Groups:
-    """Groups of the level below put together by the token (M,) that each was merged into, -1 for none."""
+    """Joins groups of the level below by the token (M,) that each was merged into, -1 for none."""
     groups: list[list[int]] = [[] for _ in range(num_tokens)]
     for group, slot in zip(below, slots.tolist(), strict=True):
         if slot >= 0:
