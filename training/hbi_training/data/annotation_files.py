@@ -1,4 +1,4 @@
-"""Text, JSON and CSV files that others wrote: every fault is a `DataError` that names the file and the line."""
+"""Reading published text, JSON and CSV files; every fault is a `DataError` that names the file and the line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMES_OF_TYPES: dict[type, str] = {str: "a text", int: "a whole number", list: "
 
 
 def read_text(path: Path) -> str:
-    """A whole UTF-8 file (with or without a byte order mark).
+    """Reads a whole UTF-8 file (with or without a byte order mark).
 
     Raises:
         DataError: The file is missing, cannot be read or is not UTF-8.
@@ -34,14 +34,14 @@ def read_text(path: Path) -> str:
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """The lines of a file that are not blank, each with where it stands ("FILE, line 3")."""
+    """Yields the lines of a file that are not blank, each with its place ("FILE, line 3")."""
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
             yield f"{path}, line {number}", line.rstrip("\r")
 
 
 def parse_json(text: str, where: str) -> Any:
-    """A JSON value.
+    """Parses a JSON value.
 
     Raises:
         DataError: The text is not JSON.
@@ -53,7 +53,7 @@ def parse_json(text: str, where: str) -> Any:
 
 
 def read_json(path: Path, kind: type[Kind]) -> Kind:
-    """A JSON file that holds a list or an object."""
+    """Reads a JSON file that must hold a list or an object."""
     value = parse_json(read_text(path), str(path))
     if not isinstance(value, kind):
         raise DataError(f"{path} does not hold {NAMES_OF_TYPES[kind]}; is it the published file?")
@@ -61,10 +61,10 @@ def read_json(path: Path, kind: type[Kind]) -> Kind:
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """The rows of a comma-separated file with a header line that names at least these columns.
+    """Yields the rows of a comma-separated file whose header has at least these columns, each with its place.
 
     Raises:
-        DataError: A column is missing, from the header or from a row.
+        DataError: A column is missing from the header or from a row.
     """
     reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
     try:
@@ -82,10 +82,10 @@ def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str
 
 
 def field(entry: Any, key: str, kind: type[Kind], where: str) -> Kind:
-    """The value of a key that must be there, of this type.
+    """Returns the value of a required key, which must have this type.
 
     Raises:
-        DataError: The entry is no object, or has no such key, or a value of another type.
+        DataError: The entry is no object, lacks the key, or has a value of another type.
     """
     if not isinstance(entry, dict) or key not in entry:
         raise DataError(f"{where}: no {key!r}")
@@ -96,7 +96,7 @@ def field(entry: Any, key: str, kind: type[Kind], where: str) -> Kind:
 
 
 def seconds(entry: dict[str, Any], key: str, where: str) -> float | None:
-    """A time of at least 0 in seconds, None if the key is missing or null.
+    """Returns a time in seconds, at least 0; None if the key is missing or null.
 
     Raises:
         DataError: The value is not such a number.

@@ -1,4 +1,4 @@
-"""Batches of clips and captions, each a pure function of the seed and the step, so that a run resumes exactly."""
+"""Batches of clips and captions, each a pure function of seed and step, so that a run resumes exactly."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from hbi_training.data.records import Question, VideoRecord
 
 @dataclass(frozen=True)
 class Batch:
-    """B matched pairs, and K hard negatives of each clip.
+    """B matched pairs, with K hard negatives and Q questions per clip.
 
     Attributes:
-        frames: (B, F, H, W, 3) uint8.
-        frame_mask: (B, F) bool.
-        token_ids: (B, T) int64.
-        token_mask: (B, T) bool.
-        negative_ids: (B * K, T') int64, or None; those of one clip stand together.
-        negative_mask: (B * K, T') bool, or None.
-        question_ids: (B * Q, T") int64, or None; the Q questions about one clip stand together.
-        question_mask: (B * Q, T") bool, or None.
-        clips: (B,) int64, which clips they are, by their places among the records; or None.
-        answers: (B * Q,) int64, each answer's place in the closed list, or None; -1 where there is no question.
+        frames: Frames (B, F, H, W, 3) uint8.
+        frame_mask: True at real frames, (B, F) bool.
+        token_ids: Ids of the captions, (B, T) int64.
+        token_mask: True at real tokens, (B, T) bool.
+        negative_ids: Ids of the hard negatives, grouped by clip, (B * K, T') int64; None for none.
+        negative_mask: True at their real tokens, (B * K, T') bool; None for none.
+        question_ids: Ids of the questions, grouped by clip, (B * Q, T") int64; None for none.
+        question_mask: True at their real tokens, (B * Q, T") bool; None for none.
+        clips: Place of each clip among the records, (B,) int64; None if unknown.
+        answers: Place of each answer in the closed list, (B * Q,) int64, -1 where there is no question; None for none.
     """
 
     frames: Tensor
@@ -46,31 +46,30 @@ class Batch:
     clips: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on another device."""
+        """Copies the batch to another device."""
         parts: dict[str, Any] = {name: None if part is None else part.to(device) for name, part in vars(self).items()}
         return Batch(**parts)
 
 
 class TrainingBatches:
-    """Random batches without end: every pass visits each clip once, with one of its captions.
+    """Endless random batches, in which every pass visits each clip once with one of its captions.
 
-    A clip without captions is compared with the question that it is asked, as in the released code.
+    A clip without captions is compared with a question about it, as in the released code.
 
     Args:
-        records: The clips.
-        cache: Their frames, and perhaps those of others.
-        tokenizer: The model's.
-        rows: (N,) where in the cache the frames of each record are.
+        records: Clips to visit.
+        cache: Frames of the clips, and perhaps of others.
+        tokenizer: Tokenizer of the model.
+        rows: Row of each record in the cache, (N,) int64.
         batch_size: Pairs of a batch, over all ranks together.
-        max_words: The most tokens of a caption.
-        seed: Of the order, the captions and the shifts.
-        num_negatives: K hard negatives of each clip.
-        shift_pixels: Clips are moved by up to this many pixels.
-        answers: The closed list of answers; without it no questions are asked. Questions with another answer are left
-            out.
-        num_questions: Q, asked about each clip; one that has fewer is asked some of them again.
-        rank: Of this device.
-        num_ranks: Devices in all.
+        max_words: Greatest number of tokens in a text.
+        seed: Random seed of the order, the captions and the shifts.
+        num_negatives: Number K of hard negatives per clip.
+        shift_pixels: Greatest shift of a clip in pixels.
+        answers: Closed list of answers; if empty, no questions are asked. Questions with other answers are left out.
+        num_questions: Number Q of questions per clip; those of a clip that has fewer repeat.
+        rank: Rank of this device.
+        num_ranks: Number of devices.
     """
 
     def __init__(
@@ -92,8 +91,8 @@ class TrainingBatches:
     ) -> None:
         if num_negatives and any(len(record.hard_negatives) < num_negatives for record in records):
             raise TrainingError(
-                f"the objective's hard_negatives is {num_negatives}, and some clips of the data set have fewer; put as "
-                "many into its manifest, or --set objective.hard_negatives=0"
+                f"the objective's hard_negatives is {num_negatives}, and some clips of the data set have fewer; add "
+                "more to its manifest, or --set objective.hard_negatives=0"
             )
         if batch_size % num_ranks:
             raise TrainingError(f"batch_size is {batch_size}, which {num_ranks} devices cannot share evenly")
@@ -107,11 +106,11 @@ class TrainingBatches:
 
     @property
     def steps_per_pass(self) -> int:
-        """Batches that visit each clip once; what is left over waits for the next pass."""
+        """Number of batches in a pass; clips that do not fill a batch wait for the next pass."""
         return len(self.records) // self.batch_size
 
     def __getitem__(self, step: int) -> Batch:
-        """The part of this rank of the batch of a step."""
+        """Returns this rank's part of a step's batch: (B / ranks, F, H, W, 3) frames and so on."""
         number_of_pass, place = divmod(step, self.steps_per_pass)
         order = np.random.default_rng([self.seed, number_of_pass, 0]).permutation(len(self.records))
         chosen = order[place * self.batch_size : (place + 1) * self.batch_size]
@@ -151,7 +150,7 @@ class TrainingBatches:
         )
 
     def _ask(self, questions: Sequence[Question], rng: np.random.Generator) -> list[Question | None]:
-        """Q of the questions whose answer is in the closed list."""
+        """Draws Q of the questions whose answer is in the closed list."""
         known = [question for question in questions if question.answer in self.place_of_answer]
         order = rng.permutation(len(known))
         return [known[order[i % len(order)]] if known else None for i in range(self.num_questions)]
@@ -165,7 +164,7 @@ class TrainingBatches:
 
 
 def shift(frames: npt.NDArray[np.uint8], down: int, right: int) -> npt.NDArray[np.uint8]:
-    """Moves a picture (F, H, W, 3) by whole pixels; its border is repeated into the gap."""
+    """Moves frames (F, H, W, 3) by whole pixels, and repeats their border into the gap."""
     if not down and not right:
         return frames
     height, width = frames.shape[1:3]

@@ -1,4 +1,4 @@
-"""Readers of published video-text data sets and of a plain manifest, all to the same list of `VideoRecord`.
+"""Readers of published video-text data sets and of a plain manifest, which all return lists of `VideoRecord`.
 
 | name           | annotation files in the folder                     | a record                                     |
 |----------------|----------------------------------------------------|----------------------------------------------|
@@ -15,7 +15,7 @@
 |                | LSMDC16_challenge_1000_publictect.csv              |                                              |
 | msrvtt_qa      | train_qa.json, val_qa.json, test_qa.json           | a video, its questions and no captions       |
 | msvd_qa        | the same, youtube_mapping.txt                      | the same                                     |
-| manifest       | train.jsonl, val.jsonl, test.jsonl                 | what the line says                           |
+| manifest       | train.jsonl, val.jsonl, test.jsonl                 | one line of the file                         |
 
 Videos may lie anywhere below the folder. A manifest has one JSON object a line, its video relative to the folder:
 
@@ -51,13 +51,13 @@ SPLITS = ("train", "val", "test")
 
 
 def load_records(name: str, folder: Path, split: str, *, videos: Path | None = None) -> list[VideoRecord]:
-    """The videos of one split of a data set, in the order of its annotation files.
+    """Reads one split of a data set, in the order of its annotation files.
 
     Args:
-        name: A name of the table above.
-        folder: Where the annotation files lie.
-        split: train, val or test.
-        videos: Where the videos lie, if not below `folder`. They are found by name, in any folder below it.
+        name: Name of the data set in the table above.
+        folder: Folder of the annotation files.
+        split: Name of the split: train, val or test.
+        videos: Folder of the videos, if not `folder`. They are found by name at any depth.
 
     Raises:
         DataError: The data set or split is unknown, an annotation file is missing or malformed (the message names file
@@ -73,7 +73,7 @@ def load_records(name: str, folder: Path, split: str, *, videos: Path | None = N
 
 
 def msrvtt_records(folder: Path, split: str, videos: Path) -> list[VideoRecord]:
-    """MSR-VTT: the usual 9,000 videos to train, 1,000 pairs of one video and one caption to validate and to test."""
+    """Reads MSR-VTT: the usual 9,000 training videos; 1,000 pairs of one video and one caption for val and for test."""
     captions: dict[str, list[str]] = {}
     if split == "train":
         rows = list(read_csv(folder / "MSRVTT_train.9k.csv", ["video_id"]))
@@ -91,9 +91,9 @@ def msrvtt_records(folder: Path, split: str, videos: Path) -> list[VideoRecord]:
 
 
 def msrvtt_caption_records(folder: Path, split: str, videos: Path) -> list[VideoRecord]:
-    """MSR-VTT in the split of captioning results: 6,513 videos to train, 497 to validate, 2,990 to test.
+    """Reads MSR-VTT in the split of captioning results: 6,513 training, 497 validation and 2,990 test videos.
 
-    It is that of the 2016 challenge; the annotations say for each video which part it is in.
+    The split is that of the 2016 challenge; the annotations assign each video to a part.
     """
     captions = _msrvtt_sentences(folder)
     name = "validate" if split == "val" else split
@@ -108,14 +108,14 @@ def msrvtt_caption_records(folder: Path, split: str, videos: Path) -> list[Video
 
 
 def _msrvtt_files(folder: Path) -> list[Path]:
-    """The one file in common use or the two of the 2016 challenge."""
+    """Returns the one file in common use, or the two of the 2016 challenge."""
     if not (folder / "MSRVTT_data.json").exists() and (folder / "train_val_videodatainfo.json").exists():
         return [folder / "train_val_videodatainfo.json", folder / "test_videodatainfo.json"]
     return [folder / "MSRVTT_data.json"]
 
 
 def _msrvtt_sentences(folder: Path) -> dict[str, list[str]]:
-    """Video id -> captions."""
+    """Reads the captions of each video id."""
     captions: dict[str, list[str]] = {}
     for path in _msrvtt_files(folder):
         for number, entry in enumerate(field(read_json(path, dict), "sentences", list, str(path))):
@@ -125,7 +125,7 @@ def _msrvtt_sentences(folder: Path) -> dict[str, list[str]]:
 
 
 def msvd_records(folder: Path, split: str, videos: Path) -> list[VideoRecord]:
-    """MSVD (YouTube2Text): 1,200 videos to train, 100 to validate, 670 to test."""
+    """Reads MSVD (YouTube2Text): 1,200 training, 100 validation and 670 test videos."""
     captions = _msvd_captions(folder)
     annotations = {}
     for where, line in read_lines(folder / f"{split}_list.txt"):
@@ -137,7 +137,7 @@ def msvd_records(folder: Path, split: str, videos: Path) -> list[VideoRecord]:
 
 
 def _msvd_captions(folder: Path) -> dict[str, list[str]]:
-    """Video id -> captions, from the published text file or from JSON, never from the pickle in common use."""
+    """Reads the captions of each video id from the published text file or JSON, never from the pickle in common use."""
     text_file, json_file, pickled = (
         folder / name for name in ("AllVideoDescriptions.txt", "captions.json", "raw-captions.pkl")
     )
@@ -148,13 +148,13 @@ def _msvd_captions(folder: Path) -> dict[str, list[str]]:
                 video_id, *caption = line.split(maxsplit=1)
                 captions.setdefault(video_id, []).extend(caption)
     elif json_file.exists():
-        # A caption is a text, or its list of words as in the pickle.
+        # A caption is a text, or a list of words as in the pickle.
         for video_id in (content := read_json(json_file, dict)):
             texts = field(content, video_id, list, str(json_file))
             captions[video_id] = [" ".join(map(str, text)) if isinstance(text, list) else text for text in texts]
     else:
         raise DataError(
-            f"{pickled} is a pickle, which runs whatever its maker put in, so it is not read; put the published "
+            f"{pickled} is a pickle, which can run any code, so it is not read; put the published "
             "AllVideoDescriptions.txt beside it (a line for each caption: video id, blank, caption) "
             'or captions.json ({"video id": ["caption", ...]})'
         )
@@ -162,7 +162,7 @@ def _msvd_captions(folder: Path) -> dict[str, list[str]]:
 
 
 def activitynet_records(folder: Path, split: str, videos: Path) -> list[VideoRecord]:
-    """ActivityNet Captions as paragraphs: all sentences of a video are one caption of the whole video."""
+    """Reads ActivityNet Captions as paragraphs: all sentences of a video are one caption of the whole video."""
     path = folder / ("train.json" if split == "train" else "val_1.json")
     annotations = []
     for video_id, entry in read_json(path, dict).items():
@@ -172,14 +172,14 @@ def activitynet_records(folder: Path, split: str, videos: Path) -> list[VideoRec
         duration = seconds(entry, "duration", where)
         if not duration:
             raise DataError(f"{where}: no 'duration' greater than 0")
-        # Files are called by the whole id or by what follows its "v_".
+        # Files are named by the whole id or by the part after "v_".
         names = (video_id, video_id.removeprefix("v_"))
         annotations.append(Annotation(where, names, (paragraph,), float(math.ceil(duration))))
     return find_records(annotations, videos, f"activitynet {split}")
 
 
 def didemo_records(folder: Path, split: str, videos: Path) -> list[VideoRecord]:
-    """DiDeMo as paragraphs: all descriptions of a video are one caption; only 30 s of it were shown to annotators."""
+    """Reads DiDeMo as paragraphs: all descriptions of a video are one caption; annotators saw only 30 s of it."""
     path = folder / f"{split}_data.json"
     descriptions: dict[str, list[str]] = {}
     for number, entry in enumerate(read_json(path, list)):
@@ -189,14 +189,14 @@ def didemo_records(folder: Path, split: str, videos: Path) -> list[VideoRecord]:
     annotations = []
     for video, texts in descriptions.items():
         where = f"{path}, {video!r}"
-        # Names have a suffix, which a compressed copy of the video need not share.
+        # A compressed copy of a video may have another suffix than the annotated name.
         names = (video, Path(video).stem)
         annotations.append(Annotation(where, names, (" ".join(checked_texts(texts, where)),), 31.0))
     return find_records(annotations, videos, f"didemo {split}")
 
 
 def lsmdc_records(folder: Path, split: str, videos: Path) -> list[VideoRecord]:
-    """LSMDC 2016: 101,079 movie clips to train, 7,408 to validate, 1,000 to test; an id may have several lines."""
+    """Reads LSMDC 2016: 101,079 training, 7,408 validation and 1,000 test movie clips; an id may have several lines."""
     names = {
         "train": "LSMDC16_annos_training.csv",
         "val": "LSMDC16_annos_val.csv",
@@ -216,10 +216,11 @@ def lsmdc_records(folder: Path, split: str, videos: Path) -> list[VideoRecord]:
 
 
 def msrvtt_qa_records(folder: Path, split: str, videos: Path) -> list[VideoRecord]:
-    """MSRVTT-QA (Xu et al. 2017): 158,581 questions about 6,513 videos to train, 12,278 about 497, 72,821 about 2,990.
+    """Reads MSRVTT-QA (Xu et al. 2017): 158,581 training questions about 6,513 videos, 12,278 and 72,821 others.
 
-    The files are those of the authors' release: one list a split, of `{"answer", "category_id", "id", "question",
-    "video_id"}`. The video_id is the number in MSR-VTT's names, video7010.mp4.
+    Validation has 497 videos, the test 2,990. The files are those of the authors' release: one list per split, of
+    `{"answer", "category_id", "id", "question", "video_id"}`. The video_id is the number in MSR-VTT's names,
+    video7010.mp4.
     """
     asked = _video_questions(folder / f"{split}_qa.json")
     annotations = [
@@ -229,10 +230,10 @@ def msrvtt_qa_records(folder: Path, split: str, videos: Path) -> list[VideoRecor
 
 
 def msvd_qa_records(folder: Path, split: str, videos: Path) -> list[VideoRecord]:
-    """MSVD-QA (Xu et al. 2017): 30,933 questions about 1,200 videos to train, 6,415 about 250, 13,157 about 520.
+    """Reads MSVD-QA (Xu et al. 2017): 30,933 training questions about 1,200 videos, 6,415 and 13,157 others.
 
-    The same format, but the video_id 1 stands for the "vid1" of youtube_mapping.txt, whose lines say which clip of MSVD
-    that is ("-4wsuPCjDBc_5_15 vid1"). Videos may have either name.
+    Validation has 250 videos, the test 520. The format is that of MSRVTT-QA, but the video_id 1 stands for the "vid1"
+    of youtube_mapping.txt, whose lines name the clip of MSVD ("-4wsuPCjDBc_5_15 vid1"). Videos may have either name.
     """
     path = folder / "youtube_mapping.txt"
     asked = _video_questions(folder / f"{split}_qa.json")
@@ -241,7 +242,7 @@ def msvd_qa_records(folder: Path, split: str, videos: Path) -> list[VideoRecord]
         names = line.split()
         if len(names) != 2:
             raise DataError(
-                f"{where}: {len(names)} words; there must be 2, the name of a clip and its vid with a number"
+                f"{where}: {len(names)} words; there must be 2, the name of a clip and its number, such as vid1"
             )
         clips[names[1]] = checked_name(names[0], where)
     annotations = []
@@ -253,7 +254,7 @@ def msvd_qa_records(folder: Path, split: str, videos: Path) -> list[VideoRecord]
 
 
 def _video_questions(path: Path) -> dict[int, tuple[str, tuple[Question, ...]]]:
-    """Video id -> its first entry's place, for messages, and its questions."""
+    """Reads for each video id the place of its first entry, for messages, and its questions."""
     places: dict[int, str] = {}
     asked: dict[int, list[Question]] = {}
     for number, entry in enumerate(read_json(path, list)):
@@ -268,7 +269,7 @@ MANIFEST_KEYS = ("video", "captions", "end_seconds", "hard_negatives", "question
 
 
 def manifest_records(folder: Path, split: str, videos: Path) -> list[VideoRecord]:
-    """A plain JSONL manifest; keys of its own are passed over, unless they look like a slip for a known one."""
+    """Reads a plain JSONL manifest; unknown keys are ignored, unless they look like a misspelt known one."""
     path = folder / f"{split}.jsonl"
     found: list[tuple[str, VideoRecord | None]] = []
     for where, line in read_lines(path):
@@ -300,13 +301,13 @@ def manifest_records(folder: Path, split: str, videos: Path) -> list[VideoRecord
 
 
 def _questions(entry: Any, where: str) -> tuple[Question, ...]:
-    """The questions of a manifest's line."""
+    """Reads the questions of a manifest's line."""
     asked = field(entry, "questions", list, where) if entry.get("questions") else []
     return tuple(_question(item, where) for item in asked)
 
 
 def _question(item: Any, where: str) -> Question:
-    """A question; its type may be left out, and is then its first word: what, who, how..."""
+    """Reads a question, whose type defaults to its first word: what, who, how..."""
     question, answer = (field(item, key, str, where).strip() for key in ("question", "answer"))
     if not question or not answer:
         raise DataError(f"{where}: a question or its answer is blank")

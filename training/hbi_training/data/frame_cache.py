@@ -1,4 +1,4 @@
-"""Frames of a data set, decoded once: a file of (N, F, H, W, 3) bytes that training reads without decoding again."""
+"""Frames of a data set, decoded once into a file of (N, F, H, W, 3) bytes that training reads."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from hbi_training.data.records import VideoRecord
 
 @dataclass(frozen=True)
 class Split:
-    """The clips of one split and their frames."""
+    """Clips of one split and their frames."""
 
     records: Sequence[VideoRecord]
     cache: FrameCache
@@ -35,7 +35,7 @@ PRELOAD_BYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 class FrameCache:
-    """Frames and masks of N clips, in the order of their records. Filling it again continues where it was stopped."""
+    """Frames and masks of N clips, in the order of their records; filling it again resumes where it stopped."""
 
     def __init__(self, folder: Path, records: Sequence[VideoRecord], sampling: FrameSampling) -> None:
         self.records, self.sampling = records, sampling
@@ -48,12 +48,12 @@ class FrameCache:
 
     def _array(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         path = self.folder / name
-        # Made under another name: a run that is killed leaves no half of it, and another process never sees one.
+        # Another name until it is complete: a killed run leaves no partial file, and other processes never see one.
         partial = path.with_name(f"{name}.{os.getpid()}.partial")
         try:
             if not path.exists():
                 np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=shape)
-                # Pages of a mapped file that find no room on the disk kill the process: it is taken beforehand.
+                # A full disk would kill the process when it writes to the mapping, so space is allocated first.
                 with partial.open("r+b") as file:
                     os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
                 if not path.exists():
@@ -69,37 +69,37 @@ class FrameCache:
         return np.lib.format.open_memmap(path, mode="r+")
 
     def __getitem__(self, rows: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-        """(B, F, H, W, 3) uint8 and (B, F) bool of some clips."""
+        """Returns frames (B, F, H, W, 3) uint8 and masks (B, F) bool of the clips in rows (B,) int64."""
         return self._frames[rows], self._mask[rows]
 
     def preload(self) -> None:
-        """Reads the frames into memory if half of it holds them: random reads of a mapped file wait for the disk."""
+        """Reads the frames into memory if they fit into half of it, for random reads of a mapped file are slow."""
         if isinstance(self._frames, np.memmap) and self._frames.nbytes <= PRELOAD_BYTES:
             self._frames = np.array(self._frames)
 
     @property
     def decoded(self) -> npt.NDArray[np.intp]:
-        """The clips that could be decoded."""
+        """Rows of the clips that could be decoded, (N,) int64."""
         return np.flatnonzero(self._state == DECODED)
 
     def fill(self, *, workers: int | None = None, advance: Callable[[int], None] = lambda _: None) -> dict[str, str]:
-        """Decodes what is missing.
+        """Decodes the clips that are missing.
 
         Args:
-            workers: Decoding processes; None for one a core.
-            advance: Called with the number of clips that have just been dealt with.
+            workers: Number of decoding processes; None for one per core.
+            advance: Callback for the number of clips just handled.
 
         Returns:
-            The files that could not be decoded, now or before, with the reasons.
+            Files that could not be decoded, now or before, with the reasons.
 
         Raises:
-            DataError: Not one clip could be decoded.
+            DataError: No clip could be decoded.
         """
         reasons = self.folder / "failures.json"
         failures: dict[str, str] = json.loads(reasons.read_text()) if reasons.exists() else {}
         missing: list[int] = np.flatnonzero(self._state == TODO).tolist()
         advance(len(self.records) - len(missing))
-        # A record's end is the length of its one clip, so records of one end are decoded together.
+        # A record's end is the length of its one clip, so records with the same end are decoded together.
         for clip_seconds, rows in groupby(sorted(missing, key=self._clip_seconds), key=self._clip_seconds):
             rows_of: dict[Path, list[int]] = {}
             for row in rows:
@@ -124,7 +124,7 @@ class FrameCache:
 
 
 def _key(records: Sequence[VideoRecord], sampling: FrameSampling) -> str:
-    """Names a cache by all that its content hangs on: the files, their sizes and times, and the sampling."""
+    """Returns the name of a cache: a hash of all that determines it (files, their sizes and times, sampling)."""
     digest = hashlib.sha256(json.dumps(asdict(sampling), sort_keys=True).encode())
     for record in records:
         stat = record.video.stat()

@@ -1,4 +1,4 @@
-"""A video with its captions and questions, whatever data set it comes from."""
+"""Videos with their captions and questions, the common form of all data sets."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Question(NamedTuple):
     """A question about a video.
 
     Attributes:
-        question: As published.
-        answer: One of the data set's closed list of answers.
-        type: What is asked for: colour, count, what, who...
+        question: Text as published.
+        answer: Answer from the data set's closed list.
+        type: Type of the question, such as colour, count, what or who.
     """
 
     question: str
@@ -31,14 +31,14 @@ class Question(NamedTuple):
 
 @dataclass(frozen=True)
 class VideoRecord:
-    """One video, or the beginning of it, with the texts that describe it.
+    """A video, or its beginning, with the texts that describe it.
 
     Attributes:
-        video: The file.
-        captions: None of them blank; as published, before any cleaning. At least one, unless there are questions.
-        end_seconds: Only the video up to here is meant; None is all of it.
+        video: Path of the file.
+        captions: Texts as published, before any cleaning, none blank; at least one, unless there are questions.
+        end_seconds: End of the part that is meant; None for the whole video.
         hard_negatives: Texts that are nearly but not quite true of the clip.
-        questions: With their answers.
+        questions: Questions with their answers.
     """
 
     video: Path
@@ -50,11 +50,11 @@ class VideoRecord:
 
 @dataclass(frozen=True)
 class Annotation:
-    """What an annotation file says of a video that is yet to be found.
+    """Entry of an annotation file, before its video is found.
 
     Attributes:
-        where: The file and the line or entry, for messages.
-        names: File names that the video may have, with or without suffix, the likeliest first.
+        where: File and line or entry, for messages.
+        names: Possible file names of the video, with or without suffix, the likeliest first.
         captions: See `VideoRecord`.
         end_seconds: See `VideoRecord`.
         questions: See `VideoRecord`.
@@ -74,10 +74,10 @@ def common_answers(records: Sequence[VideoRecord], most: int) -> tuple[str, ...]
 
 
 def checked_name(name: str, where: str) -> str:
-    """A video's name, which must be a file name and no path.
+    """Returns a video's name if it is a file name and no path.
 
     Raises:
-        DataError: It could lead out of the folder of videos.
+        DataError: The name could lead out of the folder of videos.
     """
     if name.strip() in ("", ".", "..") or any(character in name for character in "/\\\0"):
         raise DataError(f"{where}: {name!r:.80} is not the name of a video; no name may hold a path")
@@ -85,10 +85,10 @@ def checked_name(name: str, where: str) -> str:
 
 
 def checked_texts(texts: Iterable[Any], where: str) -> tuple[str, ...]:
-    """Captions without the blank ones.
+    """Strips captions and drops blank ones.
 
     Raises:
-        DataError: One is not a text, or all are blank.
+        DataError: A caption is not a text, or all are blank.
     """
     kept = []
     for text in texts:
@@ -97,12 +97,12 @@ def checked_texts(texts: Iterable[Any], where: str) -> tuple[str, ...]:
         if text.strip():
             kept.append(text.strip())
     if not kept:
-        raise DataError(f"{where}: no caption that is not blank")
+        raise DataError(f"{where}: all captions are blank, or there are none")
     return tuple(kept)
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a file; a name that no file can have, for example one too long, is no error."""
+    """Returns whether a file exists; False also for impossible names, for example one too long."""
     try:
         return path.is_file()
     except OSError:
@@ -110,12 +110,12 @@ def is_file(path: Path) -> bool:
 
 
 def find_records(annotations: Sequence[Annotation], videos: Path, source: str) -> list[VideoRecord]:
-    """Join annotations with the video files anywhere below a folder, matched by name with or without suffix.
+    """Joins annotations with the video files anywhere below a folder, matched by name with or without suffix.
 
     Args:
-        annotations: In the order that the records will have.
-        videos: The folder to look through.
-        source: The data set and split, for messages.
+        annotations: Annotations in the order that the records will have.
+        videos: Folder to search.
+        source: Name of the data set and split, for messages.
 
     Raises:
         DataError: Two files have the same name, or all videos are missing.
@@ -131,7 +131,7 @@ def find_records(annotations: Sequence[Annotation], videos: Path, source: str) -
         paths = next((files[name] for name in annotation.names if name in files), [])
         if len(paths) > 1:
             raise DataError(
-                f"{annotation.where}: both {paths[0]} and {paths[1]} could be meant; "
+                f"{annotation.where}: both {paths[0]} and {paths[1]} have its name; "
                 "keep one, or name the folder of videos to use"
             )
         record = None
@@ -143,15 +143,15 @@ def find_records(annotations: Sequence[Annotation], videos: Path, source: str) -
 
 
 def without_missing(found: Sequence[tuple[str, VideoRecord | None]], videos: Path, source: str) -> list[VideoRecord]:
-    """The records whose video is there; the others are reported once.
+    """Returns the records whose video exists, and logs one warning about the others.
 
     Args:
-        found: Each video's name with its record, None if there is no such file.
-        videos: The folder that was looked through, for messages.
-        source: The data set and split, for messages.
+        found: Name of each video with its record; None if the file is missing.
+        videos: Folder that was searched, for messages.
+        source: Name of the data set and split, for messages.
 
     Raises:
-        DataError: All are missing, or there were none to begin with.
+        DataError: All videos are missing, or the annotations name none.
     """
     if not found:
         raise DataError(f"{source}: the annotations name no videos")

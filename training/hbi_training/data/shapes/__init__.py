@@ -1,11 +1,11 @@
 """`shapes`: short clips of coloured shapes that move, drawn procedurally, with captions, questions and near misses.
 
-scene.py      what happens: things, events, splits that share no attribute combination
-render.py     a scene as pixels, at any times and any size
-captions.py   a scene in words, and words that are nearly but not quite true of it
-reading.py    a caption read back: what it says, and which of it is right
+scene.py      scenes: things, events, splits that share no attribute combination
+render.py     pixels of a scene at any times and any size
+captions.py   captions of a scene, and texts that are nearly but not quite true of it
+reading.py    parsing a caption, and checking it against a scene
 questions.py  questions with one short answer
-dataset.py    a folder of mp4 files with JSONL manifests
+dataset.py    folders of mp4 files with JSONL manifests
 """
 
 from __future__ import annotations

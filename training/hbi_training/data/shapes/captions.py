@@ -1,4 +1,4 @@
-"""A scene in words: a plain canonical caption, paraphrases of it, and near misses that are not true."""
+"""Captions of a scene: a plain canonical one, paraphrases of it, and near misses that are not true."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ OPPOSITES = {
     "grows": "shrinks",
     "shrinks": "grows",
 }
-# Motions that a careless eye could also call true; never offered as a near miss of the first.
+# Motions that each motion could be mistaken for, which therefore never serve as its near misses.
 ALSO_SEEN = {
     "pulses": ("grows", "shrinks"),
     "bounces": ("moves up", "moves down"),
     "orbits": tuple(HEADINGS),
     "shakes": ("moves left", "moves right"),
 }
-# The first of each is canonical. Verbs are in the plural; `_inflected` makes the other forms.
+# The first of each is canonical. Verbs are in the plural; `inflected` makes the other forms.
 SIZE_WORDS = {"small": ("small", "little", "tiny"), "medium": ("",), "big": ("big", "large")}
 SHAPE_WORDS = {"circle": ("circle", "disc")}
 GO = ("move", "slide", "glide", "drift")
@@ -44,7 +44,7 @@ VERBS = {
     "shakes": ("shake", "wobble", "tremble"),
     "pulses": ("pulse", "throb"),
 }
-# {a} and {b}: who, {m} and {n}: what they do, {ming} and {ning}: doing it. The first of each is canonical.
+# {a} and {b} are things, {m} and {n} their verbs, {ming} and {ning} the participles. The first of each is canonical.
 TEMPLATES: dict[Kind, tuple[str, ...]] = {
     "sequence": (
         "{a} {m} and then {b} {n}",
@@ -87,7 +87,7 @@ STILL_TEMPLATES = (
 
 @dataclass(frozen=True)
 class Story:
-    """What a caption says: the combination of each event, how many take part, and who stands by."""
+    """Content of a caption: the combination of each event, the number of participants, and the bystander."""
 
     kind: Kind
     actors: tuple[Combination, ...]
@@ -96,14 +96,14 @@ class Story:
 
 
 def story_of(scene: Scene) -> Story:
-    """What a complete caption of the scene says."""
+    """Returns the content of a complete caption of the scene."""
     still = scene.things[scene.still] if scene.still is not None and scene.still_told else None
     noun = (still.size, still.colour, still.shape) if still else None
     return Story(scene.kind, scene.combinations, len(scene.events[0].things), noun)
 
 
 def captions(scene: Scene, rng: np.random.Generator, num: int = 5) -> list[str]:
-    """Different captions, each true and complete; the first is the canonical plain one."""
+    """Writes different captions, each true and complete; the first is the canonical plain one."""
     story = story_of(scene)
     told = [tell(story)]
     while len(told) < num:
@@ -114,12 +114,12 @@ def captions(scene: Scene, rng: np.random.Generator, num: int = 5) -> list[str]:
 
 
 def hard_negatives(scene: Scene, rng: np.random.Generator, num: int = 3) -> list[str]:
-    """Different captions, none true: each changes one thing (order, colour, shape, size, motion, direction, count)."""
+    """Writes different untrue captions; each changes one of order, colour, shape, size, motion, direction, count."""
     misses = near_misses(scene)
     names = list(misses)
     told: list[str] = []
     while len(told) < num:
-        stories = misses[names[rng.integers(len(names))]]  # every sort of change as often, however many ways it has
+        stories = misses[names[rng.integers(len(names))]]  # each sort of change is equally likely
         caption = tell(stories[rng.integers(len(stories))], rng)
         if caption not in told:
             told.append(caption)
@@ -127,7 +127,7 @@ def hard_negatives(scene: Scene, rng: np.random.Generator, num: int = 3) -> list
 
 
 def near_misses(scene: Scene) -> dict[str, list[Story]]:
-    """Stories that differ from the scene's in one thing and are not true of it, by the sort of change."""
+    """Returns stories that differ from the scene's in one respect and are not true of it, by the sort of change."""
     story = story_of(scene)
     first = story.actors[0]
     misses: dict[str, list[Story]] = {name: [] for name in ("order", "colour", "shape", "size", "motion", "direction")}
@@ -139,7 +139,7 @@ def near_misses(scene: Scene) -> dict[str, list[Story]]:
             misses["order"].append(replace(story, actors=tuple(exchanged)))
     present = {(thing.colour, thing.shape) for thing in scene.things}
     for number, actor in enumerate(story.actors):
-        if number == 0 or story.kind != "same":  # there, one noun serves both events
+        if number == 0 or story.kind != "same":  # in "same" one noun serves both events
             misses["colour"] += [_with(story, number, colour=c) for c in COLOURS if (c, actor.shape) not in present]
             spinning = any(a.motion == "spins" for a in (story.actors if story.kind == "same" else (actor,)))
             misses["shape"] += [
@@ -147,7 +147,7 @@ def near_misses(scene: Scene) -> dict[str, list[Story]]:
                 for s in SHAPES
                 if (actor.colour, s) not in present and not (spinning and s in ROUND)
             ]
-            # Leaving a size out would still be true, so the change is always to another size word.
+            # A caption without a size stays true, so the change is always to another size word.
             misses["size"] += [_with(story, number, size=s) for s in ("small", "big") if s != actor.size]
         taken = {a.motion for a in story.actors} if story.kind == "same" else {actor.motion}
         barred = {*taken, *ALSO_SEEN.get(actor.motion, ()), *(("spins",) if actor.shape in ROUND else ())}
@@ -160,7 +160,7 @@ def near_misses(scene: Scene) -> dict[str, list[Story]]:
 
 
 def tell(story: Story, rng: np.random.Generator | None = None) -> str:
-    """Puts a story into words: canonical without a generator, else a random wording."""
+    """Puts a story into words: the canonical ones without a generator, else random ones."""
     a, b = story.actors[0], story.actors[-1]
     first, second = (pick(VERBS[actor.motion], rng) for actor in (a, b))
     told = pick(TEMPLATES[story.kind], rng).format(
@@ -175,15 +175,15 @@ def tell(story: Story, rng: np.random.Generator | None = None) -> str:
 
 
 def told_beside(told: str, still: Noun, rng: np.random.Generator | None = None) -> str:
-    """Adds to a caption what stands still."""
+    """Adds the bystander to a caption."""
     phrase = noun_phrase(still, 0, rng)
     return pick(STILL_TEMPLATES, rng).format(told=told, still=phrase).replace(" a orange", " an orange")
 
 
 def noun_phrase(noun: Noun, count: int = 0, rng: np.random.Generator | None = None) -> str:
-    """`small red circle` for a count of 0, `a small red circle` for 1, `two small red circles` for 2.
+    """Returns `small red circle` for a count of 0, `a small red circle` for 1, `two small red circles` for 2.
 
-    Medium goes without saying.
+    Medium size is left out.
     """
     size, colour, shape = noun
     words = [pick(SIZE_WORDS[size], rng), colour, pick(SHAPE_WORDS.get(shape, (shape,)), rng)]
@@ -196,12 +196,12 @@ def noun_phrase(noun: Noun, count: int = 0, rng: np.random.Generator | None = No
 
 
 def plural(phrase: str) -> str:
-    """`red cross` -> `red crosses`."""
+    """Returns the plural: `red cross` -> `red crosses`."""
     return f"{phrase}{'es' if phrase.endswith('s') else 's'}"
 
 
 def inflected(verb: str, ending: str) -> str:
-    """`move left` -> `moves left` or `moving left`; the regular spelling rules suffice for the verbs used here."""
+    """Inflects a verb of `VERBS` by regular spelling rules: `move left` -> `moves left` or `moving left`."""
     head, _, rest = verb.partition(" ")
     if ending == "ing":
         doubled = {"spin": "spinn", "get": "gett", "hop": "hopp", "throb": "throbb"}
@@ -212,12 +212,12 @@ def inflected(verb: str, ending: str) -> str:
 
 
 def _with(story: Story, number: int, **change: str) -> Story:
-    """The story with one attribute of one event changed; of the thing, hence of both events, when it is told once."""
+    """Changes one attribute of one event; of both events if they share a thing that is told once."""
     whole = story.kind == "same" and "motion" not in change
     actors = tuple(a._replace(**change) if whole or n == number else a for n, a in enumerate(story.actors))
     return replace(story, actors=actors)
 
 
 def pick(options: tuple[str, ...], rng: np.random.Generator | None) -> str:
-    """One of the options; the first, canonical one without a generator."""
+    """Picks an option: the first, canonical one without a generator, else a random one."""
     return options[0] if rng is None else options[rng.integers(len(options))]

@@ -1,4 +1,4 @@
-"""A folder of `shapes` clips: H.264 mp4 files and one JSONL manifest for each split."""
+"""Folders of `shapes` clips: H.264 mp4 files and one JSONL manifest for each split."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ BATCH = 16  # clips handed to a worker at a time
 
 
 def scene_at(seed: int, split: Split, number: int, attempt: int = 0) -> Scene:
-    """The scene with this number; a further attempt gives another, for when it says what an earlier one said."""
+    """Draws the scene with this number; a higher attempt draws another, for scenes that repeat an earlier caption."""
     return sample_scene(np.random.default_rng([seed, SPLITS.index(split), number, attempt]), split)
 
 
 def scenes(seed: int, split: Split, num: int) -> Iterator[Scene]:
-    """The first `num` scenes of a split; more of them begin with the same ones.
+    """Yields the first `num` scenes of a split; a larger `num` begins with the same ones.
 
-    Outside training no two have the same canonical caption, until 100 attempts in turn find only known ones:
-    the metrics count one right video for each caption.
+    Outside training no two have the same canonical caption, unless 100 attempts find only known ones, for the metrics
+    count one right video per caption.
     """
     told: set[str] = set()
     for number in range(num):
@@ -56,16 +56,16 @@ def write_shapes(
 ) -> None:
     """Writes `out/videos/{split}_{number:06d}.mp4` and `out/{train,val,test}.jsonl`.
 
-    A clip that is already there is kept, and a file appears under its name only when complete, so an interrupted
-    run goes on where it stopped when started again, and more clips can be added to those of the same seed.
+    Existing clips are kept, and a file appears under its name only when complete, so an interrupted run resumes where
+    it stopped, and more clips can be added to those of the same seed.
 
     Args:
-        out: The folder, made if missing.
-        num_train: Clips for training.
-        num_val: Clips for validation, each with a caption of its own.
-        num_test: Clips for testing, likewise.
-        seed: One seed gives one data set.
-        workers: Processes; None takes one for each CPU that this process may use.
+        out: Folder to write, made if missing.
+        num_train: Number of clips for training.
+        num_val: Number of clips for validation, each with a caption of its own.
+        num_test: Number of clips for testing, likewise.
+        seed: Random seed, which determines the data set.
+        workers: Number of processes; None for one per CPU that this process may use.
 
     Raises:
         DataError: The folder cannot be written or holds clips of another seed.
@@ -87,7 +87,7 @@ def write_shapes(
     ):
         try:
             for split, num in zip(SPLITS, (num_train, num_val, num_test), strict=True):
-                # What is kept distinct is drawn here, in order; training scenes are drawn by the workers.
+                # Scenes that must be distinct are drawn here, in order; the workers draw training scenes.
                 drawn = repeat(None, num) if split == "train" else scenes(seed, split, num)
                 made = pool.map(partial(_write_clip, out, seed, split), range(num), drawn, chunksize=BATCH)
                 lines = list(progress.track(made, total=num, description=split))
@@ -98,12 +98,12 @@ def write_shapes(
 
 
 def captions_right(folder: Path, split: Split, captions: Mapping[str, str]) -> dict[str, float]:
-    """Percent of captions that are right of their clips, by attribute (see `attributes_right`).
+    """Returns the percent of captions that are right about their clips, by attribute (see `attributes_right`).
 
     Args:
-        folder: What `write_shapes` wrote.
-        split: Of the clips.
-        captions: The name of a clip's file -> what is said of it.
+        folder: Folder that `write_shapes` wrote.
+        split: Split of the clips.
+        captions: Name of a clip's file -> its caption.
     """
     seed = json.loads((folder / "shapes.json").read_text())["seed"]
     numbers = {name: int(Path(name).stem.removeprefix(f"{split}_")) for name in captions}
@@ -120,7 +120,7 @@ def write_video(path: Path, frames: NDArray[np.uint8]) -> None:
         stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
-        # Macroblock trees read memory that nothing wrote (x264 core 165, pictures this small): other bytes at each run.
+        # Macroblock trees read uninitialised memory (x264 core 165, pictures this small): bytes differ at each run.
         stream.options = {"preset": "veryfast", "crf": "23", "threads": "1", "x264-params": "mbtree=0"}
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
@@ -128,9 +128,9 @@ def write_video(path: Path, frames: NDArray[np.uint8]) -> None:
 
 
 def _write_clip(out: Path, seed: int, split: Split, number: int, scene: Scene | None) -> str:
-    """Makes one clip unless it is there, and returns its line of the manifest."""
+    """Writes one clip unless it exists, and returns its line of the manifest."""
     scene = scene or scene_at(seed, split, number)
-    # Words come from random streams of their own.
+    # Captions, negatives and questions each have a random stream of their own.
     words = [np.random.default_rng([seed, SPLITS.index(split), number, 0, stream]) for stream in (1, 2, 3)]
     record: dict[str, Any] = {
         "video": f"videos/{split}_{number:06d}.mp4",
@@ -153,7 +153,7 @@ def _write_clip(out: Path, seed: int, split: Split, number: int, scene: Scene | 
 
 
 def _claim(marker: Path, made_with: dict[str, Any]) -> None:
-    """Says in the folder what its clips are made with, and refuses to mix them with others."""
+    """Records in the folder how its clips are made, and refuses to mix them with others."""
     if not marker.exists():
         _write_whole(marker, json.dumps(made_with) + "\n")
     elif (found := json.loads(marker.read_text())) != made_with:
@@ -167,5 +167,5 @@ def _write_whole(path: Path, text: str) -> None:
 
 
 def _ignore_interrupts() -> None:
-    """Ctrl-C reaches every process of a terminal; the parent alone answers, the workers end with their batch."""
+    """Makes a worker ignore Ctrl-C, which the parent handles; workers end with their batch."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

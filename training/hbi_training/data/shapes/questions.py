@@ -1,4 +1,4 @@
-"""Questions about a scene, each with one short answer from a closed vocabulary; none is asked that has two answers."""
+"""Questions about a scene, each with exactly one short answer from a closed vocabulary."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from hbi_training.data.shapes.captions import (
 )
 from hbi_training.data.shapes.scene import COLOURS, HEADINGS, MOTIONS, SHAPES, SIZES, Event, Scene, Thing
 
-Asked = tuple[str, str]  # a question and its answer
+Asked = tuple[str, str]  # question, answer
 
 ANSWERS = (*COLOURS, *SHAPES, *SIZES, *MOTIONS, "left", "right", "up", "down", "1", "2", "3", "yes", "no")
 
 
 def questions(scene: Scene, rng: np.random.Generator) -> list[dict[str, str]]:
-    """One question of each type that the scene allows; of yes and no one each.
+    """Asks one question of each type that the scene allows, with yes and no as separate types.
 
     Returns:
-        For each `{"question", "answer", "type"}`; the answer is one of `ANSWERS`, the type a key of `TYPES`, or
+        A list of `{"question", "answer", "type"}`; the answer is one of `ANSWERS`, the type a key of `TYPES`, or
         yes/no.
     """
     asked = []
@@ -43,18 +43,18 @@ def questions(scene: Scene, rng: np.random.Generator) -> list[dict[str, str]]:
 
 @dataclass(frozen=True)
 class _Party:
-    """Alike things, how many they are, and what they do, in order of time."""
+    """Identical things, their number, and their events in order of time."""
 
     thing: Thing
     count: int
     events: tuple[Event, ...]
 
     def the(self, name: str, verbs: tuple[str, str] = ("is", "are")) -> str:
-        """`is the red circle`, or `are the red circles` of several; with other verbs, `does the red circle`."""
+        """Returns `is the red circle`, or `are the red circles` for several; other verbs give `does the red circle`."""
         return f"{verbs[0]} the {name}" if self.count == 1 else f"{verbs[1]} the {plural(name)}"
 
     def that(self, motion: str, rng: np.random.Generator) -> str:
-        """`is the object that moves left`, or `are the objects that move left` of several."""
+        """Returns `is the object that moves left`, or `are the objects that move left` for several."""
         verb = pick(VERBS[motion], rng)
         return f"{self.the('object')} that {inflected(verb, 's') if self.count == 1 else verb}"
 
@@ -70,7 +70,7 @@ def _parties(scene: Scene) -> list[_Party]:
 
 
 def _told_apart(scene: Scene) -> list[tuple[_Party, str]]:
-    """Parties, each with a motion that is theirs alone, also to a careless eye."""
+    """Returns parties, each with a motion that no other party even seems to have."""
     parties = _parties(scene)
     return [
         (party, event.motion)
@@ -108,7 +108,7 @@ def _shape(scene: Scene, rng: np.random.Generator) -> list[Asked]:
 
 
 def _size(scene: Scene, _: np.random.Generator) -> list[Asked]:
-    # Growing changes the size, hence the moment.
+    # Growing changes the size, so the question names a moment.
     return [(f"what size {party.the(_name(party))} at the start?", party.thing.size) for party in _parties(scene)]
 
 
@@ -127,7 +127,7 @@ def _motion(scene: Scene, _: np.random.Generator) -> list[Asked]:
     return [
         (f"what {party.the(_name(party), ('does', 'do'))} do{moment}?", event.motion)
         for party in _parties(scene)
-        for event, moment in zip(party.events, moments, strict=False)  # none for who stands by
+        for event, moment in zip(party.events, moments, strict=False)  # bystanders have no events
     ]
 
 
@@ -142,14 +142,14 @@ def _direction(scene: Scene, _: np.random.Generator) -> list[Asked]:
 
 
 def _first(scene: Scene, rng: np.random.Generator) -> list[Asked]:
-    """Which of two events comes first or last, or which of the two things acts then."""
+    """Asks which of two events comes first or last, or which of the two things acts then."""
     if scene.kind not in ("sequence", "same"):
         return []
     still = () if scene.still is None else (scene.things[scene.still].colour, scene.things[scene.still].shape)
     asked = []
     for part, question in (("motion", "which happens"), ("colour", "which acts"), ("shape", "which acts")):
         values: list[str] = [getattr(combination, part) for combination in scene.combinations]
-        if values[0] == values[1] or set(values) & set(still):  # the red object must not be two
+        if values[0] == values[1] or set(values) & set(still):  # "the red object" must be unique
             continue
         naming = {"motion": "{}", "colour": "the {} object", "shape": "the {}"}[part]
         told = [naming.format(inflected(VERBS[v][0], "ing") if part == "motion" else v) for v in values]
@@ -186,7 +186,7 @@ TYPES: dict[str, Callable[[Scene, np.random.Generator], list[Asked]]] = {
 
 
 def _name(party: _Party) -> str:
-    """Colour and shape, which no other party shares."""
+    """Returns colour and shape, which identify a party."""
     return f"{party.thing.colour} {party.thing.shape}"
 
 
@@ -195,7 +195,7 @@ def _is_there(name: str, count: int) -> str:
 
 
 def _whether(story: Story, rng: np.random.Generator) -> str:
-    """`does a red circle move left before a blue square blinks?`."""
+    """Asks whether a story is true: `does a red circle move left before a blue square blinks?`."""
     a, b = story.actors[0], story.actors[-1]
     first, second = (pick(VERBS[actor.motion], rng) for actor in (a, b))
     asked = f"{'do' if story.count > 1 else 'does'} {noun_phrase(a[:3], story.count, rng)} {first}"

@@ -1,8 +1,8 @@
-"""A caption of `shapes`, read back: what it says, and which of it is right of a scene.
+"""Parsing captions of `shapes`, and checking them against a scene.
 
-There is no second grammar that could drift from the one captions are written with: every wording of a noun, a verb and
-a bystander is made by the functions that `tell` calls, for every choice that their generator can make, and sentences
-are matched with the templates of `tell` themselves. What a sentence could mean by any of them is looked for.
+The grammar is the one that writes captions, so the two cannot drift apart: the functions that `tell` calls make every
+wording of a noun, a verb and a bystander, for every choice of their generator, and sentences are matched with the
+templates of `tell`. The search finds every meaning that a sentence can have.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ ATTRIBUTES = ("colour", "shape", "motion", "order", "all")
 WORD = re.compile(r"\w+")
 
 Parts = Sequence[tuple[str, str | None]]
-"""A template as what stands before each field, and the field; the last may have none."""
+"""Parts of a template: the text before each field, and the field; the last may have none."""
 
 
 Fields = Mapping[str, Mapping[str, Noun | str]]
-"""The wordings that may stand in each field of a template, and what they mean: who, or a motion."""
+"""Field of a template -> wordings that may fill it -> their meaning, a noun or a motion."""
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What each wording means.
+    """Meanings of all wordings.
 
     Attributes:
-        fields: For each number of actors.
-        bystanders: The ends of captions that tell who stands still.
+        fields: Wordings of each field, by the number of actors.
+        bystanders: Ends of captions that name a bystander.
     """
 
     fields: Mapping[int, Fields]
@@ -55,10 +55,10 @@ class Vocabulary:
 
 
 def read(caption: str) -> Story | None:
-    """What a caption says, or None where `tell` would never put it so.
+    """Parses a caption, or returns None if `tell` would never write it.
 
-    Sizes that are not told are "medium". Of things that happen at the same time either may be told first: they are
-    sorted, as by `in_order`.
+    Sizes that are not told are "medium". Simultaneous events, of which either may be told first, are sorted as by
+    `in_order`.
 
     Example:
         >>> read("a small red disc sinks").actors
@@ -69,7 +69,7 @@ def read(caption: str) -> Story | None:
 
 
 def readings(caption: str) -> set[Story]:
-    """Everything that a caption could mean: one story for each that `tell` gives, none for other texts."""
+    """Returns every meaning of a caption: one story for each caption of `tell`, none for other texts."""
     text = " ".join(caption.lower().split()).removesuffix(".")
     bystanders = vocabulary().bystanders
     found = set(_clauses(text, None))
@@ -80,15 +80,15 @@ def readings(caption: str) -> set[Story]:
 
 
 def attributes_right(caption: str, scene: Scene) -> dict[str, bool]:
-    """Which attributes a caption has right of a scene: exactly, without regard to what a careless eye would also see.
+    """Checks which attributes of a scene a caption has exactly right; motions that only look alike do not count.
 
-    The events of the caption are paired with those of the scene so that the most is right: exchanged, they have wrong
-    only their order. A size may go without saying, and so may what stands still; what is said of them must be true.
+    Events of the caption are paired with those of the scene so that most is right: if they are exchanged, only their
+    order is wrong. Sizes and the bystander may be left out; if told, they must be true.
 
     Returns:
-        "colour" and "shape": Of everything that is told. "motion": Of every event. "order": What comes first, or that
-        it is at the same time; where there is one event, that no other is told. "all": These, and the sizes and
-        counts. All are False for a text that cannot be read, and for one that tells of more or fewer things that move.
+        "colour" and "shape" of everything that is told; "motion" of every event; "order", the event that comes first or
+        their simultaneity, and with one event, that no other is told; "all", these and the sizes and counts. All are
+        False for a text that cannot be parsed or that tells of more or fewer moving things.
     """
     told, truth = read(caption), in_order(story_of(scene))
     if told is None or _num_parties(told) != _num_parties(truth):
@@ -103,7 +103,7 @@ def attributes_right(caption: str, scene: Scene) -> dict[str, bool]:
 
 
 def in_order(story: Story) -> Story:
-    """The story with what happens at the same time sorted, for either order says the same."""
+    """Sorts simultaneous events of a story, for either order means the same."""
     return replace(story, actors=tuple(sorted(story.actors))) if story.kind == "together" else story
 
 
@@ -120,7 +120,7 @@ def _size_fits(told: Sequence[str], size: str) -> bool:
 
 
 def _compared(told: Story, truth: Story, order: tuple[int, ...]) -> dict[str, bool]:
-    """What is right if the told events are, in this order, the true ones."""
+    """Checks the attributes with the told events, in this order, paired with the true ones."""
     pairs = [(told.actors[place], actor) for place, actor in zip(order, truth.actors, strict=False)]
     complete = len(told.actors) == len(truth.actors)
     together = told.kind == "together"
@@ -135,7 +135,7 @@ def _compared(told: Story, truth: Story, order: tuple[int, ...]) -> dict[str, bo
 
 
 def _clauses(text: str, still: Noun | None) -> Iterator[Story]:
-    """What a caption without its bystander could mean."""
+    """Yields every meaning of a caption without its bystander."""
     for kind, templates in TEMPLATES.items():
         for template, count in product(templates, NUMBERS if kind == "count" else (1,)):
             for found in _matches(list(_parts(template)), text, vocabulary().fields[count]):
@@ -146,7 +146,7 @@ def _clauses(text: str, still: Noun | None) -> Iterator[Story]:
 
 
 def _matches(parts: Parts, text: str, fields: Fields) -> Iterator[dict[str, Any]]:
-    """Every way to cut a text into a template's parts: what each field means."""
+    """Yields the meaning of each field for every way to cut a text into a template's parts."""
     if not parts:
         if not text:
             yield {}
@@ -172,7 +172,7 @@ def _parts(template: str) -> Parts:
 
 @cache
 def vocabulary() -> Vocabulary:
-    """Every wording of everything that can be told."""
+    """Returns the meanings of all wordings."""
     nouns: list[Noun] = list(product(SIZES, COLOURS, SHAPES))
 
     def phrases(count: int) -> dict[str, Noun]:
@@ -189,7 +189,7 @@ def vocabulary() -> Vocabulary:
 
 
 def wordings(say: Callable[[np.random.Generator], str]) -> list[str]:
-    """Every text that a function of a generator can give, by making each of its choices in turn.
+    """Returns every text that a function of a generator can give, by making each of its choices in turn.
 
     Example:
         >>> from hbi_training.data.shapes.captions import pick
@@ -205,10 +205,10 @@ def wordings(say: Callable[[np.random.Generator], str]) -> list[str]:
 
 
 class _Script:
-    """Stands for a generator whose draws are prescribed, and then goes on to the next prescription."""
+    """Stand-in for a generator that plays all sequences of draws, one after the other."""
 
     def __init__(self) -> None:
-        self.drawn: list[tuple[int, int]] = []  # each draw, and of how many
+        self.drawn: list[tuple[int, int]] = []  # each draw, and its number of choices
         self.place = 0
         self.is_done = False
 
@@ -219,7 +219,7 @@ class _Script:
         return self.drawn[self.place - 1][0]
 
     def turn(self) -> None:
-        """The last draw that can be another becomes the next one, and those behind it begin anew."""
+        """Moves the last draw that has choices left to its next one, and restarts those after it."""
         while self.drawn and self.drawn[-1][0] + 1 == self.drawn[-1][1]:
             self.drawn.pop()
         self.is_done = not self.drawn

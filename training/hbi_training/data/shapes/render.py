@@ -1,4 +1,4 @@
-"""A scene as pixels: signed distance functions on each thing's own box, so that only asked times and places cost."""
+"""Rendering scenes to pixels by signed distance functions, each on its thing's own box to keep it cheap."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def render(
     """Draws the frames of a scene at the given times, in any order and number.
 
     Args:
-        scene: What to draw.
-        times_seconds: N times, each within the clip.
-        image_size: H = W in pixels.
+        scene: Scene to draw.
+        times_seconds: Times (N,) within the clip.
+        image_size: Height and width in pixels.
 
     Returns:
-        (N, H, W, 3) uint8, RGB. A frame depends on the scene, its time and the size only.
+        RGB frames (N, H, W, 3) uint8; each depends only on the scene, its time and the size.
     """
     times = np.asarray(times_seconds, dtype=np.float64)
     frames = np.repeat(_background(scene.backdrop, image_size)[None], len(times), axis=0)
@@ -37,14 +37,14 @@ def render(
     rng = np.random.default_rng(scene.backdrop.noise_seed)
     tile = rng.normal(0.5, scene.backdrop.noise, (2 * image_size, 2 * image_size, 1)).astype(np.float32)
     for frame, milliseconds in zip(frames, np.round(times * 1000).astype(np.int64), strict=True):
-        # One tile of noise, cut at a place that depends on the time: quick, and the same whenever a time is asked.
+        # One tile of noise, cut at a place that depends on the time, is quick and gives each time the same noise.
         down, across = int(milliseconds) * 7919 % image_size, int(milliseconds) * 104729 % image_size
         frame += tile[down : down + image_size, across : across + image_size]
     return np.clip(frames, 0, 255, out=frames).astype(np.uint8)
 
 
 def _background(backdrop: Backdrop, image_size: int) -> Array:
-    """(H, W, 3) float32, 0 to 255: a mixture of the backdrop's two colours."""
+    """Mixes the backdrop's two colours: (H, W, 3) float32, 0 to 255."""
     line = (np.arange(image_size, dtype=np.float32) + 0.5) / image_size
     mixture: NDArray[np.floating[Any]]
     if backdrop.kind == "plain":
@@ -57,7 +57,7 @@ def _background(backdrop: Backdrop, image_size: int) -> Array:
         cell = (line * backdrop.cells).astype(np.int64)
         if backdrop.kind == "checker":
             mixture = ((cell[:, None] + cell) % 2).astype(np.float32)
-        else:  # clouds: random cells, smoothly joined
+        else:  # clouds: random cells, interpolated
             grid = np.random.default_rng(backdrop.noise_seed + 1).random((backdrop.cells + 1,) * 2, dtype=np.float32)
             part = line * backdrop.cells - cell
             rows = grid[cell] * (1 - part)[:, None] + grid[cell + 1] * part[:, None]
@@ -67,7 +67,7 @@ def _background(backdrop: Backdrop, image_size: int) -> Array:
 
 
 def _draw(frames: Array, scene: Scene, number: int, times: NDArray[np.float64]) -> None:
-    """Lays one thing over all frames, in place."""
+    """Draws one thing over all frames, in place."""
     thing, states = scene.things[number], track(scene, number, times)
     image_size = frames.shape[1]
     rows = np.stack([states[name] for name in ("x", "y", "radius", "angle", "visible")], axis=1)
@@ -93,12 +93,12 @@ def _draw(frames: Array, scene: Scene, number: int, times: NDArray[np.float64]) 
 
 
 def _distance(shape: str, x: Array, y: Array) -> Array:
-    """Signed distance to the outline in radii, negative inside; near the outline exact enough to smooth the edge.
+    """Computes the signed distance to an outline in radii, negative inside, exact enough near it to smooth the edge.
 
     Args:
-        shape: Which outline.
-        x: (N, K, K) float32, across in radii.
-        y: (N, K, K) float32, down in radii.
+        shape: Name of the outline.
+        x: Places across in radii, (N, K, K) float32.
+        y: Places down in radii, (N, K, K) float32.
     """
     if shape == "square":
         return np.maximum(np.abs(x), np.abs(y)) - np.float32(0.86)
@@ -113,7 +113,7 @@ def _distance(shape: str, x: Array, y: Array) -> Array:
         return distance - np.float32(0.95)
     if shape == "ring":
         return np.abs(distance - np.float32(0.75)) - np.float32(0.25)
-    # Star: fold the angle into half a point, then the distance to that point's one edge.
+    # A star's angle is folded into half a point, whose one edge gives the distance.
     tip, notch, half_point = 1.15, 0.46, np.pi / 5
     fold = np.abs((np.arctan2(x, -y) + half_point) % (2 * half_point) - half_point)
     edge = np.array([notch * np.cos(half_point) - tip, notch * np.sin(half_point)])

@@ -1,4 +1,4 @@
-"""What happens in a clip: things with attributes, events in time, and splits that share no attribute combination."""
+"""Scenes of clips: things with attributes, events in time, and splits that share no attribute combination."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Track = dict[str, NDArray[np.float64]]
 
 CLIP_SECONDS = 4.0
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-SIZES = {"small": 0.075, "medium": 0.115, "big": 0.170}  # radius in picture widths, before jitter
+SIZES = {"small": 0.075, "medium": 0.115, "big": 0.170}  # radii in picture widths, before jitter
 COLOURS = {
     "red": (218, 36, 36),
     "orange": (250, 132, 8),
@@ -43,7 +43,7 @@ AMOUNTS = {
     "pulses": (1.45, 1.65),
 }
 MOTIONS = tuple(AMOUNTS)
-# Nominal seconds of one cycle, fitted to a whole number of cycles. At 3 frames per second each shows at any phase:
+# Nominal seconds of one cycle, adjusted to a whole number of cycles. At 3 frames per second each shows at any phase:
 # a blink is off for at least a third of a second, the others never repeat after one or two frames.
 PERIODS = {"blinks": 0.8, "bounces": 0.95, "orbits": 2.0, "shakes": 0.48, "pulses": 1.0}
 KINDS: dict[Kind, float] = {"sequence": 0.45, "same": 0.15, "together": 0.15, "single": 0.11, "count": 0.14}
@@ -51,7 +51,7 @@ SALT = "shapes-452"
 
 
 class Combination(NamedTuple):
-    """What one event shows; each combination belongs to one split."""
+    """Attributes of one event; each combination belongs to one split."""
 
     size: str
     colour: str
@@ -61,7 +61,7 @@ class Combination(NamedTuple):
 
 @dataclass(frozen=True)
 class Thing:
-    """An object as it is when the clip begins; positions and radius in picture widths, y downwards."""
+    """An object at the beginning of the clip; positions and radius in picture widths, y downwards."""
 
     size: str
     colour: str
@@ -75,15 +75,15 @@ class Thing:
 
 @dataclass(frozen=True)
 class Event:
-    """One motion of one thing, or of several alike things together.
+    """One motion of one thing, or of several identical things together.
 
     Attributes:
         things: Positions in `Scene.things`.
         motion: One of `MOTIONS`.
-        start_seconds: When it begins.
-        end_seconds: When it ends; moves, growth and rotation stay as they are then.
-        amount: How far, how much or how fast, see `AMOUNTS`.
-        turn: 1 clockwise, -1 counter-clockwise; for spins and orbits.
+        start_seconds: Start of the motion.
+        end_seconds: End of the motion; the position, size and angle reached then remain.
+        amount: Distance, factor or speed, see `AMOUNTS`.
+        turn: Direction of spins and orbits: 1 clockwise, -1 counter-clockwise.
     """
 
     things: tuple[int, ...]
@@ -96,16 +96,16 @@ class Event:
 
 @dataclass(frozen=True)
 class Backdrop:
-    """What lies behind (and, as a bar, in front of) the things.
+    """Background of the things, and perhaps a bar in front of them.
 
     Attributes:
-        kind: plain, vertical, horizontal (gradients), checker or clouds.
+        kind: Kind of background: plain, vertical, horizontal (gradients), checker or clouds.
         dark: First colour, 0 to 255.
         light: Second colour, 0 to 255; unused when plain.
         cells: Checks or cloud cells along one side.
-        noise: Standard deviation of the noise of each pixel and frame, of 255.
-        noise_seed: Seeds noise and clouds.
-        bar: (vertical 0 or 1, centre, width in picture widths, grey level) of a covering bar, or empty.
+        noise: Standard deviation of the noise of each pixel and frame, in levels of 255.
+        noise_seed: Random seed of noise and clouds.
+        bar: Covering bar (vertical 0 or 1, centre, width in picture widths, grey level), or empty.
     """
 
     kind: str
@@ -119,16 +119,16 @@ class Backdrop:
 
 @dataclass(frozen=True)
 class Scene:
-    """A clip of `CLIP_SECONDS`. Events are in the order of captions; `still` is a thing that never moves.
+    """Content of a clip of `CLIP_SECONDS`.
 
     Attributes:
-        kind: sequence (two things, one after the other), same (one thing, two events in sequence),
-            together (two things at the same time), single (one event) or count (two or three alike things).
-        things: Drawn in this order.
-        events: One or two.
-        still: Position of the thing that takes no part, or None.
-        still_told: Whether captions mention it.
-        backdrop: Behind and before.
+        kind: Kind of scene: sequence (two things, one after the other), same (one thing, two events in sequence),
+            together (two things at the same time), single (one event) or count (two or three identical things).
+        things: Things in the order of drawing.
+        events: One or two events, in the order of captions.
+        still: Position in `things` of the bystander, which never moves; None without one.
+        still_told: Whether captions mention the bystander.
+        backdrop: Background and bar.
     """
 
     kind: Kind
@@ -140,13 +140,13 @@ class Scene:
 
     @property
     def combinations(self) -> tuple[Combination, ...]:
-        """The combination of each event."""
+        """Combination of each event."""
         firsts = [(self.things[event.things[0]], event.motion) for event in self.events]
         return tuple(Combination(thing.size, thing.colour, thing.shape, motion) for thing, motion in firsts)
 
 
 def split_of(combination: Combination) -> Split:
-    """The one split that may show this combination: a stable hash, about 80 : 10 : 10."""
+    """Returns the only split that may show a combination, by a stable hash, about 80 : 10 : 10."""
     digest = hashlib.sha256("|".join((SALT, *combination)).encode()).digest()
     bucket = int.from_bytes(digest[:8], "big") % 10
     return "test" if bucket == 9 else "val" if bucket == 8 else "train"
@@ -154,7 +154,7 @@ def split_of(combination: Combination) -> Split:
 
 @lru_cache
 def combinations_of(split: Split) -> tuple[Combination, ...]:
-    """Every combination of a split; round shapes do not spin, for nobody could see it."""
+    """Returns every combination of a split, without round shapes that spin, for nobody could see it."""
     every = (
         Combination(size, colour, shape, motion)
         for size in SIZES
@@ -198,18 +198,18 @@ def compose(
     still: tuple[str, str, str] | None = None,
     still_told: bool = True,
 ) -> Scene | None:
-    """Places things for the given events, or None when no placement was found in which they stay apart and in view.
+    """Places things for the given events, or returns None if it finds no way to keep them apart and in view.
 
     Args:
-        rng: Draws positions, times and looks.
-        kind: The kind of scene.
-        actors: The combination of each event; both of one thing when kind is same.
-        count: How many alike things take part, for kind count.
-        still: Size, colour and shape of a thing that stays still.
-        still_told: Whether captions mention it.
+        rng: Generator of positions, times and looks.
+        kind: Kind of scene.
+        actors: Combination of each event; both of one thing for kind same.
+        count: Number of identical things, for kind count.
+        still: Size, colour and shape of a bystander; None for none.
+        still_told: Whether captions mention the bystander.
     """
     if kind == "together":
-        actors = sorted(actors)  # either order would say the same
+        actors = sorted(actors)  # either order means the same
     nouns = [actors[0][:3]] * count if kind in ("same", "single", "count") else [actor[:3] for actor in actors]
     windows = _windows(rng) if kind in ("sequence", "same") else [(0.0, CLIP_SECONDS)] * 2
     events = []
@@ -218,7 +218,7 @@ def compose(
         amount, turn = round(float(rng.uniform(*AMOUNTS[actor.motion])), 4), int(rng.choice((-1, 1)))
         events.append(Event(members, actor.motion, *windows[number], amount, turn))
     things = [_thing(rng, noun) for noun in nouns + ([still] if still else [])]
-    if kind == "count":  # alike means alike
+    if kind == "count":  # identical in colour and radius too
         things[:count] = [things[0]] * count
     placed = _place(rng, things, events)
     if placed is None:
@@ -228,7 +228,7 @@ def compose(
 
 
 def track(scene: Scene, number: int, times_seconds: NDArray[np.float64]) -> Track:
-    """The state of one thing at each time: x, y, radius (picture widths), angle (degrees) and visible, each (N,)."""
+    """Returns a thing's x, y, radius (picture widths), angle (degrees) and visibility at each time, (N,) float64."""
     thing = scene.things[number]
     moved = _movement([event for event in scene.events if number in event.things], times_seconds)
     return {
@@ -241,7 +241,7 @@ def track(scene: Scene, number: int, times_seconds: NDArray[np.float64]) -> Trac
 
 
 def _movement(events: list[Event], times_seconds: NDArray[np.float64]) -> Track:
-    """How events change a thing: offsets x and y, scale, angle, visible, each (N,)."""
+    """Computes how events change a thing: offsets x and y, scale, angle, visibility, each (N,) float64."""
     zeros = np.zeros_like(times_seconds)
     out = {"x": zeros, "y": zeros, "scale": zeros + 1, "angle": zeros, "visible": zeros + 1}
     for event in events:
@@ -256,7 +256,7 @@ def _movement(events: list[Event], times_seconds: NDArray[np.float64]) -> Track:
         elif motion in ("grows", "shrinks"):
             out["scale"] = out["scale"] * amount**progress
         elif motion == "blinks":
-            # The frame on the edge belongs to the half that begins there, whatever the rounding.
+            # 1e-6 makes a frame on the edge belong to the half that begins there, despite rounding.
             out["visible"] = np.where((cycle + 1e-6) % 1 >= 0.5, 0.0, out["visible"])
         elif motion == "spins":
             out["angle"] = out["angle"] + event.turn * amount * seconds * progress
@@ -273,13 +273,13 @@ def _movement(events: list[Event], times_seconds: NDArray[np.float64]) -> Track:
 
 
 def _windows(rng: np.random.Generator) -> list[tuple[float, float]]:
-    """Start and end of two events in sequence, in seconds."""
+    """Draws the start and end of two events in sequence, in seconds."""
     start, middle, end = rng.uniform(0.0, 0.25), rng.uniform(1.85, 2.15), rng.uniform(3.75, CLIP_SECONDS)
     return [(round(start, 3), round(middle - 0.05, 3)), (round(middle + 0.05, 3), round(end, 3))]
 
 
 def _bystander(rng: np.random.Generator, actors: list[Combination]) -> tuple[str, str, str]:
-    """Size, colour and shape of a still thing; no actor has that colour and shape."""
+    """Draws size, colour and shape of a bystander; no actor has that colour and shape."""
     while True:
         size, colour, shape = (str(rng.choice(list(names))) for names in (SIZES, COLOURS, SHAPES))
         if all((colour, shape) != actor[1:3] for actor in actors):
@@ -295,7 +295,7 @@ def _thing(rng: np.random.Generator, noun: tuple[str, ...]) -> Thing:
 
 
 def _place(rng: np.random.Generator, things: list[Thing], events: list[Event]) -> tuple[Thing, ...] | None:
-    """Gives each thing a start from which it stays in view, and apart from the others but for a slight touch."""
+    """Gives each thing a start from which it stays in view and, but for a slight touch, apart from the others."""
     times = np.linspace(0.0, CLIP_SECONDS, 33)
     paths, reaches, lows, highs = [], [], [], []
     for number, thing in enumerate(things):
@@ -323,7 +323,7 @@ def _place(rng: np.random.Generator, things: list[Thing], events: list[Event]) -
 
 
 def _backdrop(rng: np.random.Generator) -> Backdrop:
-    """Dim and neutral, so that every colour stands out."""
+    """Draws a dim, neutral background, on which every colour stands out."""
     kind = str(rng.choice(("plain", "vertical", "horizontal", "checker", "clouds")))
     dark = _dim(rng, 12, 55)
     light = _dim(rng, 50, 95)
