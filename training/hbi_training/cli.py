@@ -60,12 +60,12 @@ def _training_command(task: Task, help_text: str) -> None:
         workers: Workers = None,
         cpu: Annotated[bool, typer.Option("--cpu", help="Use the CPU even if there is a GPU.")] = False,
     ) -> None:
+        pairs = dict(_pair(text) for text in override)  # before the slow imports, for mistakes to show at once
+        if data is not None:
+            pairs["data.folder"] = str(data)
         from hbi_training.run.commands import run_training
         from hbi_training.run.recipe import load_recipe
 
-        pairs = dict(_pair(text) for text in override)
-        if data is not None:
-            pairs["data.folder"] = str(data)
         run_training(load_recipe(recipe, pairs), out, task=task, restart=restart, workers=workers, cpu=cpu)
 
 

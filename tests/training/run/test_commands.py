@@ -6,7 +6,12 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
+
+from hbi_infer.errors import TrainingError
 from hbi_training.data.shapes import write_shapes
+from hbi_training.run.commands import run_training
+from hbi_training.run.recipe import load_recipe
 from hbi_training.weights.checkpoint import load_checkpoint
 from tests.builders.tiny_training import ALL_TASKS, hbi_train
 
@@ -15,7 +20,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(hbi_train(*arguments), capture_output=True, text=True)
 
 
-def test_the_commands_train_for_questions_and_captions(tmp_path: Path) -> None:
+def test_the_commands_train_for_questions_and_captions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_shapes(tmp_path / "data", 16, 6, 6, seed=3, workers=1)
     recipe = tmp_path / "tiny.yaml"
     content = {
@@ -26,16 +31,13 @@ def test_the_commands_train_for_questions_and_captions(tmp_path: Path) -> None:
         "optimiser": {"steps": 2, "batch_size": 4, "learning_rate": 1e-3, "clip_learning_rate": 1e-3},
     }
     recipe.write_text(json.dumps(content))  # YAML holds JSON
-    options = ["--recipe", recipe, "--out", tmp_path / "run", "--workers", 1, "--cpu"]
-    refused = run("caption", *options)
-    assert refused.returncode == 1
-    assert "the recipe tiny does not train for caption: its objective.captioning is 0" in refused.stderr
-    assert "--set objective.captioning=1" in refused.stderr
-    trained = run("qa", *options)
-    assert trained.returncode == 0, trained.stderr
-    assert "answers right" in trained.stderr
+    message = "the recipe tiny does not train for caption: its objective.captioning is 0.* --set objective.captioning=1"
+    with pytest.raises(TrainingError, match=message):
+        run_training(load_recipe(recipe), tmp_path / "run", task="caption", restart=False, workers=1, cpu=True)
+    run_training(load_recipe(recipe), tmp_path / "run", task="qa", restart=False, workers=1, cpu=True)
+    assert "answers right" in capsys.readouterr().err
+    options = ["--recipe", recipe, "--out", tmp_path / "further", "--workers", 1, "--cpu"]
     further = ["--set", f"initial={tmp_path / 'run' / 'model'}", "--set", "objective.captioning=1"]
-    options[3] = tmp_path / "further"
     trained = run("caption", *options, *further)
     assert trained.returncode == 0, trained.stderr
     assert "start from tiny" in trained.stderr
