@@ -19,16 +19,12 @@ from typing import Any, Literal
 
 from hbi_engines.engine import TensorSpec
 from hbi_infer.errors import BundleError, InputError
+from hbi_infer.model.graph_names import TASKS, graphs_of_task
 from hbi_infer.options import FrameSampling
 
 FORMAT_VERSION = 1
-TASK_GRAPHS = {
-    "retrieve": ("video_encoder", "text_encoder"),
-    "rerank": ("video_encoder", "text_encoder", "reranker"),
-    "qa": ("video_encoder", "text_encoder", "answerer"),
-    "caption": ("video_encoder", "captioner_prefill", "captioner_step"),
-}
-"""What each task that this version can do needs; a bundle may be able to do more."""
+TASK_GRAPHS = {task: graphs_of_task(task) for task in TASKS}
+"""Task that this version can do -> the graphs that it needs; a bundle may be able to do more."""
 ADDED_LATER = {"added_later": True}
 """Marks a field that first bundles did not have: it is read as its default where it is missing, and is only written
 where it says something else, so that versions that do not know it can read the rest."""
