@@ -360,7 +360,7 @@ class HBI:
 
 
 def load_graph(bundle: Bundle, name: str, device: str = "auto", threads: int | None = None) -> Engine:
-    """Load a graph of a bundle; see `hbi_engines.registry.open_engine`.
+    """Loads a graph of a bundle; see `hbi_engines.registry.open_engine`.
 
     Raises:
         BundleError: The bundle has no such graph, or the file is not the one that was exported.
@@ -382,7 +382,7 @@ def load_graph(bundle: Bundle, name: str, device: str = "auto", threads: int | N
 
 
 def _side_by_side(text: Levels, video: Levels) -> dict[str, npt.NDArray[np.float32]]:
-    """What graphs on the tokens of pairs take; a single text or clip goes with each one of the other side."""
+    """Names the inputs of graphs on pairs; a single text or clip is repeated for each one of the other side."""
     sizes = [len(next(iter(side.values()))) for side in (text, video)]
     if len({*sizes} - {1}) > 1:
         raise InputError(f"there are {sizes[0]} texts and {sizes[1]} clips; give as many of both, or one of either")
