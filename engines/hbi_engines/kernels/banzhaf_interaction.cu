@@ -26,8 +26,8 @@ PART void mean_one(const Element* given, const Mask* mask, int size, float* weig
     weights[token] = mask[token] ? fmaxf(weights[token] / mean, SMALLEST_WEIGHT) : 0.0f;
 }
 
-// Computes dM (K, N): the amount by which token j raises the best of row k. `row_step` and `column_step` are the strides
-// of `gains`. `order` (K, N) receives the tokens of each row in descending order.
+// Computes dM (K, N): the amount by which token j raises the best of row k. `row_step` and `column_step` are strides of
+// `gains`. `order` (K, N) receives the tokens of each row in descending order.
 PART void best_gain(const float* gains, int rows, int columns, int row_step, int column_step, float chance,
                     int* order, float* raised) {
   for (int place = thread(); place < rows * columns; place += num_threads()) {

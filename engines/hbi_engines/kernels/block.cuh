@@ -1,8 +1,8 @@
 // Shared by all kernels: the threads of a block, and elements of three types, which are computed with as float.
 //
-// This text precedes every kernel. HBI_ELEMENT is the element type of tensors: 0 float, 1 half, 2 bfloat16. With HBI_HOST
-// defined it is C++ for a processor, so that the arithmetic can be tested without a GPU: the including file then provides
-// the definitions below #else, from `shared` to float_to_half.
+// This text precedes every kernel. HBI_ELEMENT is the element type of tensors: 0 float, 1 half, 2 bfloat16. With
+// HBI_HOST defined it is C++ for a processor, so that the arithmetic can be tested without a GPU: the including file then
+// provides the definitions below #else, from `shared` to float_to_half.
 
 typedef unsigned char Mask;  // element of a bool tensor
 typedef long long Slot;
@@ -70,7 +70,7 @@ DEVICE void store(Element* to, float value) {
 #define COLUMNS 32
 #define PITCH 33  // floats of a row of COLUMNS in shared memory: an odd number spreads a column over the banks
 
-// Copies COLUMNS columns of rows (num_rows, width), from column `first` on, into shared memory; 0 beyond the last column.
+// Copies COLUMNS columns of rows (num_rows, width), from column `first` on, into shared memory; 0 beyond the last one.
 DEVICE void load_columns(const Element* rows, int num_rows, int width, int first, float* tile) {
   for (int place = thread(); place < num_rows * COLUMNS; place += num_threads()) {
     int row = place / COLUMNS, column = place % COLUMNS;

@@ -1,5 +1,5 @@
-// Groups tokens by density peaks and averages each group by score (hbi_training/model/token_merge.py, "masked"): a block
-// for each clip.
+// Groups tokens by density peaks and averages each group by score (hbi_training/model/token_merge.py, "masked"): a
+// block for each clip.
 //
 // tokens (B, N, D), score (B, N) float, mask (B, N) -> merged (B, C, D), cluster_mask (B, C), slots (B, N) with -1 at
 // padding, and bias (B, N) float, which the attention of the merged tokens adds to its logits: -inf at padding.
