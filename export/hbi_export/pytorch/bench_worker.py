@@ -1,4 +1,4 @@
-"""The process in which `hbi-infer bench` measures PyTorch: `python -m hbi_export.pytorch.bench_worker TASK` is it."""
+"""Measures PyTorch for `hbi-infer bench`, in a process of its own: `python -m hbi_export.pytorch.bench_worker JOB`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hbi_training.weights.checkpoint import load_checkpoint
 
 
 def open_checkpoint(task: BenchJob) -> TokenModel:
-    """The modules of the checkpoint in place of the bundle's graphs.
+    """Opens the modules of the checkpoint in place of the bundle's graphs.
 
     Raises:
         TrainingError: There is no checkpoint.
