@@ -1,4 +1,4 @@
-"""Writes the README's results between its two markers, from the JSON that commands wrote. `--check` only compares."""
+"""Writes docs/results.md from the JSON that commands wrote; `--check` only compares."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "results.md"
 RESULTS = ROOT / "benchmarks" / "results"
 BUNDLE = ROOT / "hbi_infer" / "bundles" / "shapes" / "bundle.json"
-BEGIN = "<!-- results: made by scripts/make_readme.py from the JSON that commands wrote; do not edit below -->"
-END = "<!-- end of results -->"
+BEGIN = (
+    "<!-- made by scripts/make_results.py from the JSON that commands wrote; do not edit -->\n\n# Results\n\n"
+    "Each number comes from a JSON in `benchmarks/results` or from the embedded bundle. The machine that a table was "
+    "measured on is named beside it. The figures for encoding were measured on a processor that computes in bfloat16 "
+    "(AVX-512 BF16 or AMX): a processor with AVX2 alone cannot reach them.\n"
+)
 
 
 def load(name: str) -> dict[str, Any] | None:
@@ -68,7 +72,7 @@ def accuracy() -> str:
         "cores that compute in bfloat16. The baseline, "
         "`training/recipes/shapes_mean_pooled.yaml`, has the same encoders, clips, steps and rates.\n\n"
         f"{table(['model', *both], rows)}\n\n{tasks(metrics)}"
-        "![Loss and recall while it trained](docs/training.png)\n"
+        "![Loss and recall while it trained](training.png)\n"
     )
 
 
@@ -92,7 +96,7 @@ def tasks(metrics: dict[str, float]) -> str:
         f"Answers to {metrics['test/answer/questions']:,.0f} questions about those clips; the probability that comes "
         f"with an answer is off by {metrics['test/answer/calibration_error']:.1f} points on average:\n\n{answers}\n\n"
         f"Captions, one of each clip, written greedily. The first columns say how many tell every colour, every shape "
-        f"and so on rightly; METEOR is without synonyms (see CONTRIBUTING):\n\n{captions}\n\n"
+        f"and so on rightly; METEOR is without synonyms (see [caption metrics](caption_metrics.md)):\n\n{captions}\n\n"
     )
 
 
@@ -263,7 +267,7 @@ def devices() -> str:
         f"CLIP's ViT-B/32 with random weights; threads: {result['plan']['threads']} (`hbi-infer bench --random "
         f"vit-b-32`; {machine_of(bench)}):\n\n{table(header, rows)}\n\n"
         + "".join(f"{line}\n" for line in (*missing, *reasons))
-        + "\n![Every stage on every device, as a picture](docs/bench.png)\n"
+        + "\n![Every stage on every device, as a picture](bench.png)\n"
     )
 
 
@@ -299,7 +303,7 @@ def interaction() -> str:
             f"pairs, R@1 of {result['test_clips']:,} unseen clips, mean and standard deviation of {seeds} seeds "
             f"(`python benchmarks/ablation.py --data data/shapes`; {machine_of(ablation)}):\n\n"
             f"{table(['objective', *figures, 'a step'], rows)}\n\n"
-            "![The same as a picture, with error bars](docs/ablation.png)\n\n"
+            "![The same as a picture, with error bars](ablation.png)\n\n"
             "Deep supervision gives most. The alignment costs recall where it stands alone and gains some beside deep "
             "supervision (`without Banzhaf` has the rest of `+ self-distillation`). Targets that are sampled teach as "
             "exact ones do and take longer. Reconstruction gives nothing at this budget, nor does reranking by it. The "
@@ -309,16 +313,12 @@ def interaction() -> str:
 
 
 def main() -> None:
-    """Rewrites the README, or fails where it is not what the JSON says."""
-    text = README.read_text()
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    made = f"{before}{BEGIN}\n\n{accuracy()}\n{speed()}\n{interaction()}\n{END}{after}"
-    if "--check" in sys.argv[1:]:
-        if made != text:
-            sys.exit("README.md is not what the JSON says: run python scripts/make_readme.py")
-    else:
-        README.write_text(made)
+    """Writes the page, or fails where it is not what the JSON says."""
+    made = "\n".join([BEGIN, accuracy(), speed(), interaction()])
+    if "--check" not in sys.argv[1:]:
+        PAGE.write_text(made)
+    elif made != PAGE.read_text():
+        sys.exit("docs/results.md is not what the JSON says: run python scripts/make_results.py")
 
 
 if __name__ == "__main__":
