@@ -139,7 +139,7 @@ def test_graphs_of_real_size_build(
 def test_a_plugin_that_was_asked_for_and_not_taken_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A customisation of Python itself makes the builder register plugins of another version."""
     (tmp_path / "sitecustomize.py").write_text(
-        "import hbi_export.tensorrt.graph, hbi_engines.tensorrt.plugins\nhbi_engines.plugins.VERSION = '2'\n"
+        "import hbi_export.tensorrt.graph, hbi_engines.tensorrt.plugins\nhbi_engines.tensorrt.plugins.VERSION = '2'\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     with pytest.raises(ExportError, match=r"read TokenSimilarity through their functions, not through the plugins"):
