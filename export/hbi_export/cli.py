@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from hbi_infer.render.terminal import errors_told
+from hbi_infer.render.stdout import errors_told
 
 MAX_DROP = 0.5
 """Points by which a metric of a release may fall."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hbi_infer import __version__
+from hbi_infer.bench.plan import Plan
 from hbi_infer.cli.captions import caption_target, kept_captions, write_captions
 from hbi_infer.cli.inputs import (
     SOME_FAILED,
@@ -38,7 +39,7 @@ from hbi_infer.cli.inputs import (
 from hbi_infer.errors import InputError
 from hbi_infer.files import check_target, is_file
 from hbi_infer.options import Answering, Decoding
-from hbi_infer.render import terminal
+from hbi_infer.render import stdout, tables
 
 if TYPE_CHECKING:
     from hbi_infer.index.folder_index import Index
@@ -69,7 +70,7 @@ VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Say which 
 
 def _show_version(asked: bool) -> None:
     if asked:
-        terminal.emit(f"hbi-infer {__version__}\n")
+        stdout.emit(f"hbi-infer {__version__}\n")
         raise typer.Exit
 
 
@@ -112,9 +113,9 @@ def index(
         report = update_index(opened, workers, retry_failed=retry_failed)
         failures = failures_of(opened, report)
         if as_json:
-            terminal.emit_json(index_document(opened, report))
+            stdout.emit_json(index_document(opened, report))
         else:
-            terminal.show_update(report, opened.store.num_clips(), opened.store.path)
+            tables.show_update(report, opened.store.num_clips(), opened.store.path)
     end_with(failures, "searched")
 
 
@@ -194,11 +195,11 @@ def retrieve(
         answers = _search(opened, texts, like, options | ({} if like else {"rerank": rerank}))
         if style == "json":
             document = index_document(opened, report)
-            terminal.emit_json(document | {"answers": _answers_document(hbi, answers, like)})
+            stdout.emit_json(document | {"answers": _answers_document(hbi, answers, like)})
         else:
-            terminal.show_matches(answers, style, as_given(videos))
+            tables.show_matches(answers, style, as_given(videos))
         if where != Filter() and not any(found for _, found in answers):
-            terminal.note("note", f"none of the {opened.store.num_clips()} indexed clips passes the filters")
+            stdout.note("note", f"none of the {opened.store.num_clips()} indexed clips passes the filters")
     end_with(report.failed if report else [], "searched")
 
 
@@ -247,11 +248,14 @@ def explain(
     if out is not None:
         write_explanation(explanation, document, out, overwrite=force)
     if style == "json":
-        terminal.emit_json(document)
+        stdout.emit_json(document)
         return
     for remark in explanation.remarks:
-        terminal.note("note", remark)
-    terminal.show_explanation(explanation, style)
+        stdout.note("note", remark)
+    if out is not None:
+        tables.show_explanation_file(explanation, out)
+    else:
+        tables.show_explanation(explanation, style)
 
 
 @app.command()
@@ -307,9 +311,9 @@ def qa(
                 {**text_document(hbi, text, "question"), "answers": [answer.to_json() for answer in of_text]}
                 for text, of_text in zip(texts, answers, strict=True)
             ]
-            terminal.emit_json(found.document | {"min_probability": threshold, "questions": asked})
+            stdout.emit_json(found.document | {"min_probability": threshold, "questions": asked})
         else:
-            terminal.show_answers(list(zip(texts, answers, strict=True)), style, as_given(video))
+            tables.show_answers(list(zip(texts, answers, strict=True)), style, as_given(video))
     end_with(found.failures, "answered about")
 
 
@@ -390,12 +394,12 @@ def caption(
         if target and unfinished:
             target.write(captions, as_given(video))
             unfinished.remove()
-            terminal.emit(f"{len(captions)} captions in {terminal.printable(str(target.out))}\n")
+            stdout.emit(f"{len(captions)} captions in {stdout.printable(str(target.out))}\n")
         elif style == "json":
             written = [made.to_json() for made in captions]
-            terminal.emit_json(found.document | {"decoding": asdict(options), "captions": written})
+            stdout.emit_json(found.document | {"decoding": asdict(options), "captions": written})
         else:
-            terminal.show_written(captions, style, as_given(video))
+            tables.show_written(captions, style, as_given(video))
     end_with(found.failures, "captioned")
 
 
@@ -414,9 +418,9 @@ def info(
     loaded = Bundle.load(bundle or default_bundle_path())
     loaded.verify()
     if as_json:
-        terminal.emit_json({"path": str(loaded.path), "sha256": loaded.sha256, **loaded.manifest.to_document()})
+        stdout.emit_json({"path": str(loaded.path), "sha256": loaded.sha256, **loaded.manifest.to_document()})
     else:
-        terminal.show_bundle(loaded)
+        tables.show_bundle(loaded)
 
 
 @app.command()
@@ -432,9 +436,9 @@ def doctor(as_json: JsonOption = False) -> None:
 
     diagnosis = examine()
     if as_json:
-        terminal.emit_json(diagnosis.to_document())
+        stdout.emit_json(diagnosis.to_document())
     else:
-        terminal.emit(diagnosis.to_text())
+        stdout.emit(diagnosis.to_text())
     raise typer.Exit(1 if diagnosis.problems else 0)
 
 
@@ -453,11 +457,13 @@ def bench(
             metavar="DEVICES", help="cpu,openvino,torch,torch:compile...; may be repeated. By default what can run."
         ),
     ] = None,
-    batch: Annotated[str, typer.Option(metavar="N,N", help="Items that go through a graph together.")] = "1,8",
+    batch: Annotated[str, typer.Option(metavar="N,N", help="Items that go through a graph together.")] = ",".join(
+        map(str, Plan.batches)
+    ),
     stage: Annotated[
         list[str] | None, typer.Option(metavar="STAGES", help="Only these, such as 'encode,text encode'.")
     ] = None,
-    seconds: Annotated[float, typer.Option(metavar="S", help="How long each measurement takes.")] = 2.0,
+    seconds: Annotated[float, typer.Option(metavar="S", help="How long each measurement takes.")] = Plan.seconds,
     threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="Of the processor.")] = None,
     videos: Annotated[Path | None, typer.Option(metavar="DIR", help="Videos to decode; else some are drawn.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all numbers to it.")] = None,
@@ -471,8 +477,7 @@ def bench(
     hbi-infer bench --random vit-b-32 --device cpu,openvino,torch --batch 1,4 --plot speed.png
     """  # noqa: D301
     from hbi_infer.bench import report as bench_report
-    from hbi_infer.bench.run import Plan, run
-    from hbi_infer.bench.stages import STAGES
+    from hbi_infer.bench.run import run
 
     bench_report.check_targets(json_file, plot)
     plan = Plan(
@@ -481,28 +486,32 @@ def bench(
         seconds=seconds,
         threads=threads,
         videos=videos,
-        stages=as_list(stage) or tuple(STAGES),
+        stages=as_list(stage) or Plan.stages,
     )
     bundle, checkpoint = _benched_model(bundle, random, checkpoint)
-    report = run(
-        replace(plan, bundle=bundle, checkpoint=checkpoint), "hbi_export.pytorch.bench_worker", terminal.show_benched
-    )
-    bench_report.write(report, json_file, plot)
-    terminal.emit(bench_report.to_text(report))
+    plan = replace(plan, bundle=bundle, checkpoint=checkpoint)
+    report = run(plan, "hbi_export.pytorch.bench_worker", bench_report.show_progress)
+    if json_file:
+        bench_report.write_json(report, json_file)
+    if plot:
+        from hbi_infer.bench.picture import picture
+
+        plot.write_bytes(picture(report))
+    stdout.emit(bench_report.to_text(report))
     raise typer.Exit(SOME_FAILED if bench_report.unreliable(report) else 0)
 
 
 def main() -> None:
     """Run the command line."""
-    terminal.prepare_streams()
-    warnings.showwarning = lambda message, *_args, **_options: terminal.note("warning", str(message))
+    stdout.prepare_streams()
+    warnings.showwarning = lambda message, *_args, **_options: stdout.note("warning", str(message))
     try:
-        with terminal.errors_told():
+        with stdout.errors_told():
             app(prog_name="hbi-infer")
     except (KeyboardInterrupt, SystemExit) as end:
         if isinstance(end, SystemExit) and end.code != INTERRUPTED:
             raise
-        terminal.note("error", "interrupted: what was indexed or written before is kept")
+        stdout.note("error", "interrupted: what was indexed or written before is kept")
         sys.exit(INTERRUPTED)
 
 
@@ -518,7 +527,7 @@ def _benched_model(bundle: Path | None, random: str | None, checkpoint: Path | N
         raise InputError(
             f'--random makes a model with PyTorch, and {error.name} is not installed: pip install "hbi-infer[export]"'
         ) from error
-    return random_model(random, lambda text: terminal.note("note", text))
+    return random_model(random, lambda text: stdout.note("note", text))
 
 
 def _check_usage(
@@ -552,13 +561,13 @@ def _search(opened: Index, texts: list[str], like: Path | None, options: dict[st
     return list(zip(texts, search(opened, texts, **options), strict=True))
 
 
-def _rank_captions(hbi: HBI, video: Path, captions: list[str], top_k: int, style: terminal.Style) -> None:
+def _rank_captions(hbi: HBI, video: Path, captions: list[str], top_k: int, style: tables.Style) -> None:
     ranked = hbi.rank_captions(video, captions, top_k=top_k)
     if style == "json":
         document = {"model": model_document(hbi), "video": str(video)}
-        terminal.emit_json(document | {"captions": [match.to_json() for match in ranked]})
+        stdout.emit_json(document | {"captions": [match.to_json() for match in ranked]})
     else:
-        terminal.show_captions(str(video), ranked, style)
+        tables.show_captions(str(video), ranked, style)
 
 
 def _answers_document(hbi: HBI, answers: Answers, like: Path | None) -> list[dict[str, Any]]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from hbi_infer.render import terminal
+from hbi_infer.render import stdout
+from hbi_infer.render.progress import progress_bar
 
 if TYPE_CHECKING:
     from hbi_infer.index.clip_tokens import Clips
@@ -46,7 +47,7 @@ def kept_captions(hbi: HBI, target: CaptionTarget | None, options: Decoding) -> 
     header = run_header(hbi.bundle.sha256, target.videos, options)
     with UnfinishedCaptions(target.partial, header, overwrite=target.overwrite) as unfinished:
         if unfinished.captions:
-            terminal.note("note", f"going on after {len(unfinished.captions)} captions in {unfinished.path}")
+            stdout.note("note", f"going on after {len(unfinished.captions)} captions in {unfinished.path}")
         yield unfinished
 
 
@@ -57,7 +58,7 @@ def write_captions(hbi: HBI, clips: Clips, options: Decoding, unfinished: Unfini
     captions: list[Caption] = []
     num_new = 0
     known = unfinished.captions if unfinished else {}
-    with terminal.progress_bar("captioning", "clips") as show:
+    with progress_bar("captioning", "clips") as show:
         for clip, made in caption_clips(hbi, clips, options, known=known):
             if clip not in known:
                 num_new += 1

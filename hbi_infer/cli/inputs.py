@@ -13,7 +13,8 @@ import typer
 
 from hbi_infer.errors import IndexStoreError, InputError
 from hbi_infer.files import is_folder
-from hbi_infer.render import terminal
+from hbi_infer.render import stdout, tables
+from hbi_infer.render.progress import index_progress
 
 if TYPE_CHECKING:
     from hbi_infer.index.clip_tokens import Clips
@@ -32,13 +33,13 @@ def load_model(bundle: Path | None, device: str, verbose: bool) -> HBI:
 
     hbi = HBI.load(bundle, device=device)
     if hbi.bundle.manifest.notice:
-        terminal.note("note", hbi.bundle.manifest.notice)
+        stdout.note("note", hbi.bundle.manifest.notice)
     if verbose:
-        terminal.note("note", f"model {hbi.bundle.manifest.name} on {hbi.device_reason}")
+        stdout.note("note", f"model {hbi.bundle.manifest.name} on {hbi.device_reason}")
     return hbi
 
 
-def output_style(as_json: bool, as_csv: bool) -> terminal.Style:
+def output_style(as_json: bool, as_csv: bool) -> tables.Style:
     """How results are shown."""
     if as_json and as_csv:
         raise typer.BadParameter("give --json or --csv, not both")
@@ -132,7 +133,7 @@ def _tell_why_there_is_nothing(failures: Sequence[tuple[str, str]], videos: Path
     if not failures:
         raise InputError(f"nothing of {videos} is indexed: leave out --no-update")
     for path, reason in failures:
-        terminal.note("warning", f"{path} {reason}")
+        stdout.note("warning", f"{path} {reason}")
     raise InputError(
         f"none of the {len(failures)} videos in {videos} can be read: give a folder of videos that can be played"
     )
@@ -142,12 +143,12 @@ def update_index(opened: Index, workers: int | None, *, retry_failed: bool = Fal
     """Index what is new, with a progress bar."""
 
     def on_wait() -> None:
-        terminal.note("note", "another process is indexing this folder; waiting until it is done")
+        stdout.note("note", "another process is indexing this folder; waiting until it is done")
 
-    with terminal.index_progress() as progress:
+    with index_progress() as progress:
         report = opened.update(workers=workers, retry_failed=retry_failed, progress=progress, on_wait=on_wait)
     for path, reason in report.partial:
-        terminal.note("warning", f"{path} is indexed in part: {reason}")
+        stdout.note("warning", f"{path} is indexed in part: {reason}")
     return report
 
 
@@ -189,7 +190,7 @@ def end_with(failures: Sequence[tuple[str, str]], done: str) -> NoReturn:
 
     for path, reason in failures:
         again = "; try again with hbi-infer index --retry-failed" if reason.startswith((CRASHED, TOO_SLOW)) else ""
-        terminal.note("warning", f"{path} cannot be {done}: {reason}{again}")
+        stdout.note("warning", f"{path} cannot be {done}: {reason}{again}")
     raise typer.Exit(SOME_FAILED if failures else 0)
 
 

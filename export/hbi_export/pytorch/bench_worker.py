@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 
 from hbi_export.pytorch.engine import TorchDevice, torch_graphs
-from hbi_infer.bench.worker import Task, serve
+from hbi_infer.bench.worker import BenchJob, serve
 from hbi_infer.model.bundle import Bundle
 from hbi_infer.model.token_model import HBI
 from hbi_training.weights.checkpoint import load_checkpoint
 
 
-def open_checkpoint(task: Task) -> HBI:
+def open_checkpoint(task: BenchJob) -> HBI:
     """The modules of the checkpoint in place of the bundle's graphs.
 
     Raises:
