@@ -12,6 +12,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import astuple
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,8 @@ from hbi_infer.index.sqlite_file import (
     sole_writer,
     transaction,
 )
-from hbi_infer.index.store import EVERYTHING, ClipIds, Filter, StoredClip, VideoRecord
+from hbi_infer.index.store import ClipIds, FileVersion, LedgerEntry, StoredClip
+from hbi_infer.options import EVERYTHING, Filter
 from hbi_infer.tokens.layout import PackedTokens, TokenLayout, widen
 from hbi_infer.tokens.similarity import top
 
@@ -91,13 +93,17 @@ class SqliteStore:
         """How many clips are stored."""
         return int(self._rows("SELECT count(*) FROM clips")[0][0])
 
-    def ledger(self) -> dict[str, VideoRecord]:
+    def ledger(self) -> dict[str, LedgerEntry]:
         """Path -> what is known of it, for every file that was indexed or failed to be."""
         rows = self._rows("SELECT path, size_bytes, modified_ns, status, reason, duration_seconds FROM videos")
         if not all(isinstance(row[0], str) and isinstance(row[4], str) for row in rows):
             raise IndexStoreError(damaged(self.path, "names or reasons that are no text"))
-        names = ("path", "size_bytes", "modified_ns", "status", "reason", "duration_seconds")
-        return {row[0]: VideoRecord(**dict(zip(names, row, strict=True))) for row in rows}
+        return {
+            path: LedgerEntry(
+                path=path, version=FileVersion(size, modified), status=status, reason=reason, duration_seconds=seconds
+            )
+            for path, size, modified, status, reason, seconds in rows
+        }
 
     @contextmanager
     def sole_writer(self, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
@@ -115,7 +121,7 @@ class SqliteStore:
                     check_model(self._connection, self.path, self._identity)
             yield
 
-    def put(self, video: VideoRecord, clips: Sequence[Clip], records: PackedTokens, pooled: npt.NDArray[Any]) -> None:
+    def put(self, video: LedgerEntry, clips: Sequence[Clip], records: PackedTokens, pooled: npt.NDArray[Any]) -> None:
         """Store a video with its clips, in place of what was known of its path.
 
         Args:
@@ -132,7 +138,7 @@ class SqliteStore:
             video_id = execute(
                 "INSERT INTO videos (path, size_bytes, modified_ns, status, reason, duration_seconds) "
                 "VALUES (CAST(? AS TEXT), ?, ?, ?, ?, ?)",
-                (path, video.size_bytes, video.modified_ns, video.status, video.reason, video.duration_seconds),
+                (path, *astuple(video.version), video.status, video.reason, video.duration_seconds),
             ).lastrowid
             for clip, record, vector in zip(clips, records, pooled.astype("<f2"), strict=True):
                 clip_id = execute(

@@ -16,10 +16,9 @@ import numpy.typing as npt
 
 from hbi_infer.errors import BundleError, InputError
 from hbi_infer.index.sqlite_store import SqliteStore
-from hbi_infer.index.store import VideoRecord
+from hbi_infer.index.store import NO_VERSION, FileVersion, LedgerEntry
 from hbi_infer.model.encoder import BATCH_CLIPS, Encoder, encode_clips
 from hbi_infer.tokens.layout import PackedTokens, is_finite
-from hbi_infer.tokens.levels import pooled
 from hbi_infer.video.decoded_video import NOT_OPENED
 from hbi_infer.video.discovery import VIDEO_SUFFIXES, find_videos
 
@@ -96,8 +95,8 @@ class Plan:
         num_unchanged: Files to leave alone.
     """
 
-    added: dict[Path, VideoRecord]
-    changed: dict[Path, VideoRecord]
+    added: dict[Path, LedgerEntry]
+    changed: dict[Path, LedgerEntry]
     removed: list[str]
     unreadable: list[tuple[str, str]]
     num_unchanged: int
@@ -125,22 +124,22 @@ def plan_update(folder: Path, store: SqliteStore, *, retry_failed: bool) -> Plan
         InputError: There is no video in the folder.
     """
     unreadable: dict[Path, str] = {}
-    found = {path: _ledger_line(path, folder) for path in find_videos(folder, unreadable.__setitem__)}
+    found = {_relative(path, folder): path for path in find_videos(folder, unreadable.__setitem__)}
     if not found and (store.begins_anew or not unreadable):
         suffixes = " ".join(sorted(VIDEO_SUFFIXES))
         raise InputError(f"no videos in {folder} or below it: looked for files that end in {suffixes}")
     ledger = {} if store.begins_anew else store.ledger()
     added, changed = {}, {}
-    for path, video in found.items():
-        known = ledger.get(video.path)
+    for name, path in found.items():
+        known = ledger.get(name)
         if known is None:
-            added[path] = video
-        elif (known.size_bytes, known.modified_ns) != (video.size_bytes, video.modified_ns) or (
+            added[path] = _new_entry(name, path)
+        elif known.has_changed(path) or (
             known.status == "failed" and (retry_failed or _can_be_opened_now(path, known))
         ):
-            changed[path] = video
+            changed[path] = _new_entry(name, path)
     unknown = {path.relative_to(folder): reason for path, reason in unreadable.items()}
-    missing = ledger.keys() - {video.path for video in found.values()}
+    missing = ledger.keys() - found.keys()
     return Plan(
         added=added,
         changed=changed,
@@ -150,20 +149,20 @@ def plan_update(folder: Path, store: SqliteStore, *, retry_failed: bool) -> Plan
     )
 
 
-def _can_be_opened_now(path: Path, failed: VideoRecord) -> bool:
+def _can_be_opened_now(path: Path, failed: LedgerEntry) -> bool:
     """Whether a file can be opened that could not be: permissions change without a change of the file."""
     return failed.reason.startswith(NOT_OPENED) and os.access(path, os.R_OK, effective_ids=True)
 
 
-def _ledger_line(path: Path, folder: Path) -> VideoRecord:
-    """A file as it is now. It is looked at before it is decoded: a change in between is found by the next update."""
+def _relative(path: Path, folder: Path) -> str:
+    """Returns the path of a file in the folder as the ledger has it."""
     # By hand: of ten thousand files, `Path.relative_to` takes longer than looking at them.
-    relative = os.fspath(path)[len(os.path.join(folder, "")) :].replace(os.sep, "/")  # noqa: PTH118
-    try:
-        stat = path.stat()
-    except OSError:  # a link to nowhere, or gone since: decoding will say so
-        return VideoRecord(path=relative, size_bytes=0, modified_ns=0)
-    return VideoRecord(path=relative, size_bytes=stat.st_size, modified_ns=stat.st_mtime_ns)
+    return os.fspath(path)[len(os.path.join(folder, "")) :].replace(os.sep, "/")  # noqa: PTH118
+
+
+def _new_entry(name: str, path: Path) -> LedgerEntry:
+    """Returns the entry of a file as it is now, before it is decoded: the next update finds a change in between."""
+    return LedgerEntry(path=name, version=FileVersion.of(path) or NO_VERSION)
 
 
 def run_update(
@@ -185,7 +184,7 @@ def run_update(
 class _PendingVideo:
     """A decoded video with what is encoded of it so far: records (1,) and pooled vectors (1, D), in order."""
 
-    record: VideoRecord
+    record: LedgerEntry
     clips: tuple[Clip, ...]
     records: list[PackedTokens] = field(default_factory=list)
     vectors: list[npt.NDArray[np.float32]] = field(default_factory=list)
@@ -196,7 +195,7 @@ class _Run:
 
     def __init__(
         self,
-        todo: dict[Path, VideoRecord],
+        todo: dict[Path, LedgerEntry],
         store: SqliteStore,
         encoder: Encoder,
         report: IndexReport,
@@ -256,7 +255,7 @@ class _Run:
             (levels,) = encode_clips(self._encoder, [clip for _, clip in batch])
             records = self._pack(levels)
             with np.errstate(invalid="ignore"):  # `_finish` looks at what is not finite
-                vectors = pooled(levels, self._encoder.rates)
+                vectors = self._encoder.scoring.pooled(levels)
         for number, (video, _) in enumerate(batch):
             video.records.append(records[number : number + 1])
             video.vectors.append(vectors[number : number + 1])

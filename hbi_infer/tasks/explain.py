@@ -10,25 +10,22 @@ only where `padded_partner` is "zero" and there is padding.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hbi_infer.errors import BundleError, InputError, VideoError
-from hbi_infer.index.clip_tokens import ClipTokens, Source, video_tokens
+from hbi_infer.index.clip_tokens import Source, VideoTokens
 from hbi_infer.model.encoder import Encoder
-from hbi_infer.tasks.search import encode_texts
+from hbi_infer.options import Explaining
+from hbi_infer.tasks.texts import EncodedTexts
 from hbi_infer.tokens.banzhaf import banzhaf_interaction
 from hbi_infer.tokens.fidelity import Fidelity, Floats, Game, measure_fidelity
-from hbi_infer.tokens.levels import Levels, LevelTokens, unit
-from hbi_infer.tokens.similarity import similarity
-
-if TYPE_CHECKING:
-    from hbi_infer.index.folder_index import Index
+from hbi_infer.tokens.levels import Levels, LevelTokens, joined, unit
 
 Groups = tuple[tuple[int, ...], ...]
 """For each token of a level, which words (or frames) were merged into it, by position; of one word, just that one.
@@ -182,51 +179,35 @@ class Explanation:
 
 
 def explain(
-    encoder: Encoder,
-    video: Path,
-    query: str,
-    *,
-    index: Index | None = None,
-    clip: int | None = None,
-    at_seconds: float | None = None,
+    encoder: Encoder, video: VideoTokens, query: EncodedTexts, options: Explaining | None = None
 ) -> Explanation:
-    """Explain why a video matches a query.
+    """Explains why one clip of a video matches a query.
 
     Args:
         encoder: The model.
-        video: Any video. If the index holds it as it is now, or it is gone, nothing is decoded.
-        query: A sentence.
-        index: Where to look for the video's tokens first.
-        clip: Which clip of the video to explain, counted from 1; by default the one that matches best.
-        at_seconds: The same, by a time in it.
+        video: The tokens of N clips of a video.
+        query: One text.
+        options: Which clip to explain; by default the one that matches best.
 
     Raises:
-        InputError: The query is empty; there is no such video or clip; `clip` and `at_seconds` are both given.
-        VideoError: The video is not in the index and cannot be decoded.
-        BundleError: Of no level it is known what its tokens stand for.
-        IndexStoreError: What the index holds of the video is damaged.
-
-    Warns:
-        QueryTruncatedWarning: The query is too long.
-        IndexedFileChangedWarning: The video has changed since it was indexed, and cannot be read any more.
+        InputError: The video has no such clip.
+        BundleError: The bundle does not say of any level which words and frames its tokens stand for.
     """
-    if clip is not None and at_seconds is not None:
-        raise InputError("clip and at_seconds are both given: give one of them")
-    text = encode_texts(encoder, [query], "query")
-    batch = encoder.tokenize([query])
-    words = tuple(encoder.tokenizer.pieces(batch.ids[0, batch.mask[0]].tolist()))
-    tokens = video_tokens(encoder, video, index)
-    scores = [_score(encoder, text, each.levels, encoder.rates) for each in tokens.clips]
-    number = _choose(video, tokens.clips, scores, clip, at_seconds)
-    chosen = tokens.clips[number]
+    options = options or Explaining()
+    words = tuple(encoder.tokenizer.pieces(query.batch.ids[0, query.batch.mask[0]].tolist()))
+    # (N,)
+    scores = encoder.similarity(query.levels, joined([clip.levels for clip in video.clips]))[0]
+    number = _choose(video, scores, options)
+    chosen = video.clips[number]
     frame_seconds = tuple(chosen.frame_seconds[np.isfinite(chosen.frame_seconds)].tolist())
-    games = {name: _game(rate, text[name], chosen.levels[name]) for name, rate in encoder.rates.items()}
-    word_groups = _merged(text, batch.ids.shape[1], len(words))
+    rates = encoder.scoring.rates
+    games = {name: _game(rate, query.levels[name], chosen.levels[name]) for name, rate in rates.items()}
+    word_groups = _merged(query.levels, query.batch.ids.shape[1], len(words))
     frame_groups = _merged(chosen.levels, len(chosen.frame_seconds), len(frame_seconds))
     levels = {
         name: _level(
             name,
-            _score(encoder, text, chosen.levels, {name: 1.0}),
+            float(encoder.scoring.at(name).similarity(query.levels, chosen.levels)[0, 0]),
             game,
             words=words,
             word_groups=word_groups[name],
@@ -241,17 +222,16 @@ def explain(
             f"the bundle {encoder.bundle.path} does not say what words and frames its tokens are: export it again"
         )
     counting = [game for game in games.values() if game.rate]
-    cut = batch.truncated[0]
     return Explanation(
-        query=query,
-        cut_at_word=cut.word_number if cut else None,
-        video=video,
-        source=tokens.source,
+        query=query.texts[0],
+        cut_at_word=query.cut_at_words[0],
+        video=video.path,
+        source=video.source,
         clip=number + 1,
-        num_clips=len(tokens.clips),
+        num_clips=len(video.clips),
         start_seconds=chosen.start_seconds,
         end_seconds=chosen.end_seconds,
-        score=scores[number],
+        score=float(scores[number]),
         words=words,
         frame_seconds=frame_seconds,
         levels=tuple(levels.values()),
@@ -309,26 +289,22 @@ def _level(
     )
 
 
-def _score(encoder: Encoder, text: Levels, video: Levels, rates: Mapping[str, float]) -> float:
-    partner = encoder.bundle.manifest.padded_partner
-    return float(similarity(text, video, rates, padded_partner=partner)[0, 0])
-
-
-def _choose(
-    video: Path, clips: Sequence[ClipTokens], scores: Sequence[float], clip: int | None, at_seconds: float | None
-) -> int:
-    """Which clip to explain, counted from 0: the one asked for, or the one of the best score."""
-    if clip is not None:
-        if not 1 <= clip <= len(clips):
-            raise InputError(f"{video} has no clip {clip}: give a number from 1 to {len(clips)}")
-        return clip - 1
-    if at_seconds is None:
+def _choose(video: VideoTokens, scores: npt.NDArray[np.float32], options: Explaining) -> int:
+    """Returns the clip to explain, counted from 0: the one asked for, or the one with the best of scores (N,)."""
+    clips = video.clips
+    if options.clip is not None:
+        if not 1 <= options.clip <= len(clips):
+            raise InputError(f"{video.path} has no clip {options.clip}: give a number from 1 to {len(clips)}")
+        return options.clip - 1
+    if options.at_seconds is None:
         return int(np.argmax(scores))
-    for number, each in enumerate(clips):
-        if each.start_seconds <= at_seconds < each.end_seconds:
+    for number, clip in enumerate(clips):
+        if clip.start_seconds <= options.at_seconds < clip.end_seconds:
             return number
     first, last = clips[0].start_seconds, clips[-1].end_seconds
-    raise InputError(f"{video} has no clip at {at_seconds:g} s: give a time from {first:g} s to before {last:g} s")
+    raise InputError(
+        f"{video.path} has no clip at {options.at_seconds:g} s: give a time from {first:g} s to before {last:g} s"
+    )
 
 
 def _game(rate: float, text: LevelTokens, video: LevelTokens) -> Game:

@@ -7,11 +7,11 @@ import torch
 from hbi_export.pytorch.engine import TorchDevice, torch_graphs
 from hbi_infer.bench.worker import BenchJob, serve
 from hbi_infer.model.bundle import Bundle
-from hbi_infer.model.token_model import HBI
+from hbi_infer.model.token_model import TokenModel
 from hbi_training.weights.checkpoint import load_checkpoint
 
 
-def open_checkpoint(task: BenchJob) -> HBI:
+def open_checkpoint(task: BenchJob) -> TokenModel:
     """The modules of the checkpoint in place of the bundle's graphs.
 
     Raises:
@@ -22,7 +22,9 @@ def open_checkpoint(task: BenchJob) -> HBI:
     assert task.checkpoint is not None
     torch.set_num_threads(task.num_threads)
     bundle = Bundle.load(task.bundle)
-    return HBI(bundle, open_graph=torch_graphs(load_checkpoint(task.checkpoint), dict(bundle.manifest.graphs), how))
+    return TokenModel(
+        bundle, open_graph=torch_graphs(load_checkpoint(task.checkpoint), dict(bundle.manifest.graphs), how)
+    )
 
 
 if __name__ == "__main__":

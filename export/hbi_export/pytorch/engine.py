@@ -26,8 +26,8 @@ from hbi_export.graphs.modules import (
 from hbi_infer.errors import BundleError
 from hbi_infer.model.manifest import GraphSpec
 from hbi_training.model.hbi import HBI
-from hbi_training.run.trainer import computes_in_bfloat16
 from hbi_training.weights.checkpoint import Checkpoint, Model
+from hbi_training.weights.rounding import computes_in_bfloat16
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

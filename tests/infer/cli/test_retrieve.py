@@ -20,11 +20,10 @@ import pytest
 import typer
 
 from hbi_infer import __version__
+from hbi_infer.api import HBI, Index
 from hbi_infer.cli.inputs import FolderOptions, end_with, updated_index
 from hbi_infer.errors import IndexStoreError
-from hbi_infer.index.folder_index import Index
 from hbi_infer.index.update import IndexProgress
-from hbi_infer.model.token_model import HBI
 from tests.builders.tiny_bundle import NOTICE, write_tiny_bundle, write_video
 from tests.paths import ROOT
 
