@@ -20,8 +20,10 @@ from matplotlib import pyplot as plt
 
 from hbi_infer import HBI
 from hbi_infer.api import Index
+from hbi_infer.index.clip_tokens import video_tokens
 from hbi_infer.render.explain_picture import picture
 from hbi_infer.tasks.explain import explain
+from hbi_infer.tasks.texts import encode_texts
 from hbi_infer.video.reader import decode
 
 ROOT = Path(__file__).parent.parent
@@ -129,7 +131,9 @@ def draw_search() -> None:
 
 def draw_explanation() -> None:
     """Draws why the first clip matches, as `hbi-infer explain` does."""
-    (DOCS / "explain.png").write_bytes(picture(explain(HBI.load(device="cpu"), EXPLAINED, QUERY)))
+    hbi = HBI.load(device="cpu")
+    tokens, asked = video_tokens(hbi, EXPLAINED, None), encode_texts(hbi, [QUERY], "query")
+    (DOCS / "explain.png").write_bytes(picture(explain(hbi, tokens, asked)))
 
 
 def main() -> None:
