@@ -27,6 +27,7 @@ from hbi_engines.engine_files import FLAVORS
 from hbi_engines.registry import check_device
 from hbi_infer import __version__
 from hbi_infer.errors import DeviceError, EngineError, HBIError
+from hbi_infer.render.text_table import aligned
 
 MODULES = {
     "cpu": "onnxruntime",
@@ -105,9 +106,9 @@ class Diagnosis:
         )
         problems = [f"problem: {problem}" for problem in self.problems] or ["what is installed works"]
         tables = (
-            _aligned(("part", "version", ""), parts),
-            _aligned(("device", "works", ""), devices),
-            _aligned(("plugins of", "register", ""), plugins),
+            aligned(("part", "version", ""), parts, text_columns=2),
+            aligned(("device", "works", ""), devices, text_columns=2),
+            aligned(("plugins of", "register", ""), plugins, text_columns=2),
         )
         return "\n".join([*(line for table in tables for line in (*table, "")), *problems, ""])
 
@@ -200,11 +201,11 @@ def _run_embedded_model(device: str) -> None:
     """
     import numpy as np
 
-    from hbi_infer.model.token_model import HBI
+    from hbi_infer.model.token_model import TokenModel
     from hbi_infer.tokens.banzhaf import banzhaf_interaction
     from hbi_infer.tokens.levels import LevelTokens, unit
 
-    hbi = HBI.load(device=device, threads=1)
+    hbi = TokenModel.load(device=device, threads=1)
     rng = np.random.default_rng(0)
     text = hbi.encode_text([SENTENCE])
     video = {
@@ -301,12 +302,6 @@ def _cudnn(library: ctypes.CDLL) -> str:
     library.cudnnGetVersion.restype = ctypes.c_size_t
     version = int(library.cudnnGetVersion())
     return f"{version // 10000}.{version % 10000 // 100}.{version % 100}"
-
-
-def _aligned(header: tuple[str, str, str], rows: list[tuple[str, str, str]]) -> list[str]:
-    """Lines of a table whose columns stand below each other."""
-    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(2)]
-    return [f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]}".rstrip() for row in (header, *rows)]
 
 
 def main() -> None:

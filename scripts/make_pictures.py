@@ -19,7 +19,7 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 from hbi_infer import HBI
-from hbi_infer.index.folder_index import Index
+from hbi_infer.api import Index
 from hbi_infer.render.explain_picture import picture
 from hbi_infer.tasks.explain import explain
 from hbi_infer.video.reader import decode

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hbi_infer import HBI
-from hbi_infer.index.folder_index import Index
+from hbi_infer.api import Index
 from hbi_infer.model.bundle import Bundle, default_bundle_path
 from hbi_infer.video.discovery import find_videos
 from hbi_training.run.recipe import load_recipe, recipe_to_mapping

@@ -9,7 +9,7 @@ import typer
 
 from hbi_export.options import BATCH, MAX_DROP, BuildOptions, CheckData, TritonOptions
 from hbi_infer.options import FrameSampling
-from hbi_infer.render.terminal import errors_told
+from hbi_infer.render.stdout import errors_told
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Turn trained models into bundles for hbi-infer.")
 

@@ -1,10 +1,11 @@
-"""The machine that a measurement was taken on."""
+"""Describes the machine that a measurement was taken on."""
 
 from __future__ import annotations
 
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,24 @@ PACKAGES = (
     *("hbi-infer", "numpy", "av", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt-cu13", "tensorrt-rtx-cu13"),
     *("tokenizers", "typer", "torch"),
 )
+INSTRUCTION_SETS = {
+    "avx2": "AVX2",
+    "avx512f": "AVX-512",
+    "avx512_vnni": "AVX512-VNNI",
+    "avx_vnni": "AVX-VNNI",
+    "avx512_bf16": "AVX512-BF16",
+    "amx_tile": "AMX-TILE",
+    "amx_int8": "AMX-INT8",
+    "amx_bf16": "AMX-BF16",
+}
+"""Flag in /proc/cpuinfo -> name of the instruction set; those that decide how fast a network runs on a processor."""
+CPUINFO = Path("/proc/cpuinfo")
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, memory, GPU if any, operating system, Python and package versions, and how busy the machine is."""
+    """Describes processor, memory, GPU if any, operating system, Python, packages, and how busy the machine is."""
     return {
-        "processor": _processor(),
+        **describe_processor(),
         "logical_cores": os.cpu_count(),
         "usable_cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
@@ -30,16 +43,49 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
+def describe_processor(cpuinfo: Path = CPUINFO) -> dict[str, Any]:
+    """Returns the processor's model and its `INSTRUCTION_SETS`; None for the sets where no file lists them."""
+    facts = _first_processor(cpuinfo)
+    flags = facts["flags"].split() if "flags" in facts else None
+    return {
+        "processor": facts.get("model name") or platform.processor() or platform.machine(),
+        "instruction_sets": flags and [name for flag, name in INSTRUCTION_SETS.items() if flag in flags],
+    }
+
+
+def machine_sentence(machine: Mapping[str, Any]) -> str:
+    """Returns one line about a machine that `describe_machine` described, also before it named instruction sets.
+
+    >>> machine = {"processor": "Xeon", "usable_cores": 2, "memory_gib": 7.7, "gpu": None, "load_average_1_minute": 0.5}
+    >>> machine_sentence(machine)
+    'Xeon, 2 cores, 8 GiB, no GPU; load 0.5 when it ended'
+    >>> machine_sentence(machine | {"instruction_sets": ["AVX2", "AVX-VNNI"]})
+    'Xeon (AVX2, AVX-VNNI), 2 cores, 8 GiB, no GPU; load 0.5 when it ended'
+    """
+    return (
+        f"{processor_phrase(machine)}, {machine['usable_cores']} cores, {machine['memory_gib']:.0f} GiB, "
+        f"{machine['gpu'] or 'no GPU'}; load {machine['load_average_1_minute']} when it ended"
+    )
+
+
+def processor_phrase(machine: Mapping[str, Any]) -> str:
+    """Returns the processor's model, with its instruction sets where they are known."""
+    sets = machine.get("instruction_sets")
+    if sets is None:
+        return str(machine["processor"])
+    return f"{machine['processor']} ({', '.join(sets) or 'no AVX2'})"
+
+
 def code_version() -> str | None:
-    """What git calls the code that runs, None where it is not a working copy."""
+    """Returns git's name of the running code; None outside a working copy."""
     describe = ("git", "--no-optional-locks", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty")
     return command_output(*describe) or None
 
 
 def peak_memory_bytes() -> int:
-    """The most memory that this process held at a time.
+    """Returns the peak memory of this process.
 
-    Not `ru_maxrss`, which in a process that was just started counts the memory of the one that started it.
+    `ru_maxrss` would count the memory of the parent in a process that was just started.
     """
     status = Path("/proc/self/status").read_text(encoding="ascii")
     line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
@@ -47,13 +93,13 @@ def peak_memory_bytes() -> int:
 
 
 def gpu_memory_bytes() -> int | None:
-    """What all processes together hold of the first GPU's memory, None where there is no GPU."""
+    """Returns the memory of the first GPU that all processes together hold; None without a GPU."""
     used = command_output("nvidia-smi", "--id=0", "--query-gpu=memory.used", "--format=csv,noheader,nounits")
     return int(used) * 2**20 if used.isdigit() else None
 
 
 def command_output(*command: str) -> str:
-    """What a command printed; empty when it is not installed or failed."""
+    """Returns a command's stdout; empty when it is not installed or failed."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -61,11 +107,14 @@ def command_output(*command: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+def _first_processor(cpuinfo: Path) -> dict[str, str]:
+    """Returns names and values of the first processor in /proc/cpuinfo; nothing where there is no such file."""
+    try:
+        text = cpuinfo.read_text(encoding="utf-8")
+    except OSError:
+        return {}
+    lines = (line.partition(":") for line in text.partition("\n\n")[0].splitlines())
+    return {name.strip(): value.strip() for name, _, value in lines}
 
 
 def _version(package: str) -> str | None:

@@ -1,84 +1,72 @@
-"""What `hbi-infer bench` measured, as a picture: for each stage the devices' times, below each other."""
+"""Draws the report of `hbi-infer bench`: for each stage the devices' times, below each other."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
+from typing import TypeAlias
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from hbi_infer.bench.report import by_stage, milliseconds, per_second
+from hbi_infer.bench.figures import by_stage, milliseconds, per_second
+from hbi_infer.bench.machine import processor_phrase
+from hbi_infer.bench.plan import STAGES
 from hbi_infer.bench.run import DeviceResult, Report
-from hbi_infer.bench.stages import STAGES, Measurement
+from hbi_infer.bench.stages import StageTiming
 from hbi_infer.bench.worker import HOST
-from hbi_infer.render.heat_scale import BLACK, WHITE
-from hbi_infer.render.terminal import printable
+from hbi_infer.render.heat_scale import BLACK
+from hbi_infer.render.picture import COLOURS, GREY, GRID, RED, blank, fonts_for, framed, png, stacked, text_block
+from hbi_infer.render.stdout import printable
 
-COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999933", "#777777")
-"""Of devices, in their order; told apart by the colour-blind too."""
-GREY = "#64646c"
-GRID = "#e4e4e7"
-MARGIN, GAP = 36, 28
+GAP = 28
 WIDTH = 640
-"""Of a panel; two stand side by side."""
+"""Width of a panel; two stand side by side."""
 LABEL_WIDTH, NUMBER_WIDTH = 190, 150
 BAR, BAR_GAP, GROUP_GAP = 18, 4, 10
 MOST_STRETCH = 1.6
-"""Where one call was far slower, its line has no end, so that the bars stay readable."""
+"""Length of the longest line, in longest bars; a slower call gets a line without an end, so that bars stay readable."""
 TITLE, HEADING, TEXT = 25, 18, 14
 
-Group = tuple[int, list[tuple[str, Measurement]]]
-"""A size of a batch, and the devices' measurements of it."""
+Group: TypeAlias = tuple[int, list[tuple[str, StageTiming]]]
+"""Batch size, and the devices' timings of it."""
 
 
 def picture(report: Report) -> bytes:
-    """The report as a PNG."""
-    buffer = io.BytesIO()
-    draw_picture(report).save(buffer, "png")
-    return buffer.getvalue()
+    """Returns the report as a PNG."""
+    return png(draw_picture(report))
 
 
 def draw_picture(report: Report) -> Image.Image:
-    """A panel for each stage, in two columns of about the same height."""
+    """Draws a panel for each stage, in two columns of about the same height."""
     devices = [result.device for result in report.devices if result.device != HOST]
     colours = {HOST: GREY} | {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(devices)}
-    panels = [_panel(stage, groups, colours) for stage in STAGES if (groups := _groups(report, stage))]
     columns: list[list[Image.Image]] = [[], []]
-    for panel in panels:
-        min(columns, key=lambda column: sum(each.height + GAP for each in column)).append(panel)
-    head = _head(report)
-    height = max(sum(panel.height + GAP for panel in column) for column in columns)
-    sheet = Image.new("RGB", (head.width + 2 * MARGIN, head.height + height + 2 * MARGIN), WHITE)
-    sheet.paste(head, (MARGIN, MARGIN))
+    for stage in STAGES:
+        groups = [(batch, timings) for (name, batch), timings in by_stage(report).items() if name == stage]
+        if groups:
+            shorter = min(columns, key=lambda column: sum(each.height + GAP for each in column))
+            shorter.append(_panel(stage, groups, colours))
+    return framed(stacked([_head(report), _side_by_side([stacked(each, GAP) for each in columns if each])], GAP))
+
+
+def _side_by_side(columns: Sequence[Image.Image]) -> Image.Image:
+    sheet, _ = blank(2 * WIDTH + GAP, max((column.height for column in columns), default=0))
     for place, column in enumerate(columns):
-        top = MARGIN + head.height
-        for panel in column:
-            sheet.paste(panel, (MARGIN + place * (WIDTH + GAP), top))
-            top += panel.height + GAP
+        sheet.paste(column, (place * (WIDTH + GAP), 0))
     return sheet
 
 
-def _groups(report: Report, stage: str) -> list[Group]:
-    return [(batch, made) for (name, batch), made in by_stage(report).items() if name == stage]
-
-
 def _head(report: Report) -> Image.Image:
-    """The model, the machine, what the bars are, and the devices that could not run."""
+    """Writes the model, the machine, the meaning of the bars, and the devices that could not run."""
     machine, sampling = report.machine, report.model["sampling"]
     sizes = f"{sampling['max_frames']} frames of {sampling['image_size']} pixels, {report.model['width']} wide"
-    place = f"{machine['processor']}, threads: {report.plan['threads']}, {machine['gpu'] or 'no GPU'}"
+    place = f"{processor_phrase(machine)}, threads: {report.plan['threads']}, {machine['gpu'] or 'no GPU'}"
     lines = [
         (printable(f"{report.model['name']}: {sizes}"), TITLE, BLACK),
         (printable(f"{place}; load {machine['load_average_1_minute']} at the end; {report.measured_at}"), TEXT, GREY),
         ("Time for one item: the bar is the median of all calls, the line ends at the 99th percentile.", TEXT, GREY),
-        *((printable(_stopped(result)), TEXT, "#b2182b") for result in report.failed),
+        *((printable(_stopped(result)), TEXT, RED) for result in report.failed),
     ]
-    sheet = Image.new("RGB", (2 * WIDTH + GAP, sum(round(1.6 * size) for _, size, _ in lines) + GAP), WHITE)
-    draw, top = ImageDraw.Draw(sheet), 0
-    for text, size, colour in lines:
-        draw.text((0, top + size), text, colour, _font(size), anchor="ls")
-        top += round(1.6 * size)
-    return sheet
+    return text_block(lines, 2 * WIDTH + GAP, fonts_for("".join(text for text, _, _ in lines)))
 
 
 def _stopped(result: DeviceResult) -> str:
@@ -86,46 +74,45 @@ def _stopped(result: DeviceResult) -> str:
 
 
 def _panel(stage: str, groups: Sequence[Group], colours: dict[str, str]) -> Image.Image:
-    """The bars of one stage, in groups of one size of a batch."""
-    bars = sum(len(made) for _, made in groups)
+    """Draws the bars of one stage, grouped by batch size."""
+    font = fonts_for()
+    bars = sum(len(timings) for _, timings in groups)
     body = bars * (BAR + BAR_GAP) + len(groups) * (TEXT + GROUP_GAP + 8)
-    sheet = Image.new("RGB", (WIDTH, HEADING + GROUP_GAP + body), WHITE)
-    draw = ImageDraw.Draw(sheet)
-    draw.text((0, HEADING), stage, BLACK, _font(HEADING), anchor="ls")
+    sheet, draw = blank(WIDTH, HEADING + GROUP_GAP + body)
+    draw.text((0, HEADING), stage, BLACK, font(HEADING), anchor="ls")
     draw.line([(0, HEADING + 6), (WIDTH, HEADING + 6)], GRID)
-    room = WIDTH - LABEL_WIDTH - NUMBER_WIDTH
-    every = [made for _, group in groups for _, made in group]
-    longest = max(made.p50_seconds / made.batch for made in every)
-    longest = min(max(made.p99_seconds / made.batch for made in every), MOST_STRETCH * longest)
+    pixels_per_second = (WIDTH - LABEL_WIDTH - NUMBER_WIDTH) / _longest_seconds(groups)
     top = HEADING + GROUP_GAP
     for batch, group in groups:
-        draw.text((LABEL_WIDTH, top + TEXT + 2), f"batch {batch}", GREY, _font(TEXT - 2), anchor="ls")
+        draw.text((LABEL_WIDTH, top + TEXT + 2), f"batch {batch}", GREY, font(TEXT - 2), anchor="ls")
         top += TEXT + 8
-        for device, made in group:
-            _bar(draw, top, device, made, colours[device], room / longest)
+        for device, timing in group:
+            _bar(draw, top, device, timing, colours[device], pixels_per_second)
             top += BAR + BAR_GAP
         top += GROUP_GAP
     return sheet
 
 
+def _longest_seconds(groups: Sequence[Group]) -> float:
+    """Returns the time for one item that takes the whole width of a panel."""
+    timings = [timing for _, group in groups for _, timing in group]
+    longest_bar = max(timing.p50_seconds / timing.batch for timing in timings)
+    return min(max(timing.p99_seconds / timing.batch for timing in timings), MOST_STRETCH * longest_bar)
+
+
 def _bar(
-    draw: ImageDraw.ImageDraw, top: int, device: str, made: Measurement, colour: str, pixels_per_second: float
+    draw: ImageDraw.ImageDraw, top: int, device: str, timing: StageTiming, colour: str, pixels_per_second: float
 ) -> None:
-    """One measurement: the device, a bar with its line, and the numbers."""
-    middle = top + BAR / 2
+    """Draws one timing: the device, a bar with its line, and the numbers."""
+    font, middle = fonts_for(), top + BAR / 2
     median, slow = (
-        LABEL_WIDTH + pixels_per_second * seconds / made.batch for seconds in (made.p50_seconds, made.p99_seconds)
+        LABEL_WIDTH + pixels_per_second * seconds / timing.batch for seconds in (timing.p50_seconds, timing.p99_seconds)
     )
-    draw.text((LABEL_WIDTH - 8, middle), printable(device), BLACK, _font(TEXT), anchor="rm")
+    draw.text((LABEL_WIDTH - 8, middle), printable(device), BLACK, font(TEXT), anchor="rm")
     draw.rectangle([LABEL_WIDTH, top, max(median, LABEL_WIDTH + 1), top + BAR], colour)
     end = min(slow, WIDTH - NUMBER_WIDTH)
     draw.line([(median, middle), (end, middle)], BLACK)
     if end == slow:
         draw.line([(end, middle - 4), (end, middle + 4)], BLACK)
-    numbers = f"{milliseconds(made.p50_seconds / made.batch)}, {per_second(made.items_per_second)}/s"
-    draw.text((end + 8, middle), numbers, BLACK, _font(TEXT - 1), anchor="lm")
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own, the same on every machine."""
-    return ImageFont.load_default(size)
+    numbers = f"{milliseconds(timing.p50_seconds / timing.batch)}, {per_second(timing.items_per_second)}/s"
+    draw.text((end + 8, middle), numbers, BLACK, font(TEXT - 1), anchor="lm")

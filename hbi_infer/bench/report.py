@@ -1,25 +1,26 @@
-"""What `hbi-infer bench` measured, as text."""
+"""Writes the report of `hbi-infer bench` as text and JSON, and judges whether its numbers can be trusted."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import sys
 from pathlib import Path
 
+from hbi_infer.bench.figures import by_stage, milliseconds, per_second
 from hbi_infer.bench.run import DeviceResult, Report
-from hbi_infer.bench.stages import Measurement
+from hbi_infer.bench.stages import StageTiming
 from hbi_infer.errors import InputError
 from hbi_infer.files import is_folder
+from hbi_infer.render.stdout import note
+from hbi_infer.render.text_table import Row, aligned
 
 TRUSTED_COSINE = 0.99
-"""Where a token that was not merged is less alike, the device computes something else, or the precision is too low."""
-
-Row = Sequence[str]
+"""Smallest cosine of a token that was not merged; below it, the device computes something else or too coarsely."""
 
 
 def to_text(report: Report) -> str:
-    """The devices, then every stage with the devices below each other."""
-    blocks = [_aligned(DEVICE_HEADER, [_device_row(result) for result in report.devices])]
+    """Returns a table of the devices, a table of the stages, and a line for each problem."""
+    blocks = [aligned(DEVICE_HEADER, [_device_row(result) for result in report.devices], text_columns=1)]
     baseline = next((result.device for result in report.devices if result.agreement), "")
     if baseline:
         blocks.append([f"cosines and differences are those of tokens to the tokens of {baseline}"])
@@ -30,38 +31,40 @@ def to_text(report: Report) -> str:
 
 
 def check_targets(*targets: Path | None) -> None:
-    """Refuse files that cannot be written, before minutes of measuring.
+    """Refuses files that cannot be written, before minutes of measuring.
 
     Raises:
-        InputError: The folder is not there.
+        InputError: The folder of a file does not exist, or the file is a folder.
     """
     for target in filter(None, targets):
         if is_folder(target) or not is_folder(target.absolute().parent):
             raise InputError(f"{target} cannot be written: name a file in a folder that is there")
 
 
-def write(report: Report, json_file: Path | None, plot: Path | None) -> None:
-    """Write a report as JSON and as a picture, each where a file is named."""
-    if json_file:
-        json_file.write_text(json.dumps(report.to_document(), indent=2) + "\n", encoding="utf-8")
-    if plot:
-        from hbi_infer.bench.picture import picture
+def write_json(report: Report, path: Path) -> None:
+    """Writes a report as a JSON document."""
+    path.write_text(json.dumps(report.to_document(), indent=2) + "\n", encoding="utf-8")
 
-        plot.write_bytes(picture(report))
+
+def show_progress(device: str, timing: StageTiming | None) -> None:
+    """Says on a terminal's stderr which device is being measured, or which timing was just taken."""
+    if sys.stderr.isatty():
+        done = "..." if timing is None else f"{timing.stage}, batch {timing.batch}: {1000 * timing.p50_seconds:.4g} ms"
+        note("note", f"{device}: {done}")
 
 
 def is_suspect(result: DeviceResult) -> bool:
-    """Whether what a device gives is so far from what the first one gives that its speed says nothing."""
+    """Returns whether a device's tokens differ so much from the first device's that its speed says nothing."""
     return result.agreement is not None and not result.agreement.smallest_cosine_unmerged >= TRUSTED_COSINE
 
 
 def unreliable(report: Report) -> bool:
-    """Whether a device did not run to its end, or gives something else than the first one."""
+    """Returns whether a device did not run to its end, or `is_suspect`."""
     return bool(report.failed) or any(map(is_suspect, report.devices))
 
 
 def warning(result: DeviceResult) -> str:
-    """What to say of a device that `is_suspect`."""
+    """Returns a line about a device that `is_suspect`."""
     assert result.agreement is not None
     return (
         f"WRONG: a token of {result.device} has a cosine of only {result.agreement.smallest_cosine_unmerged:.3f} to "
@@ -92,11 +95,11 @@ STAGE_HEADER = ("stage", "device", "batch", "p50", "p90", "p99", "a second", "",
 
 
 EAGER = ("torch", "torch-cuda")
-"""Eager PyTorch in float32: where it was measured, the table says how many times as fast the others are."""
+"""Eager PyTorch in float32; where it was measured, the table compares the other devices with it."""
 
 
 def _stages(report: Report) -> list[str]:
-    """Of each stage and size of a batch the devices below each other."""
+    """Returns a table with the devices below each other, for each stage and batch size."""
     baseline = next((result.device for result in report.devices if result.device in EAGER and result.measurements), "")
     rows = []
     for (stage, batch), measured in by_stage(report).items():
@@ -107,46 +110,4 @@ def _stages(report: Report) -> list[str]:
             speed = [f"{eager.p50_seconds / made.p50_seconds:.2f}" if eager else "-"] if baseline else []
             rows.append((*name, *times, per_second(made.items_per_second), made.items, str(made.runs), *speed))
     header = (*STAGE_HEADER, f"times {baseline}") if baseline else STAGE_HEADER
-    return _aligned(header, rows, numbers_from=2)
-
-
-def by_stage(report: Report) -> dict[tuple[str, int], list[tuple[str, Measurement]]]:
-    """(stage, batch) -> devices with what was measured, in the order of the report."""
-    stages: dict[tuple[str, int], list[tuple[str, Measurement]]] = {}
-    for result in report.devices:
-        for made in result.measurements:
-            stages.setdefault((made.stage, made.batch), []).append((result.device, made))
-    return stages
-
-
-def milliseconds(seconds: float) -> str:
-    """With three digits or so.
-
-    >>> milliseconds(0.78), milliseconds(0.0123), milliseconds(0.0000123)
-    ('780 ms', '12.3 ms', '0.012 ms')
-    """
-    value = 1000 * seconds
-    decimals = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
-    return f"{value:,.{decimals}f} ms"
-
-
-def per_second(rate: float) -> str:
-    """With three digits or so.
-
-    >>> per_second(0.2104), per_second(48.27), per_second(14726.0)
-    ('0.21', '48.3', '14,726')
-    """
-    return f"{rate:,.{2 if rate < 10 else 1 if rate < 100 else 0}f}"
-
-
-def _aligned(header: Row, rows: Sequence[Row], numbers_from: int = 1) -> list[str]:
-    """Lines of a table whose columns stand below each other, numbers to the right; the last column is as it is."""
-    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
-    lines = []
-    for row in (header, *rows):
-        cells = [
-            f"{cell:<{width}}" if column < numbers_from or not header[column] else f"{cell:>{width}}"
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return lines
+    return aligned(header, rows, text_columns=2)

@@ -1,7 +1,7 @@
-"""How fast a model runs on several devices, side by side.
+"""Measures how fast a model runs on several devices.
 
-Each device is measured in a process of its own, so that its peak memory is its own and its threads disturb no other.
-All of them encode the same clips and texts, and what they give is compared: speed never hides a wrong result.
+Each device is measured in its own process, so that its peak memory is its own and its threads disturb no other. All
+of them encode the same clips and texts, and their tokens are compared: speed never hides a wrong result.
 """
 
 from __future__ import annotations
@@ -24,78 +24,33 @@ import numpy.typing as npt
 
 from hbi_engines.registry import RUNTIMES
 from hbi_infer.bench.machine import code_version, describe_machine
-from hbi_infer.bench.stages import STAGES, Measurement, draw_videos
-from hbi_infer.bench.worker import HOST, Task
+from hbi_infer.bench.plan import TORCH_DEVICES, Plan
+from hbi_infer.bench.stages import StageTiming, draw_videos
+from hbi_infer.bench.worker import HOST, BenchJob
 from hbi_infer.errors import InputError
 from hbi_infer.model.bundle import Bundle, default_bundle_path
 from hbi_infer.tokens.levels import unit
 from hbi_infer.video.discovery import find_videos
 
-TORCH_DEVICES = tuple(
-    f"{place}{compiled}{precision}"
-    for place, precisions in (("torch", ("", ":bf16")), ("torch-cuda", ("", ":bf16", ":fp16")))
-    for compiled in ("", ":compile")
-    for precision in precisions
-)
-"""PyTorch, to compare with: eager or compiled, on the processor or the first GPU, in float32 or autocast."""
 USUAL_DEVICES = ("cpu", "cuda", "openvino", "openvino:bf16")
-USUAL_BATCHES = (1, 8)
-USUAL_SECONDS = 2.0
 MOST_VIDEOS = 8
 SILENCE_SECONDS = 1800.0
-"""A process that says nothing for so long is ended: a runtime that does not fit its driver may hang."""
+"""Longest silence of a process before it is ended: a runtime that does not fit its driver may hang."""
 LINES_SHOWN = 3
-"""Of what a process said before it died."""
+"""Number of lines of a dead process's stderr that are shown."""
 MOST = float(np.finfo(np.float32).max)
-"""For a difference to what is not a number, which JSON cannot hold."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What to measure.
-
-    Attributes:
-        bundle: The model; None for the embedded one.
-        checkpoint: The same model as hbi-train wrote it, for PyTorch.
-        devices: Of `RUNTIMES` and `TORCH_DEVICES`; the first is what the others are compared with. None: all usual
-            ones that can run here.
-        batches: Items of a call.
-        stages: Of `STAGES`.
-        seconds: Of each measurement.
-        threads: Of the processor; None for one for each physical core.
-        videos: A folder of videos; None to draw some.
-    """
-
-    bundle: Path | None = None
-    checkpoint: Path | None = None
-    devices: tuple[str, ...] | None = None
-    batches: tuple[int, ...] = USUAL_BATCHES
-    stages: tuple[str, ...] = tuple(STAGES)
-    seconds: float = USUAL_SECONDS
-    threads: int | None = None
-    videos: Path | None = None
-
-    def __post_init__(self) -> None:
-        known = (*RUNTIMES, *TORCH_DEVICES)
-        if unknown := [name for name in self.devices or () if name not in known]:
-            raise InputError(f"there is no device {unknown[0]!r}; choose from: {', '.join(known)}")
-        if unknown := [name for name in self.stages if name not in STAGES]:
-            raise InputError(f"there is no stage {unknown[0]!r}; choose from: {', '.join(STAGES)}")
-        if not self.batches or min(self.batches) < 1:
-            raise InputError(f"the batches are {self.batches}; give sizes of 1 or more")
-        if not self.seconds > 0:
-            raise InputError(f"seconds is {self.seconds}; it must be greater than 0")
+"""Replaces NaN and infinity, which JSON cannot represent."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """How far the tokens of a device are from those of the first one.
+    """Distance of a device's tokens from those of the first device.
 
     Attributes:
-        largest_difference: Of any number in tokens and weights; `MOST` where one is none.
-        smallest_cosine: Of any token, padding left out; 0 where a number is none. Where a device clusters tokens
-            otherwise, a merged token is another one.
-        smallest_cosine_unmerged: The same, of the first level alone, where nothing is merged.
+        largest_difference: Largest absolute difference in tokens and weights; `MOST` for NaN.
+        smallest_cosine: Smallest cosine of a token that is no padding; 0 for NaN. Where a device clusters tokens
+            differently, its merged tokens are others.
+        smallest_cosine_unmerged: Smallest cosine at the first level, where nothing is merged.
     """
 
     largest_difference: float
@@ -105,17 +60,17 @@ class Agreement:
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceResult:
-    """What became of one device.
+    """Result of one device.
 
     Attributes:
         device: One of the plan's, or `HOST`.
-        reason: On what it ran and why.
-        problem: What kept it from running, or from going on; empty if nothing did.
-        ready_seconds: From opening the bundle to the first tokens of clips and texts.
-        peak_memory_bytes: The most that its process held; None if it died.
-        gpu_memory_bytes: What its process had taken of the GPU's memory at its end; None without a GPU.
-        agreement: None of `HOST`, and where there is nothing to compare.
-        measurements: In the order they were made.
+        reason: Hardware and runtime that it ran on, and why.
+        problem: Reason why it did not run, or stopped early; empty if it ran to its end.
+        ready_seconds: Time from opening the bundle to the first tokens of clips and texts.
+        peak_memory_bytes: Peak memory of its process; None if it died.
+        gpu_memory_bytes: GPU memory that its process held at its end; None without a GPU.
+        agreement: Comparison with the first device; None for `HOST`, and where there are no tokens to compare.
+        measurements: Timings, in the order they were taken.
     """
 
     device: str
@@ -125,20 +80,20 @@ class DeviceResult:
     peak_memory_bytes: int | None = None
     gpu_memory_bytes: int | None = None
     agreement: Agreement | None = None
-    measurements: tuple[Measurement, ...] = ()
+    measurements: tuple[StageTiming, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What `run` measured.
+    """Results of a run.
 
     Attributes:
         model: Name and sizes of the bundle.
-        plan: What was done, as in `Plan`.
+        plan: Fields of `Plan`, with defaults filled in.
         machine: See `describe_machine`.
-        measured_at: When it ended, UTC.
+        measured_at: Time of its end, UTC.
         code_version: See `hbi_infer.bench.machine.code_version`.
-        devices: In the plan's order, `HOST` before them.
+        devices: `HOST`, then the plan's devices in order.
     """
 
     model: dict[str, Any]
@@ -150,11 +105,11 @@ class Report:
 
     @property
     def failed(self) -> list[DeviceResult]:
-        """Those that did not run, or not to the end."""
+        """Devices that did not run to their end."""
         return [result for result in self.devices if result.problem]
 
     def to_document(self) -> dict[str, Any]:
-        """For JSON, in the form of all benchmarks."""
+        """Returns the report as JSON, in the form of all benchmarks."""
         return {
             "benchmark": "bench",
             "measured_at": self.measured_at,
@@ -172,7 +127,7 @@ class Report:
 
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> Report:
-        """What `to_document` wrote."""
+        """Reads a report that `to_document` wrote."""
         result = document["result"]
         return cls(
             model=result["model"],
@@ -186,12 +141,12 @@ class Report:
 
 def _device_from_document(part: dict[str, Any]) -> DeviceResult:
     agreement = part["agreement"] and Agreement(**part["agreement"])
-    measurements = tuple(Measurement(**made) for made in part["measurements"])
+    measurements = tuple(StageTiming(**made) for made in part["measurements"])
     return DeviceResult(**part | {"agreement": agreement, "measurements": measurements})
 
 
-Progress = Callable[[str, Measurement | None], None]
-"""Called with a device when it begins, and with each of its measurements."""
+Progress = Callable[[str, StageTiming | None], None]
+"""(device, None) when a device begins, (device, timing) after each of its timings."""
 
 
 def run(
@@ -201,13 +156,13 @@ def run(
     *,
     silence_seconds: float = SILENCE_SECONDS,
 ) -> Report:
-    """Measure every device of a plan, one after another.
+    """Measures every device of a plan, one after another.
 
     Args:
-        plan: What to measure.
-        torch_worker: The module that measures `TORCH_DEVICES` when it is run; hbi_infer knows nothing of PyTorch.
-        progress: Is told what is going on.
-        silence_seconds: How long a process may say nothing, not even that a measurement is over.
+        plan: Model, devices and stages.
+        torch_worker: Name of the module that measures `TORCH_DEVICES` when it is run: hbi_infer does not import it.
+        progress: Receives each device and each timing.
+        silence_seconds: Longest time between two replies of a process.
 
     Raises:
         BundleError: The bundle cannot be used.
@@ -219,7 +174,7 @@ def run(
     reference: dict[str, npt.NDArray[np.float32]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        task = Task(
+        job = BenchJob(
             device=HOST,
             bundle=bundle.path,
             checkpoint=plan.checkpoint,
@@ -232,10 +187,10 @@ def run(
         )
         for device in (HOST, *devices):
             progress(device, None)
-            task.encodings.unlink(missing_ok=True)
-            result = _measured(replace(task, device=device), torch_worker, progress, silence_seconds)
-            if task.encodings.exists():
-                encoded = _arrays(task.encodings)
+            job.encodings.unlink(missing_ok=True)
+            result = _measured(replace(job, device=device), torch_worker, progress, silence_seconds)
+            if job.encodings.exists():
+                encoded = _arrays(job.encodings)
                 reference = reference or encoded
                 result = replace(result, agreement=agreement(encoded, reference, bundle.manifest.levels[0].name))
             results.append(result)
@@ -246,8 +201,8 @@ def run(
             "batches": list(plan.batches),
             "stages": list(plan.stages),
             "seconds": plan.seconds,
-            "threads": task.num_threads,
-            "videos": "drawn" if plan.videos is None else f"{len(task.videos)} files",
+            "threads": job.num_threads,
+            "videos": "drawn" if plan.videos is None else f"{len(job.videos)} files",
         },
         machine=describe_machine(),
         measured_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -257,7 +212,7 @@ def run(
 
 
 def usual_devices(*, with_torch: bool) -> tuple[str, ...]:
-    """What can run here, PyTorch for comparison last."""
+    """Returns the usual devices that can run here, PyTorch for comparison last."""
     found = [name for name in USUAL_DEVICES if not RUNTIMES[name].problem()]
     if with_torch and not _torch_problem("checkpoint"):
         place = "torch-cuda" if "cuda" in found else "torch"
@@ -270,7 +225,13 @@ def usual_devices(*, with_torch: bool) -> tuple[str, ...]:
 def agreement(
     encoded: Mapping[str, npt.NDArray[np.float32]], reference: Mapping[str, npt.NDArray[np.float32]], first_level: str
 ) -> Agreement:
-    """Compare what two devices gave, by the names of `Workload.checked`: "video entity tokens" and so on."""
+    """Compares the tokens (B, N, D) and weights (B, N), both float32, that two devices computed.
+
+    Args:
+        encoded: Arrays by the names of `Workload.checked`, such as "video entity tokens".
+        reference: Arrays of the first device, by the same names.
+        first_level: Name of the level where nothing is merged.
+    """
     cosines: dict[str, float] = {}
     for name, tokens in reference.items():
         side, level, part = name.split(" ")
@@ -288,21 +249,21 @@ def agreement(
     )
 
 
-def _measured(task: Task, torch_worker: str, progress: Progress, silence_seconds: float) -> DeviceResult:
-    """Measure one device in a process of its own."""
-    is_torch = task.device in TORCH_DEVICES
-    if is_torch and (problem := _torch_problem(task.checkpoint)):
-        return DeviceResult(device=task.device, problem=problem)
-    command = [sys.executable, "-P", "-m", torch_worker if is_torch else "hbi_infer.bench.worker", task.to_json()]
+def _measured(job: BenchJob, torch_worker: str, progress: Progress, silence_seconds: float) -> DeviceResult:
+    """Measures one device in its own process."""
+    is_torch = job.device in TORCH_DEVICES
+    if is_torch and (problem := _torch_problem(job.checkpoint)):
+        return DeviceResult(device=job.device, problem=problem)
+    command = [sys.executable, "-P", "-m", torch_worker if is_torch else "hbi_infer.bench.worker", job.to_json()]
     known: dict[str, Any] = {}
-    measurements: list[Measurement] = []
+    measurements: list[StageTiming] = []
     with tempfile.TemporaryFile("w+", errors="replace") as said:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True) as process:
             for line in _lines(process, silence_seconds):
                 part = json.loads(line)
                 if made := part.pop("measurement", None):
-                    measurements.append(Measurement(**made))
-                    progress(task.device, measurements[-1])
+                    measurements.append(StageTiming(**made))
+                    progress(job.device, measurements[-1])
                 known |= part
         said.seek(0)
         lines = said.read().strip().splitlines()[-LINES_SHOWN:]
@@ -311,11 +272,11 @@ def _measured(task: Task, torch_worker: str, progress: Progress, silence_seconds
         if code == -signal.SIGKILL:
             how += f" (it had said nothing for {silence_seconds:g} s, or memory ran out)"
         known["problem"] = f"its process died {how}: {' / '.join(lines) or 'it said nothing'}"
-    return DeviceResult(device=task.device, measurements=tuple(measurements), **known)
+    return DeviceResult(device=job.device, measurements=tuple(measurements), **known)
 
 
 def _lines(process: subprocess.Popen[str], silence_seconds: float) -> Iterator[str]:
-    """What a process says; it is ended where it says nothing for so long."""
+    """Yields the lines of a process; ends it after too long a silence."""
     assert process.stdout is not None
     while True:
         timer = Timer(silence_seconds, process.kill)
@@ -331,7 +292,7 @@ def _lines(process: subprocess.Popen[str], silence_seconds: float) -> Iterator[s
 
 
 def _torch_problem(checkpoint: object) -> str:
-    """What keeps PyTorch from being compared with and how to mend it; empty if nothing is known to."""
+    """Returns why PyTorch cannot be measured and how to mend that; empty if nothing is known to be wrong."""
     if importlib.util.find_spec("torch") is None:
         return 'PyTorch is not installed: pip install "hbi-infer[export]"'
     if checkpoint is None:

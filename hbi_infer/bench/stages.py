@@ -1,6 +1,6 @@
-"""What `hbi-infer bench` times: each stage of indexing, searching, answering and captioning, and how long it takes.
+"""Times each stage of indexing, searching, answering and captioning.
 
-Every runtime is given NumPy arrays and gives NumPy arrays back, as in use: on a GPU the copies count.
+Every runtime takes and returns NumPy arrays, as in use: on a GPU the copies count.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from hbi_infer.bench.plan import STAGES
 from hbi_infer.errors import VideoError
 from hbi_infer.model.encoder import encode_clips, token_layout
-from hbi_infer.model.token_model import HBI
+from hbi_infer.model.token_model import TokenModel
 from hbi_infer.options import FrameSampling
 from hbi_infer.tokens.levels import Levels, item, some
 from hbi_infer.tokens.similarity import ClipMatrix, top
@@ -27,32 +28,17 @@ from hbi_infer.video.reader import decode
 
 Item = TypeVar("Item")
 
-HOST_STAGES = {"decode": "clips", "tokenise": "texts"}
-"""Stage -> what is counted. These run on the processor, whatever the device."""
-DEVICE_STAGES = {
-    "encode": "clips",
-    "text encode": "texts",
-    "score": "queries",
-    "similarity": "queries",
-    "answer": "questions",
-    "caption": "clips",
-    "video end to end": "clips",
-    "query end to end": "queries",
-}
-"""Stage -> what is counted. `score` is what a search does, on the processor; `similarity` is `HBI.similarity`, which is
-a graph on a GPU. The last two are all that a video needs, and all that a query needs."""
-STAGES = HOST_STAGES | DEVICE_STAGES
-
 SCORED_CLIPS = 1000
-"""How many clips a query is scored with."""
+"""Number of clips that a query is scored with."""
 FOUND_CLIPS = 10
+"""Number of best clips that a search returns."""
 MOST_CLIPS = 64
-"""Of the videos, kept in memory; larger batches hold some of them more than once."""
+"""Largest number of decoded clips kept in memory; larger batches repeat some of them."""
 CHECKED = 4
-"""Clips and texts that every device encodes, to be compared."""
+"""Number of clips and of texts that every device encodes for the comparison."""
 LEAST_RUNS = 3
 WARM_UP_PART = 0.25
-"""Of the seconds of a measurement, before it."""
+"""Duration of the warm-up, as a share of a measurement's seconds."""
 
 TEXTS = (
     "a red circle moves left and then blinks",
@@ -68,20 +54,20 @@ QUESTIONS = ("what colour is the circle?", "what is the man playing?", "how many
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measurement:
-    """How long one stage took.
+class StageTiming:
+    """Time that one stage takes.
 
     Attributes:
         stage: One of `STAGES`.
-        batch: Items of a call; of videos, the clips of one on average.
-        items: What they are: clips, texts, queries, questions.
-        runs: Calls that count.
-        warm_up_runs: Calls before those.
-        first_seconds: The first call of all, in which graphs are loaded or compiled.
-        p50_seconds: Median of a call.
-        p90_seconds: What nine of ten calls stay below.
-        p99_seconds: What 99 of 100 stay below; of few runs it is next to the slowest.
-        items_per_second: Throughput over all calls that count.
+        batch: Items of a call; for whole videos, the mean number of clips in one.
+        items: Name of the items: clips, texts, queries, questions.
+        runs: Number of timed calls.
+        warm_up_runs: Number of calls before those.
+        first_seconds: Time of the very first call, in which graphs are loaded or compiled.
+        p50_seconds: Median time of a call.
+        p90_seconds: 90th percentile.
+        p99_seconds: 99th percentile; for few runs it is close to the slowest.
+        items_per_second: Throughput over all timed calls.
     """
 
     stage: str
@@ -98,12 +84,12 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Call:
-    """Something to be timed.
+    """One stage, ready to be timed.
 
     Attributes:
         stage: One of `STAGES`.
-        batch: Items of a call; of videos, the clips of one on average.
-        run: Does it once; gives the number of items it was done for.
+        batch: Items of a call; for whole videos, the mean number of clips in one.
+        run: Runs the stage once; returns the number of items.
     """
 
     stage: str
@@ -111,8 +97,8 @@ class Call:
     run: Callable[[], int]
 
 
-def measure(call: Call, seconds: float) -> Measurement:
-    """Time a call for about so long, after a warm-up; a slow one for longer, until it has run `LEAST_RUNS` times."""
+def measure(call: Call, seconds: float) -> StageTiming:
+    """Times a call for about `seconds` after a warm-up; a slow one for longer, until `LEAST_RUNS` runs are done."""
     first, _ = _timed(call.run)
     warm_up_runs, warm_up = 1, first
     while warm_up < WARM_UP_PART * seconds:
@@ -126,7 +112,7 @@ def measure(call: Call, seconds: float) -> Measurement:
         total += once
         items += done
     p50, p90, p99 = np.percentile(taken, (50, 90, 99)).tolist()
-    return Measurement(
+    return StageTiming(
         stage=call.stage,
         batch=call.batch,
         items=STAGES[call.stage],
@@ -147,17 +133,17 @@ def _timed(run: Callable[[], int]) -> tuple[float, int]:
 
 
 class Workload:
-    """What a model is timed on: clips of real videos, and a few sentences.
+    """Clips of videos and a few sentences that a model is timed on.
 
     Args:
         hbi: The model.
-        videos: Files; damaged ones are left out.
+        videos: Video files; damaged ones are left out.
 
     Raises:
         VideoError: None of the videos can be decoded.
     """
 
-    def __init__(self, hbi: HBI, videos: Sequence[Path]) -> None:
+    def __init__(self, hbi: TokenModel, videos: Sequence[Path]) -> None:
         self._hbi = hbi
         decoded = {video: decode(video, hbi.bundle.manifest.sampling).clips for video in videos}
         self._num_clips = {video: len(clips) for video, clips in decoded.items() if clips}
@@ -166,7 +152,12 @@ class Workload:
             raise VideoError(f"none of the {len(videos)} videos to measure with can be decoded: give others")
 
     def checked(self) -> dict[str, npt.NDArray[np.float32]]:
-        """Tokens and weights of a few clips and texts, by side, level and part."""
+        """Encodes a few clips and texts.
+
+        Returns:
+            "SIDE LEVEL tokens" -> (B, N, D) float32 and "SIDE LEVEL weights" -> (B, N) float32, with B = `CHECKED`, the
+            sides "video" and "text", and N the tokens of the level.
+        """
         encoded = {"video": self._encoded(self._some_clips(CHECKED)), "text": self._hbi.encode_text(TEXTS[:CHECKED])}
         return {
             f"{side} {level} {part}": getattr(tokens, part)
@@ -176,7 +167,7 @@ class Workload:
         }
 
     def host_calls(self, batches: Sequence[int]) -> Iterator[Call]:
-        """The stages that no device has a part in."""
+        """Yields the stages that always run on the processor."""
         sampling = self._hbi.bundle.manifest.sampling
         videos = cycle(self._num_clips)
         yield Call("decode", self._usual_clips(), lambda: len(decode(next(videos), sampling).clips))
@@ -185,7 +176,7 @@ class Workload:
             yield Call("tokenise", batch, lambda texts=texts: len(self._hbi.tokenize(texts).ids))  # type: ignore[misc]
 
     def device_calls(self, batches: Sequence[int], wanted: Sequence[str]) -> Iterator[Call]:
-        """The stages that run on a device, of those wanted and that the bundle can do."""
+        """Yields the stages in `wanted` that run on a device and that the bundle can do."""
         makers: dict[str, Callable[[int], Call]] = {
             "encode": self._encode,
             "text encode": self._text_encode,
@@ -224,15 +215,15 @@ class Workload:
         return Call("query end to end", batch, lambda: self._search(self._hbi.encode_text(texts)))
 
     def _search(self, texts: Levels) -> int:
-        """The best clips of each text, as an index that is in memory finds them; gives the number of texts."""
+        """Finds the best clips of B texts as an index in memory does; returns B."""
         for row in range(_size(texts)):
             top(self._matrix.score(item(texts, row)), FOUND_CLIPS)
         return _size(texts)
 
     @cached_property
     def _matrix(self) -> ClipMatrix:
-        layout, manifest = token_layout(self._hbi), self._hbi.bundle.manifest
-        matrix = ClipMatrix(layout, self._hbi.rates, SCORED_CLIPS, padded_partner=manifest.padded_partner)
+        layout = token_layout(self._hbi)
+        matrix = self._hbi.scoring.matrix(layout, SCORED_CLIPS)
         matrix.extend(np.arange(SCORED_CLIPS), layout.pack(self._tokens(SCORED_CLIPS)))
         return matrix
 
@@ -253,7 +244,7 @@ class Workload:
         return Call("video end to end", self._usual_clips(), run)
 
     def _usual_clips(self) -> int:
-        """Of a video, on average."""
+        """Returns the mean number of clips in a video, at least 1."""
         return max(round(sum(self._num_clips.values()) / len(self._num_clips)), 1)
 
     def _some_clips(self, number: int) -> list[Clip]:
@@ -263,18 +254,18 @@ class Workload:
         return self._hbi.encode_video(*_stacked(clips))
 
     def _tokens(self, number: int) -> Levels:
-        """Tokens of as many clips; few are encoded, for what tokens hold costs no time."""
+        """Returns the tokens of `number` clips, only few of them different: the values of tokens cost no time."""
         few = self._encoded(self._some_clips(min(number, CHECKED)))
         return some(few, np.arange(number) % _size(few))
 
 
 def draw_videos(folder: Path, sampling: FrameSampling, number: int = 2) -> list[Path]:
-    """Draw short H.264 videos of 640 x 360 pixels, of one clip each: a disc that crosses a sliding pattern.
+    """Draws H.264 videos of 640 x 360 pixels and one clip each: a disc crosses a sliding pattern.
 
     Args:
-        folder: Where to.
-        sampling: Says how long a clip is.
-        number: Of videos.
+        folder: Existing folder for the files.
+        sampling: Length of a clip.
+        number: Number of videos.
     """
     import av
 
@@ -300,7 +291,7 @@ def draw_videos(folder: Path, sampling: FrameSampling, number: int = 2) -> list[
 
 
 def _some(items: Sequence[Item], number: int) -> list[Item]:
-    """As many, from the start again where there are not so many."""
+    """Returns `number` items, from the start again where there are fewer."""
     return list(islice(cycle(items), number))
 
 
@@ -309,5 +300,5 @@ def _stacked(clips: Sequence[Clip]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[
 
 
 def _size(levels: Levels) -> int:
-    """B."""
+    """Returns the batch size B."""
     return len(next(iter(levels.values())))

@@ -1,7 +1,7 @@
-"""The process in which `hbi-infer bench` measures one device: `python -m hbi_infer.bench.worker TASK` is it.
+"""Measures one device in its own process, `python -m hbi_infer.bench.worker JOB`.
 
-The task goes in as JSON on the command line. What comes of it goes out on stdout, a line of JSON for each part as soon
-as it is there, so that a runtime that ends its process without a word costs only what was not measured yet.
+The job comes as JSON on the command line. Each result goes to stdout as a line of JSON at once, so that a runtime that
+ends its process without a word costs only the results that are still missing.
 """
 
 from __future__ import annotations
@@ -19,29 +19,30 @@ import numpy as np
 
 from hbi_engines.registry import physical_cores
 from hbi_infer.bench.machine import gpu_memory_bytes, peak_memory_bytes
-from hbi_infer.bench.stages import DEVICE_STAGES, Workload, measure
+from hbi_infer.bench.plan import DEVICE_STAGES
+from hbi_infer.bench.stages import Workload, measure
 from hbi_infer.errors import HBIError
 from hbi_infer.model.bundle import Bundle
-from hbi_infer.model.token_model import HBI
+from hbi_infer.model.token_model import TokenModel
 
 HOST = "host"
-"""In place of a device: the stages that none has a part in."""
+"""Name, in place of a device's, for the stages that always run on the processor."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
-    """What one process measures.
+class BenchJob:
+    """Work of one process.
 
     Attributes:
         device: A device, or `HOST`.
-        bundle: The model.
-        checkpoint: The model as PyTorch has it, where there is one.
+        bundle: Path of the model.
+        checkpoint: Path of the same model for PyTorch, if there is one.
         videos: Files to decode and encode.
-        batches: Items of a call.
-        stages: Of `hbi_infer.bench.stages.STAGES`.
-        seconds: Of each measurement.
-        threads: Of the processor; None for one for each physical core.
-        encodings: Where the tokens to be compared go.
+        batches: Numbers of items in a call.
+        stages: Names in `hbi_infer.bench.plan.STAGES`.
+        seconds: Duration of each measurement.
+        threads: Processor threads; None for one for each physical core.
+        encodings: File for the tokens to compare.
     """
 
     device: str
@@ -56,16 +57,16 @@ class Task:
 
     @property
     def num_threads(self) -> int:
-        """As asked for, or one for each physical core."""
+        """Number of threads asked for, or of physical cores."""
         return self.threads or physical_cores()
 
     def to_json(self) -> str:
-        """As one line."""
+        """Returns the job as one line."""
         return json.dumps(asdict(self), default=str)
 
     @classmethod
-    def from_json(cls, text: str) -> Task:
-        """What `to_json` wrote."""
+    def from_json(cls, text: str) -> BenchJob:
+        """Reads a job that `to_json` wrote."""
         fields = json.loads(text)
         fields["bundle"], fields["encodings"] = Path(fields["bundle"]), Path(fields["encodings"])
         fields["checkpoint"] = fields["checkpoint"] and Path(fields["checkpoint"])
@@ -73,44 +74,44 @@ class Task:
         return cls(**fields | {name: tuple(fields[name]) for name in ("batches", "stages")})
 
 
-OpenModel = Callable[[Task], HBI]
+OpenModel = Callable[[BenchJob], TokenModel]
 
 
-def open_bundle(task: Task) -> HBI:
-    """The bundle's own graphs on the task's device."""
-    device = "auto" if task.device == HOST else task.device
-    return HBI(Bundle.load(task.bundle), device=device, threads=task.num_threads)
+def open_bundle(job: BenchJob) -> TokenModel:
+    """Opens the bundle's own graphs on the job's device."""
+    device = "auto" if job.device == HOST else job.device
+    return TokenModel(Bundle.load(job.bundle), device=device, threads=job.num_threads)
 
 
 def serve(open_model: OpenModel) -> None:
-    """Measure what the command line asks for, and reply on stdout."""
+    """Measures the job on the command line, and replies on stdout."""
     with os.fdopen(os.dup(1), "w") as reply:
         os.dup2(2, 1)  # runtimes print
-        for part in _parts(Task.from_json(sys.argv[1]), open_model):
+        for part in _parts(BenchJob.from_json(sys.argv[1]), open_model):
             reply.write(json.dumps(part) + "\n")
             reply.flush()
 
 
-def _parts(task: Task, open_model: OpenModel) -> Iterator[dict[str, Any]]:
-    """What is known of the device, each measurement, and at last the memory that it took; or why it cannot run."""
+def _parts(job: BenchJob, open_model: OpenModel) -> Iterator[dict[str, Any]]:
+    """Yields facts about the device, each timing, and at last the memory that it took; or why it cannot run."""
     gpu_before = gpu_memory_bytes()
     try:
         started = time.perf_counter()
-        hbi = open_model(task)
+        hbi = open_model(job)
         opening_seconds = time.perf_counter() - started
-        work = Workload(hbi, task.videos)
-        if task.device == HOST:
-            calls = work.host_calls(task.batches)
+        work = Workload(hbi, job.videos)
+        if job.device == HOST:
+            calls = work.host_calls(job.batches)
             yield {"reason": "decoding and cutting texts, on the processor"}
         else:
             started = time.perf_counter()
-            np.savez(task.encodings, allow_pickle=False, **work.checked())
+            np.savez(job.encodings, allow_pickle=False, **work.checked())
             ready_seconds = opening_seconds + time.perf_counter() - started
             yield {"reason": hbi.device_reason, "ready_seconds": ready_seconds}
-            calls = work.device_calls(task.batches, [stage for stage in task.stages if stage in DEVICE_STAGES])
+            calls = work.device_calls(job.batches, [stage for stage in job.stages if stage in DEVICE_STAGES])
         for call in calls:
-            if call.stage in task.stages:
-                yield {"measurement": asdict(measure(call, task.seconds))}
+            if call.stage in job.stages:
+                yield {"measurement": asdict(measure(call, job.seconds))}
     except HBIError as error:
         yield {"problem": str(error)}
     gpu_after = gpu_memory_bytes()

@@ -21,6 +21,7 @@ from hbi_engines.engine import TensorSpec
 from hbi_infer.errors import BundleError, InputError
 from hbi_infer.model.graph_names import TASKS, graphs_of_task
 from hbi_infer.options import FrameSampling
+from hbi_infer.tokens.scoring import Scoring
 
 FORMAT_VERSION = 1
 TASK_GRAPHS = {task: graphs_of_task(task) for task in TASKS}
@@ -148,6 +149,11 @@ class BundleManifest:
                 if graph not in self.graphs:
                     raise BundleError(f"the task {task} needs the graph {graph}; there are only {sorted(self.graphs)}")
         self._check_answers()
+
+    @property
+    def scoring(self) -> Scoring:
+        """How this bundle compares tokens."""
+        return Scoring({level.name: level.rate for level in self.levels}, self.padded_partner)
 
     def _check_answers(self) -> None:
         if not self.answers and "qa" not in self.tasks:

@@ -1,4 +1,4 @@
-"""An explanation as one HTML page that needs no other file and loads none."""
+"""Writes an explanation as one HTML page that loads no other file."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from hbi_infer.render.explain_picture import cell_width
+from hbi_infer.render.explain_columns import in_time, most_cells, times
 from hbi_infer.render.heat_scale import HeatScale
-from hbi_infer.render.terminal import clock, printable
+from hbi_infer.render.picture import cell_width
+from hbi_infer.render.stdout import clock, printable
 from hbi_infer.tasks.explain import MEANING, Explanation, LevelExplanation, read_thumbnails
 from hbi_infer.tokens.fidelity import NUM_DRAWS, Deletion, Fidelity
 
 Pictures: TypeAlias = Sequence[str] | None
-"""An `img` element for each frame of the clip."""
+"""`img` element of each frame in the clip, if they can be decoded."""
 
 THUMBNAIL_SIZE = 112
 ORDERS = (
@@ -37,9 +38,10 @@ small, caption, .weight, .legend, .time { font-size: .85rem; font-weight: normal
 table { border-collapse: separate; border-spacing: 2px; }
 .map th { font-weight: normal; text-align: right; max-width: 18em; padding-right: .5em; }
 .map thead th { text-align: center; vertical-align: bottom; padding: 0; }
+.map thead .frames { max-width: none; white-space: nowrap; }
 .map td { text-align: center; min-width: 3.2em; padding: .2em; font-variant-numeric: tabular-nums; }
 .merged .group { border-left: 6px solid white; }
-img { display: block; margin: auto; }
+img { margin: 0 1px; vertical-align: bottom; }
 .bar { display: inline-block; width: 12em; height: .8em; margin: 0 .5em; }
 .fidelity td, .fidelity th { padding: 0 1em 0 0; text-align: left; font-weight: normal; font-size: .85rem; }
 .fidelity caption { text-align: left; }
@@ -47,7 +49,7 @@ img { display: block; margin: auto; }
 
 
 def page(explanation: Explanation) -> str:
-    """An explanation as HTML; where the frames cannot be decoded, they are shown as times only.
+    """Returns an explanation as HTML; frames that cannot be decoded are shown as times only.
 
     Warns:
         NoFramesWarning: The frames cannot be decoded.
@@ -63,13 +65,13 @@ def page(explanation: Explanation) -> str:
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <title>{query} - {video}</title>
-<style>{STYLE}img {{ width: {cell_width(explanation)}px; }}
+<style>{STYLE}img {{ width: {cell_width(most_cells(explanation))}px; }}
 </style>
 </head>
 <body>
 <h1>“{query}”</h1>
 <p>{video} · {clip}, {span} · score {explanation.score:.3f}</p>
-{"".join(_map(level, explanation.frame_seconds, pictures) for level in explanation.levels)}
+{"".join(_map(in_time(level), explanation.frame_seconds, pictures) for level in explanation.levels)}
 <h2>all levels</h2>
 {_fidelity(explanation.fidelity)}
 <p>{_text(MEANING)}</p>
@@ -80,18 +82,9 @@ def page(explanation: Explanation) -> str:
 
 
 def _map(level: LevelExplanation, frame_seconds: Sequence[float], pictures: Pictures) -> str:
-    """The map of one level under its frames, and its fidelity."""
+    """Returns the map of one level under its frames, and its fidelity."""
     scale = HeatScale.of(level.interaction)
     merged = " merged" if any(len(group) > 1 for group in level.frame_groups) else ""
-    frames, weights = [], []
-    for group, weight in zip(level.frame_groups, level.video_weights.tolist(), strict=True):
-        for number, place in enumerate(group):
-            picture = "" if pictures is None else pictures[place]
-            start = "" if number else ' class="group"'
-            frames.append(f'<th{start}>{picture}<span class="time">{frame_seconds[place]:.1f} s</span></th>')
-        if not group:
-            frames.append('<th class="group"></th>')
-        weights.append(f'<th class="weight group" colspan="{len(group) or 1}">{weight:.2f}</th>')
     rows = "".join(
         f'<tr><th>{_text(word)}</th><th class="weight">{weight:.2f}</th>{_cells(level, row, scale)}</tr>\n'
         for row, (word, weight) in enumerate(zip(level.words, level.text_weights.tolist(), strict=True))
@@ -100,8 +93,7 @@ def _map(level: LevelExplanation, frame_seconds: Sequence[float], pictures: Pict
 {_legend(scale)}
 <table class="map{merged}">
 <thead>
-<tr><th></th><th></th>{"".join(frames)}</tr>
-<tr><th></th><th class="weight">weight</th>{"".join(weights)}</tr>
+{_head(level, frame_seconds, pictures)}
 </thead>
 <tbody>
 {rows}</tbody>
@@ -110,13 +102,26 @@ def _map(level: LevelExplanation, frame_seconds: Sequence[float], pictures: Pict
 """
 
 
+def _head(level: LevelExplanation, frame_seconds: Sequence[float], pictures: Pictures) -> str:
+    """Returns the rows above a map: each token's frames, their times, and the token's weight."""
+    labels = [f"{text} s" if (text := times(group, frame_seconds)) else "" for group in level.frame_groups]
+    weights = [f"{weight:.2f}" for weight in level.video_weights.tolist()]
+    rows = [("", "time", labels), ("weight", "weight", weights)]
+    if pictures is not None:
+        rows.insert(0, ("", "frames", ["".join(pictures[place] for place in group) for group in level.frame_groups]))
+    return "\n".join(_head_row(*row) for row in rows)
+
+
+def _head_row(name: str, kind: str, cells: Sequence[str]) -> str:
+    row = "".join(f'<th class="group {kind}">{cell}</th>' for cell in cells)
+    return f'<tr><th></th><th class="weight">{name}</th>{row}</tr>'
+
+
 def _cells(level: LevelExplanation, row: int, scale: HeatScale) -> str:
     return "".join(
-        f'<td class="group" colspan="{len(group) or 1}" title="cosine {cosine:.3f}" '
+        f'<td class="group" title="cosine {cosine:.3f}" '
         f'style="background: {scale.colour(value)}; color: {scale.ink(value)}">{scale.number(value)}</td>'
-        for group, value, cosine in zip(
-            level.frame_groups, level.interaction[row].tolist(), level.cosines[row].tolist(), strict=True
-        )
+        for value, cosine in zip(level.interaction[row].tolist(), level.cosines[row].tolist(), strict=True)
     )
 
 

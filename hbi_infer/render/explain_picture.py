@@ -1,124 +1,100 @@
-"""An explanation as a picture: a heat map for each level, the words to its left and the frames on top."""
+"""Draws an explanation: a heat map for each level, the words to its left and the frames on top."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from hbi_infer.render.heat_scale import BLACK, WHITE, HeatScale
-from hbi_infer.render.terminal import clock, printable
+from hbi_infer.render.explain_columns import in_time, most_cells, times
+from hbi_infer.render.heat_scale import BLACK, HeatScale
+from hbi_infer.render.picture import (
+    GREY,
+    MARGIN,
+    Paragraph,
+    blank,
+    broken_at_blanks,
+    cell_width,
+    fonts_for,
+    framed,
+    png,
+    stacked,
+    text_block,
+)
+from hbi_infer.render.stdout import clock, printable
 from hbi_infer.tasks.explain import MEANING, Explanation, LevelExplanation, read_thumbnails
 
 Thumbnails: TypeAlias = npt.NDArray[np.uint8] | None
-Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
-GREY = "#64646c"
-MARGIN = 36
 GAP = 6
-LINE = 1.5
 WORDS_RIGHT = 190
 WEIGHT_RIGHT = 238
 MAP_LEFT = 250
-MAP_WIDTH = 1080
 NARROWEST = 900
-CELL_WIDTHS = 44, 120
 CELL_HEIGHT = 26
 LEGEND_WIDTH = 200
 TITLE, HEADING, TEXT, SMALL = 25, 19, 14, 12
 
-BUILT_IN_LETTERS = frozenset(map(chr, range(32, 127))) | frozenset("·“”…°±«»")
-"""What Pillow's own font has, of what can be expected."""
-OTHER_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf")
-
 
 def picture(explanation: Explanation) -> bytes:
-    """An explanation as a PNG; where the frames cannot be decoded, they are shown as times only.
+    """Returns an explanation as a PNG; frames that cannot be decoded are shown as times only.
 
     Warns:
         NoFramesWarning: The frames cannot be decoded.
     """
-    thumbnails = read_thumbnails(explanation, cell_width(explanation) - GAP)
-    buffer = io.BytesIO()
-    draw_picture(explanation, thumbnails).save(buffer, "png")
-    return buffer.getvalue()
-
-
-def cell_width(explanation: Explanation) -> int:
-    """The width that a frame takes, in pixels."""
-    least, most = CELL_WIDTHS
-    return min(max(MAP_WIDTH // max(map(_num_cells, explanation.levels)), least), most)
-
-
-def _num_cells(level: LevelExplanation) -> int:
-    """A token takes the width of its frames; one without any that of one frame."""
-    return sum(max(len(group), 1) for group in level.frame_groups)
+    thumbnails = read_thumbnails(explanation, cell_width(most_cells(explanation)) - GAP)
+    return png(draw_picture(explanation, thumbnails))
 
 
 def draw_picture(explanation: Explanation, thumbnails: Thumbnails) -> Image.Image:
-    """Draw an explanation of a clip of K frames.
+    """Draws an explanation of a clip of F frames.
 
     Args:
-        explanation: What to draw.
-        thumbnails: (K, H, W, 3) uint8, no wider than `cell_width`.
+        explanation: Maps to draw.
+        thumbnails: (F, H, W, 3) uint8, no wider than a cell; None to show times only.
     """
     page = _Page(explanation)
-    parts = [page.header(explanation)]
-    parts += [page.panel(level, explanation.frame_seconds, thumbnails) for level in explanation.levels]
-    parts += [page.footer(explanation)]
-    stacked = _stacked(parts, MARGIN)
-    sheet = Image.new("RGB", (stacked.width + 2 * MARGIN, stacked.height + 2 * MARGIN), WHITE)
-    sheet.paste(stacked, (MARGIN, MARGIN))
-    return sheet
-
-
-def _stacked(parts: Sequence[Image.Image], gap: int) -> Image.Image:
-    """Pictures of one width below each other."""
-    sheet = Image.new("RGB", (parts[0].width, sum(part.height + gap for part in parts) - gap), WHITE)
-    top = 0
-    for part in parts:
-        sheet.paste(part, (0, top))
-        top += part.height + gap
-    return sheet
+    panels = [page.panel(in_time(level), explanation.frame_seconds, thumbnails) for level in explanation.levels]
+    return framed(stacked([page.header(explanation), *panels, page.footer(explanation)], MARGIN))
 
 
 class _Page:
-    """What all parts of a picture share: the width, that of a frame, and the typeface."""
+    """Holds the width, the cell width and the typeface that all parts of a picture share."""
 
     def __init__(self, explanation: Explanation) -> None:
-        self._cell_width = cell_width(explanation)
+        self._cell_width = cell_width(most_cells(explanation))
         map_width = max(self._columns(level)[-1][1] for level in explanation.levels)
         self._width = max(map_width, NARROWEST)
-        letters = set(printable(f"{explanation.query}{explanation.video.name}{''.join(explanation.words)}"))
-        self._has_own_font = letters <= BUILT_IN_LETTERS
+        self._font = fonts_for(printable(f"{explanation.query}{explanation.video.name}{''.join(explanation.words)}"))
 
     def header(self, explanation: Explanation) -> Image.Image:
-        """The query, the clip and its score."""
+        """Draws the query, the clip and its score."""
         clip = f"clip {explanation.clip} of {explanation.num_clips}, " if explanation.num_clips > 1 else ""
         span = f"{clip}{clock(explanation.start_seconds)} - {clock(explanation.end_seconds)}"
         facts = f"{printable(explanation.video.name)} · {span} · score {explanation.score:.3f}"
-        return self._block([(f"“{printable(explanation.query)}”", TITLE, BLACK), (facts, TEXT, GREY)])
+        return self._block((f"“{printable(explanation.query)}”", TITLE, BLACK), (facts, TEXT, GREY))
 
     def footer(self, explanation: Explanation) -> Image.Image:
-        """What the numbers are, how faithful all levels together are, and what is left out."""
+        """Draws the meaning of the numbers, the fidelity of all levels together, and remarks."""
         fidelity = [f"Fidelity of all levels: {explanation.fidelity}."] if explanation.fidelity else []
         remarks = [f"{remark}." for remark in explanation.remarks]
-        return self._block([(line, SMALL, GREY) for line in [MEANING, *fidelity, *remarks]])
+        return self._block(*((line, SMALL, GREY) for line in [MEANING, *fidelity, *remarks]))
 
     def panel(self, level: LevelExplanation, frame_seconds: Sequence[float], thumbnails: Thumbnails) -> Image.Image:
-        """The map of one level under its frames."""
+        """Draws the map of one level under its frames, thumbnails (F, H, W, 3) uint8."""
         scale = HeatScale.of(level.interaction)
-        parts = [self._heading(level, scale), self._frames(level, frame_seconds, thumbnails), self._cells(level, scale)]
+        frames = [] if thumbnails is None else [self._frames(level, thumbnails)]
+        head = stacked([*frames, self._times(level, frame_seconds)], 0)
+        parts = [self._heading(level, scale), head, self._cells(level, scale)]
         if level.fidelity:
-            parts.append(self._block([(f"Fidelity: {level.fidelity}.", SMALL, GREY)]))
-        return _stacked(parts, GAP)
+            parts.append(self._block((f"Fidelity: {level.fidelity}.", SMALL, GREY)))
+        return stacked(parts, GAP)
 
     def _heading(self, level: LevelExplanation, scale: HeatScale) -> Image.Image:
-        """The level's name and, at the right, what colour is what value."""
+        """Draws the level's name and, at the right, the values of the colours."""
         sheet, draw = self._sheet(HEADING + 4 * GAP)
         draw.text((0, HEADING), level.name, BLACK, self._font(HEADING), anchor="ls")
         left = draw.textlength(level.name, self._font(HEADING)) + 3 * GAP
@@ -135,30 +111,40 @@ class _Page:
         draw.text((left - 2 * GAP, HEADING), "interaction", GREY, self._font(SMALL), anchor="rs")
         return sheet
 
-    def _frames(self, level: LevelExplanation, frame_seconds: Sequence[float], thumbnails: Thumbnails) -> Image.Image:
-        """The frames of each token side by side, with their times, and the token's weight."""
-        height = 0 if thumbnails is None else thumbnails.shape[1]
-        sheet, draw = self._sheet(height + 2 * (SMALL + GAP))
-        bottom = sheet.height - GAP
-        draw.text((WORDS_RIGHT, height + SMALL), "seconds", GREY, self._font(SMALL), anchor="rs")
-        draw.text((WEIGHT_RIGHT, bottom), "weight", GREY, self._font(SMALL), anchor="rs")
-        for (left, right), group, weight in zip(
-            self._columns(level), level.frame_groups, level.video_weights.tolist(), strict=True
-        ):
-            draw.text(((left + right) / 2, bottom), f"{weight:.2f}", GREY, self._font(SMALL), anchor="ms")
+    def _frames(self, level: LevelExplanation, thumbnails: npt.NDArray[np.uint8]) -> Image.Image:
+        """Draws the frames of each token side by side."""
+        sheet, _ = self._sheet(thumbnails.shape[1])
+        for (left, _), group in zip(self._columns(level), level.frame_groups, strict=True):
             for number, place in enumerate(group):
+                image = Image.fromarray(thumbnails[place])
                 centre = left + (number + 0.5) * self._cell_width
-                if thumbnails is not None:
-                    image = Image.fromarray(thumbnails[place])
-                    sheet.paste(image, (round(centre - image.width / 2), 0))
-                seconds = f"{frame_seconds[place]:.1f}"
-                draw.text((centre, height + SMALL), seconds, GREY, self._font(SMALL), anchor="ms")
+                sheet.paste(image, (round(centre - image.width / 2), 0))
+        return sheet
+
+    def _times(self, level: LevelExplanation, frame_seconds: Sequence[float]) -> Image.Image:
+        """Writes the times of each token's frames, and the token's weight."""
+        font = self._font(SMALL)
+        columns = self._columns(level)
+        labels = [
+            broken_at_blanks(times(group, frame_seconds), font, right - left)
+            for (left, right), group in zip(columns, level.frame_groups, strict=True)
+        ]
+        line = SMALL + GAP
+        sheet, draw = self._sheet(max(map(len, labels)) * line + SMALL + GAP)
+        bottom = sheet.height - GAP
+        draw.text((WORDS_RIGHT, SMALL), "seconds", GREY, font, anchor="rs")
+        draw.text((WEIGHT_RIGHT, bottom), "weight", GREY, font, anchor="rs")
+        for (left, right), lines, weight in zip(columns, labels, level.video_weights.tolist(), strict=True):
+            centre = (left + right) / 2
+            for number, text in enumerate(lines):
+                draw.text((centre, SMALL + number * line), text, GREY, font, anchor="ms")
+            draw.text((centre, bottom), f"{weight:.2f}", GREY, font, anchor="ms")
         return sheet
 
     def _cells(self, level: LevelExplanation, scale: HeatScale) -> Image.Image:
-        """The words with their weights and values."""
+        """Draws the words with their weights and values."""
         font = self._font(TEXT)
-        labels = [self._lines(printable(words), font, WORDS_RIGHT) for words in level.words]
+        labels = [broken_at_blanks(printable(words), font, WORDS_RIGHT) for words in level.words]
         heights = [CELL_HEIGHT + (len(lines) - 1) * (TEXT + 4) for lines in labels]
         sheet, draw = self._sheet(sum(heights))
         top = 0
@@ -177,7 +163,7 @@ class _Page:
         return sheet
 
     def _columns(self, level: LevelExplanation) -> list[tuple[int, int]]:
-        """Where each video token's column begins and ends."""
+        """Returns the left and right edge of each video token's column."""
         columns, left = [], MAP_LEFT
         gap = GAP if any(len(group) > 1 for group in level.frame_groups) else 0
         for group in level.frame_groups:
@@ -186,40 +172,8 @@ class _Page:
             left = right + gap
         return columns
 
-    def _block(self, paragraphs: Sequence[tuple[str, int, str]]) -> Image.Image:
-        """Paragraphs of some size and colour, broken into lines as long as the picture is wide."""
-        lines = [
-            (line, size, colour)
-            for text, size, colour in paragraphs
-            for line in self._lines(text, self._font(size), self._width)
-        ]
-        sheet, draw = self._sheet(sum(round(LINE * size) for _, size, _ in lines))
-        top = 0
-        for line, size, colour in lines:
-            draw.text((0, top + size), line, colour, self._font(size), anchor="ls")
-            top += round(LINE * size)
-        return sheet
-
-    def _lines(self, text: str, font: Font, width: float) -> list[str]:
-        """A text broken at blanks into lines that are not wider, but for single words that are."""
-        lines = [""]
-        for word in text.split(" "):
-            longer = f"{lines[-1]} {word}".strip()
-            if font.getlength(longer) <= width or not lines[-1]:
-                lines[-1] = longer
-            else:
-                lines.append(word)
-        return lines
+    def _block(self, *paragraphs: Paragraph) -> Image.Image:
+        return text_block(paragraphs, self._width, self._font)
 
     def _sheet(self, height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-        sheet = Image.new("RGB", (self._width, height), WHITE)
-        return sheet, ImageDraw.Draw(sheet)
-
-    def _font(self, size: int) -> Font:
-        """Pillow's own, the same on every machine; another if it lacks a letter and there is one."""
-        for name in () if self._has_own_font else OTHER_FONTS:
-            try:
-                return ImageFont.truetype(name, size)
-            except OSError:
-                continue
-        return ImageFont.load_default(size)
+        return blank(self._width, height)

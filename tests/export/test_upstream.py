@@ -29,7 +29,6 @@ from hbi_infer.model.bundle import Bundle, write_bundle
 from hbi_infer.model.encoder import token_layout
 from hbi_infer.model.tokenizer import EOT, SOT
 from hbi_infer.options import FrameSampling
-from hbi_infer.tokens.similarity import ClipMatrix
 from hbi_training.model import hbi as training_model
 from hbi_training.model.clip_encoders import FrameEncoder, WordEncoder, build_clip
 from tests.golden import (
@@ -138,9 +137,9 @@ def test_a_bundle_gives_the_released_scores(case: str, bundles: dict[int, HBI]) 
     for level in ("action", "event"):
         assert_close(text[level].tokens, g[f"text_{level}"])
         assert_close(video[level].tokens, g[f"video_{level}"])
-    hbi.rates = dict(zip(LEVELS, (0.5, 0.3, 0.2), strict=True))
+    hbi.scoring = replace(hbi.scoring, rates=dict(zip(LEVELS, (0.5, 0.3, 0.2), strict=True)))
     assert_close(hbi.similarity(text, video), g["sim_532"])
-    hbi.rates = dict(zip(LEVELS, (1.0, 0.0, 0.0), strict=True))
+    hbi.scoring = replace(hbi.scoring, rates=dict(zip(LEVELS, (1.0, 0.0, 0.0), strict=True)))
     # One text at a time is shorter, and padded by the graph alone.
     for row, sentence in enumerate(texts):
         assert_close(hbi.similarity(hbi.encode_text([sentence]), video)[0], g["sim_default"][row])
@@ -151,7 +150,7 @@ def test_an_index_of_halves_gives_the_released_scores(case: str, bundles: dict[i
     g = inputs_of(case)
     hbi = bundles[g["ids"].shape[1]]
     layout = token_layout(hbi)
-    matrix = ClipMatrix(layout, hbi.rates, len(g["video"]), padded_partner=hbi.bundle.manifest.padded_partner)
+    matrix = hbi.scoring.matrix(layout, len(g["video"]))
     matrix.extend(np.arange(len(g["video"])), layout.pack(hbi.encode_video(g["video"], g["video_mask"])))  # type: ignore[arg-type]
     for row, sentence in enumerate(sentences(g["ids"], g["text_mask"])):
         assert difference(matrix.score(hbi.encode_text([sentence])), g["sim_default"][row]) < 1e-3

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from hbi_infer.errors import TrainingError
-from hbi_infer.render.terminal import errors_told
+from hbi_infer.render.stdout import errors_told
 
 if TYPE_CHECKING:
     from hbi_training.run.commands import Task

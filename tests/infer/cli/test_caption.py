@@ -17,7 +17,7 @@ import pytest
 
 from tests.builders.tiny_bundle import NOTICE, write_tiny_bundle, write_video
 from tests.infer.cli.test_retrieve import ROOT, on_terminal, run
-from tests.infer.tasks.test_caption import cues
+from tests.infer.render.test_caption_file import cues
 from tests.infer.tasks.test_explain import spoil
 
 SLOWLY = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import errno
 import io
 import json
 import os
@@ -21,12 +20,10 @@ import pytest
 import typer
 
 from hbi_infer import __version__
+from hbi_infer.api import HBI, Index
 from hbi_infer.cli.inputs import FolderOptions, end_with, updated_index
 from hbi_infer.errors import IndexStoreError
-from hbi_infer.index.folder_index import Index
 from hbi_infer.index.update import IndexProgress
-from hbi_infer.model.token_model import HBI
-from hbi_infer.render.terminal import clock, errors_told, printable
 from tests.builders.tiny_bundle import NOTICE, write_tiny_bundle, write_video
 from tests.paths import ROOT
 
@@ -443,13 +440,6 @@ def test_a_name_that_is_too_long_is_told_in_one_line(library: Path) -> None:
     assert bundle.startswith(f"error: {name} cannot be read as a bundle ([Errno 36] File name too long: ")
 
 
-@pytest.mark.parametrize(("number", "is_told"), [(errno.EACCES, True), (errno.ENOSPC, True), (errno.ENOENT, False)])
-def test_the_last_line_of_defence_hides_no_bug(number: int, is_told: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit if is_told else OSError), errors_told():
-        raise OSError(number, "why", "some/file")
-    assert capsys.readouterr().err == ("error: cannot use some/file (why)\n" if is_told else "")
-
-
 def test_a_folder_that_cannot_be_read_is_told_and_costs_no_other(bundle: Path, tmp_path: Path) -> None:
     videos = tmp_path / "videos"
     write_video(videos / "red.mp4", "red", seconds_each=1.0)
@@ -612,15 +602,3 @@ def test_ctrl_c_keeps_what_was_indexed(bundle: Path, tmp_path: Path) -> None:
         "error: interrupted: what was indexed or written before is kept",
     ]
     assert 1 <= stored <= json.loads(run(*search, "--query", "red").stdout)["index"]["clips"] < 1000
-
-
-def test_names_cannot_move_the_cursor_or_break_a_line() -> None:
-    assert printable("a\x1b[31mb\nc\td\udc80é \u202e") == "a\\x1b[31mb\\nc\\td\\udc80é \\u202e"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0:00.0"), (75.25, "1:15.2"), (59.96, "1:00.0"), (3661, "1:01:01.0"), (7199.99, "2:00:00.0")],
-)
-def test_clock(seconds: float, text: str) -> None:
-    assert clock(seconds) == text

@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from hbi_infer.api import HBI, Index
 from hbi_infer.errors import BundleError, IndexStoreError, InputError
-from hbi_infer.index.folder_index import Index, default_location
+from hbi_infer.index.folder_index import default_location
 from hbi_infer.index.update import IndexProgress
-from hbi_infer.model.token_model import HBI
+from hbi_infer.options import Searching
 from hbi_infer.tokens.levels import LevelTokens
 from tests.builders.tiny_bundle import COLOURS, write_tiny_bundle, write_video
 
@@ -62,7 +63,7 @@ def test_a_folder_is_indexed_and_searched(index: Index, folder: Path) -> None:
     assert min(report.decode_seconds, report.wait_seconds, report.encode_seconds, report.store_seconds) > 0
     parts = report.wait_seconds + report.encode_seconds + report.store_seconds
     assert 0 < parts <= report.total_seconds == pytest.approx(report.clips / report.clips_per_second)
-    best, second, *rest = index.search("a blue video", all_clips=True)
+    best, second, *rest = index.search("a blue video", Searching(all_clips=True))
     assert (best.rank, best.path) == (1, folder / "sub" / "green_blue.mkv")
     assert best.score > second.score
     assert (best.start_seconds, best.end_seconds) == pytest.approx((2, 4), abs=0.15)
@@ -116,7 +117,7 @@ def test_a_file_of_the_same_size_with_a_newer_time_is_indexed_again(index: Index
     index.update(workers=1)
     os.utime(folder / "red.mp4", ns=(0, 12345))
     assert index.update(workers=1).changed == 1
-    assert index.store.ledger()["red.mp4"].modified_ns == 12345
+    assert index.store.ledger()["red.mp4"].version.modified_ns == 12345
 
 
 def test_progress_tells_of_each_video(index: Index) -> None:
@@ -336,8 +337,8 @@ def test_an_index_that_cannot_be_made_anew_is_kept(folder: Path, model: HBI, bun
 
 UPDATE = """
 import sys, time
-from hbi_infer.index.folder_index import Index
-from hbi_infer.model.token_model import HBI
+from hbi_infer.api import Index
+from hbi_infer.api import HBI
 
 def main():
     folder, location, bundle, stop_after, *rebuild = sys.argv[1:]

@@ -20,7 +20,8 @@ import pytest
 from hbi_infer.errors import IndexStoreError
 from hbi_infer.index.sqlite_file import Identity
 from hbi_infer.index.sqlite_store import SqliteStore
-from hbi_infer.index.store import EVERYTHING, Filter, TokenStore, VideoRecord
+from hbi_infer.index.store import FileVersion, LedgerEntry, TokenStore
+from hbi_infer.options import EVERYTHING, Filter
 from hbi_infer.tokens.layout import PackedTokens, TokenLayout
 from hbi_infer.tokens.levels import LevelTokens, pooled, unit
 from hbi_infer.video.decoded_video import Clip
@@ -32,7 +33,7 @@ LAYOUT = TokenLayout((("entity", 3), ("event", 1)), 8, merged=("event",))
 class Video:
     """What `put` takes."""
 
-    record: VideoRecord
+    record: LedgerEntry
     clips: list[Clip]
     tokens: PackedTokens
     vectors: npt.NDArray[np.float32]
@@ -59,7 +60,7 @@ def video(path: str, num_clips: int = 2, *, seed: int = 0, **record: object) -> 
         )
         for i in range(num_clips)
     ]
-    line = replace(VideoRecord(path=path, size_bytes=10, modified_ns=20), **record)  # type: ignore[arg-type]
+    line = replace(LedgerEntry(path=path, version=FileVersion(10, 20)), **record)  # type: ignore[arg-type]
     return Video(line, clips, LAYOUT.pack(levels), pooled(levels, dict.fromkeys(levels, 1.0)))
 
 
@@ -95,7 +96,7 @@ def file(store: SqliteStore, tmp_path: Path) -> Path:
 
 def test_what_was_put_comes_back(store: SqliteStore, tmp_path: Path, identity: Identity) -> None:
     first, second = video("a.mp4", duration_seconds=4.0), video("sub/b.mp4", 1, seed=1, status="partial", reason="cut")
-    failed = VideoRecord(path="c.mp4", size_bytes=0, modified_ns=0, status="failed", reason="no frames")
+    failed = LedgerEntry(path="c.mp4", version=FileVersion(0, 0), status="failed", reason="no frames")
     put(store, first, second)
     store.put(failed, [], first.tokens[:0], first.vectors[:0])
     store.close()
@@ -199,10 +200,10 @@ def at(*moment: int) -> int:
 def test_filters(store: SqliteStore, where: Filter, expected: str) -> None:
     put(
         store,
-        video("a.mp4", duration_seconds=5.0, modified_ns=at(2024, 5, 31)),
-        video("cats/b.mkv", duration_seconds=10.0, modified_ns=at(2024, 6, 1)),
-        video("cats/old/c.mp4", duration_seconds=20.0, modified_ns=at(2025, 1, 1)),
-        video("d[1]/d.mp4", duration_seconds=None, modified_ns=at(2020, 1, 1)),
+        video("a.mp4", duration_seconds=5.0, version=FileVersion(10, at(2024, 5, 31))),
+        video("cats/b.mkv", duration_seconds=10.0, version=FileVersion(10, at(2024, 6, 1))),
+        video("cats/old/c.mp4", duration_seconds=20.0, version=FileVersion(10, at(2025, 1, 1))),
+        video("d[1]/d.mp4", duration_seconds=None, version=FileVersion(10, at(2020, 1, 1))),
     )
     assert " ".join(sorted(Path(path).stem for path in paths(store, where))) == expected
 

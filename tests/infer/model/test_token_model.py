@@ -172,4 +172,4 @@ def test_importing_the_package_imports_nothing_else() -> None:
         "from hbi_infer import HBI; print(HBI.__module__); print(hasattr(hbi_infer, 'nothing'))"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["['hbi_infer']", "hbi_infer.model.token_model", "False"]
+    assert done.stdout.splitlines() == ["['hbi_infer']", "hbi_infer.api", "False"]

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from hbi_infer.errors import TrainingError
-from hbi_training.model.mean_pooled_clip import MeanPooledConfig
 from hbi_training.model.tasks import NEEDED, HBITask, Task
 from hbi_training.weights.checkpoint import build_model
 from tests.builders.tiny_training import HBI_SECTION, MEAN_POOLED_SECTION, with_vocabulary_size
@@ -36,12 +35,3 @@ def test_the_error_says_who_asked_and_what_is_missing(section: dict[str, Any]) -
     for task in NEEDED.keys() - model.tasks:
         with pytest.raises(TrainingError, match=f"^a test needs a model {NEEDED[task]}$"):
             model.require(task, "a test")
-
-
-def test_constants_of_a_mean_pooled_clip_are_no_options() -> None:
-    section = {name: value for name, value in MEAN_POOLED_SECTION.items() if name != "kind"}
-    config = MeanPooledConfig.from_json(section)
-    assert (config.merging, config.padded_partner, config.answers) == ("masked", "ignore", ())
-    assert not {"merging", "padded_partner", "answers"} & config.to_json().keys()
-    with pytest.raises(TrainingError, match="unknown key 'merging'"):
-        MeanPooledConfig.from_json({**section, "merging": "masked"})

@@ -1,0 +1,60 @@
+"""Progress bars on stderr, where it is a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hbi_infer.index.update import IndexProgress
+
+
+@contextmanager
+def index_progress() -> Iterator[Callable[[IndexProgress], None]]:
+    """Shows a `progress_bar` while an index is updated; yields the function that updates it."""
+    with progress_bar("indexing", "videos") as show:
+        yield lambda progress: show(progress.videos_done, progress.videos_total, progress.clips)
+
+
+@contextmanager
+def progress_bar(doing: str, what: str) -> Iterator[Callable[[int, int, int], None]]:
+    """Shows a progress bar with rate and time left, from the first call on; none where stderr is no terminal.
+
+    Args:
+        doing: Name of the work, such as "indexing".
+        what: Name of the items, in the plural.
+
+    Yields:
+        (items done, items in total, clips made so far) -> None, which updates the bar.
+    """
+    if not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn(doing),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(what + ", {task.fields[clips_per_second]:.1f} clips/s,"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    task = bar.add_task("", total=None, clips_per_second=0.0)
+    started = time.perf_counter()
+
+    def show(done: int, total: int, clips: int) -> None:
+        rate = clips / (time.perf_counter() - started)
+        bar.update(task, completed=done, total=total, clips_per_second=rate)
+        bar.start()  # only now: nothing is shown when nothing is to be done
+
+    try:
+        yield show
+    finally:
+        bar.stop()
