@@ -245,7 +245,7 @@ def load_graph(bundle: Bundle, name: str, device: str = "auto", threads: int | N
 
 
 def _side_by_side(text: Levels, video: Levels) -> dict[str, npt.NDArray[np.float32]]:
-    """Names the inputs of graphs on pairs; a single text or clip is repeated for each one of the other side."""
+    """Returns the inputs of graphs on pairs of tokens; a single text or clip goes with each item of the other side."""
     sizes = [len(next(iter(side.values()))) for side in (text, video)]
     if len({*sizes} - {1}) > 1:
         raise InputError(f"there are {sizes[0]} texts and {sizes[1]} clips; give as many of both, or one of either")

@@ -1,8 +1,8 @@
 // Shared by all kernels: the threads of a block, and elements of three types, which are computed with as float.
 //
 // This text precedes every kernel. HBI_ELEMENT is the element type of tensors: 0 float, 1 half, 2 bfloat16. With
-// HBI_HOST defined it is C++ for a processor, so that the arithmetic can be tested without a GPU: the including file then
-// provides the definitions below #else, from `shared` to float_to_half.
+// HBI_HOST defined it is C++ for a processor, so that the arithmetic can be tested without a GPU: the including file
+// then provides the definitions below #else, from `shared` to float_to_half.
 
 typedef unsigned char Mask;  // element of a bool tensor
 typedef long long Slot;

@@ -11,19 +11,19 @@ from hbi_infer.model.token_model import TokenModel
 from hbi_training.weights.checkpoint import load_checkpoint
 
 
-def open_checkpoint(task: BenchJob) -> TokenModel:
+def open_checkpoint(job: BenchJob) -> TokenModel:
     """Opens the modules of the checkpoint in place of the bundle's graphs.
 
     Raises:
         TrainingError: There is no checkpoint.
         DeviceError: PyTorch cannot run so here.
     """
-    how = TorchDevice.named(task.device)
-    assert task.checkpoint is not None
-    torch.set_num_threads(task.num_threads)
-    bundle = Bundle.load(task.bundle)
+    how = TorchDevice.named(job.device)
+    assert job.checkpoint is not None
+    torch.set_num_threads(job.num_threads)
+    bundle = Bundle.load(job.bundle)
     return TokenModel(
-        bundle, open_graph=torch_graphs(load_checkpoint(task.checkpoint), dict(bundle.manifest.graphs), how)
+        bundle, open_graph=torch_graphs(load_checkpoint(job.checkpoint), dict(bundle.manifest.graphs), how)
     )
 
 
