@@ -23,6 +23,7 @@ from hbi_infer import __version__
 from hbi_infer.api import HBI, Index
 from hbi_infer.cli.inputs import FolderOptions, end_with, updated_index
 from hbi_infer.errors import IndexStoreError
+from hbi_infer.index.store import VideoFault
 from hbi_infer.index.update import IndexProgress
 from tests.builders.tiny_bundle import NOTICE, write_tiny_bundle, write_video
 from tests.paths import ROOT
@@ -136,10 +137,10 @@ def test_index_tells_what_it_did_and_what_failed(library: Path, bundle: Path, tm
 
 def test_a_failure_that_may_pass_says_how_to_try_again(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(typer.Exit) as end:
-        end_with([("a.mp4", "took longer than 120 s to decode"), ("b.mp4", "is empty")], "searched")
+        end_with([VideoFault("a.mp4", "was slow", "too_slow"), VideoFault("b.mp4", "is empty", "damaged")], "searched")
     assert end.value.exit_code == 3
     slow, empty = capsys.readouterr().err.splitlines()
-    assert slow.startswith("warning: a.mp4 cannot be searched: took longer than 120 s to decode; ")
+    assert slow.startswith("warning: a.mp4 cannot be searched: was slow; ")
     assert slow.endswith("; try again with hbi-infer index --retry-failed")
     assert empty == "warning: b.mp4 cannot be searched: is empty"
 
