@@ -1,4 +1,4 @@
-"""Remakes the pictures of the README: the training's curve, the ablation, a search, and why it found that.
+"""Remakes the pictures of the documents: the training curve, the ablation, a search, and why it found that.
 
     python scripts/make_pictures.py [--run runs/shapes]
 
@@ -40,7 +40,7 @@ BEST_FRAME = "tab:orange"
 
 
 def keep_curve(run: Path) -> None:
-    """Keeps what the picture needs of the run's metrics."""
+    """Keeps the part of a run's metrics that the picture shows."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     kept = [
         {name: line[name] for name in ("step", "seconds", "loss/total", *MEASURED) if name in line} for line in lines
@@ -49,7 +49,7 @@ def keep_curve(run: Path) -> None:
 
 
 def draw_training() -> None:
-    """Loss, recall and answers over steps."""
+    """Draws loss, recall and answers over steps."""
     lines = [json.loads(line) for line in CURVE.read_text().splitlines()]
     losses = [(line["step"], line["loss/total"]) for line in lines if "loss/total" in line]
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
@@ -67,7 +67,7 @@ def draw_training() -> None:
 
 
 def draw_ablation() -> None:
-    """Recall of each configuration, with the standard deviation over seeds."""
+    """Draws recall of each configuration, with the standard deviation over seeds."""
     result = json.loads(ABLATION.read_text())["result"]
     names = list(result["rows"])
     figure, axes = plt.subplots(figsize=(7, 0.42 * len(names) + 1), layout="constrained")
@@ -93,7 +93,7 @@ def draw_ablation() -> None:
 
 
 def draw_search() -> None:
-    """The best clips for the README's query, frame by frame."""
+    """Draws the best clips for the query, frame by frame."""
     hbi = HBI.load(device="cpu")
     with (
         tempfile.TemporaryDirectory() as temporary,
@@ -118,7 +118,7 @@ def draw_search() -> None:
             for spine in axes.spines.values():
                 spine.set(color=BEST_FRAME if is_best else "0.6", linewidth=2.5 if is_best else 0.5)
         title = f"{match.rank}.  score {match.score:.3f}  {Path(match.path).name}"
-        # Not part of the layout: a long name would widen its column.
+        # A long name would widen its column if it were part of the layout.
         row[0].annotate(title, (0, 1), (0, 4), "axes fraction", "offset points", fontsize=8).set_in_layout(False)
     figure.suptitle(f"“{QUERY}”", fontsize=10)
     engine = figure.get_layout_engine()
@@ -128,14 +128,14 @@ def draw_search() -> None:
 
 
 def draw_explanation() -> None:
-    """Why the first clip matches: what `hbi-infer explain` draws."""
+    """Draws why the first clip matches, as `hbi-infer explain` does."""
     (DOCS / "explain.png").write_bytes(picture(explain(HBI.load(device="cpu"), EXPLAINED, QUERY)))
 
 
 def main() -> None:
-    """Draws all of them."""
+    """Draws all pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, help="A run of hbi-train whose curve to keep.")
+    parser.add_argument("--run", type=Path, help="Folder of a run of hbi-train whose curve to keep.")
     options = parser.parse_args()
     DOCS.mkdir(exist_ok=True)
     if options.run is not None:
