@@ -3,7 +3,7 @@
     python benchmarks/answering.py [--bundle PATH] [--video FILE] [--repeats 15]
 
 The clip is indexed first: nothing is decoded while it is measured. Cold is the whole command, `hbi-infer qa` about that
-file, from the start of Python to the answer; warm is a call of `answer_video` with an open index. Without --bundle,
+file, from the start of Python to the answer; warm is the same with an open index. Without --bundle,
 random weights at the size of training/recipes/shapes.yaml. Writes benchmarks/results/answering.json.
 """
 
@@ -23,13 +23,20 @@ from random_bundle import SHAPES, write_random_bundle
 from timing import timed
 
 from hbi_infer import HBI
-from hbi_infer.index.folder_index import Index
-from hbi_infer.tasks.qa import answer_video
+from hbi_infer.api import Index
+from hbi_infer.index.clip_tokens import clips_of_video, video_tokens
+from hbi_infer.tasks.qa import Answer, answer_clips, encode_questions
 
 COMMAND = [sys.executable, "-c", "from hbi_infer.cli import main; main()"]
 SAMPLES = Path(__file__).parent.parent / "samples"
 VIDEO = SAMPLES / "small-red-circle-moves-left-then-blue-square-blinks.mp4"
 QUESTION = "what colour is the circle?"
+
+
+def answer_from(index: Index, video: Path) -> Answer:
+    """Answers the question about a video out of an open index."""
+    clips = clips_of_video(video_tokens(index.encoder, video, index))
+    return answer_clips(index.encoder, encode_questions(index.encoder, [QUESTION]), clips)[0][0]
 
 
 def measure(bundle: Path, video: Path, repeats: int, cache: Path) -> dict[str, Any]:
@@ -38,8 +45,8 @@ def measure(bundle: Path, video: Path, repeats: int, cache: Path) -> dict[str, A
     hbi = HBI.load(bundle)
     with Index.open(video.parent, hbi) as index:
         index.update(workers=1)
-        answer = answer_video(hbi, video, QUESTION, index=index)[0]
-        warm = timed(lambda: answer_video(hbi, video, QUESTION, index=index), repeats)
+        answer = answer_from(index, video)
+        warm = timed(lambda: answer_from(index, video), repeats)
     asked = ["qa", "--bundle", str(bundle), "--video", str(video), "--question", QUESTION]
     cold = timed(lambda: subprocess.run([*COMMAND, *asked], check=True, capture_output=True), repeats)
     return {

@@ -27,10 +27,10 @@ from machine import write_result
 from synthetic_tokens import make_index, open_index
 
 from hbi_infer import HBI
-from hbi_infer.index.folder_index import Index
-from hbi_infer.index.store import EVERYTHING
+from hbi_infer.api import Index
+from hbi_infer.options import EVERYTHING, Searching
 from hbi_infer.tasks.search import EXACT_BYTES
-from hbi_infer.tokens.levels import Levels, pooled
+from hbi_infer.tokens.levels import Levels
 from hbi_infer.tokens.similarity import top
 
 TOP_K = 10
@@ -45,7 +45,7 @@ def recall(index: Index, queries: Sequence[Levels]) -> dict[str, dict[str, float
     shares: dict[tuple[int, int], list[float]] = {(k, length): [] for k in (1, TOP_K) for length in SHORTLISTS}
     for query in queries:
         best = matrix.ids[top(matrix.score(query), TOP_K)]
-        near, _ = index.store.candidates(pooled(query, index.encoder.rates)[0], EVERYTHING, max(SHORTLISTS))
+        near, _ = index.store.candidates(index.encoder.scoring.pooled(query)[0], EVERYTHING, max(SHORTLISTS))
         for (k, length), found in shares.items():
             found.append(float(np.isin(best[:k], near[:length]).mean()))
     return {
@@ -60,7 +60,7 @@ def warm_seconds(folder: Path, options: dict[str, int]) -> float:
     with open_index(folder) as index:
         for number in range(21):
             started = time.perf_counter()
-            index.search(f"query {number}", top_k=TOP_K, **options)
+            index.search(f"query {number}", Searching(top_k=TOP_K, **options))
             times.append(time.perf_counter() - started)
     return round(statistics.median(times[1:]), 4)
 
@@ -81,7 +81,7 @@ def search_once(folder: Path, options: dict[str, int]) -> None:
     """Prints the seconds that opening the index and one search take."""
     started = time.perf_counter()
     with open_index(folder) as index:
-        matches = index.search("query 0", top_k=TOP_K, **options)
+        matches = index.search("query 0", Searching(top_k=TOP_K, **options))
     assert len(matches) == TOP_K
     print(time.perf_counter() - started)
 

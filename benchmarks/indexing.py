@@ -20,7 +20,7 @@ from pathlib import Path
 from machine import write_result
 
 from hbi_infer import HBI
-from hbi_infer.index.folder_index import Index
+from hbi_infer.api import Index
 from hbi_infer.model.bundle import default_bundle_path
 from hbi_infer.video.discovery import find_videos
 from hbi_infer.video.pool import decode_many, usual_workers

@@ -21,10 +21,10 @@ from machine import write_result
 from timing import timed
 
 from hbi_infer import HBI
-from hbi_infer.index.folder_index import Index
-from hbi_infer.index.store import VideoRecord
+from hbi_infer.api import Index
+from hbi_infer.index.store import FileVersion, LedgerEntry
 from hbi_infer.model.bundle import default_bundle_path
-from hbi_infer.tokens.levels import LevelTokens, pooled, unit
+from hbi_infer.tokens.levels import LevelTokens, unit
 from hbi_infer.video.decoded_video import Clip
 
 COMMAND = [sys.executable, "-c", "from hbi_infer.cli import main; main()"]
@@ -94,8 +94,8 @@ def prepare(folder: Path, location: Path, hbi: HBI, num_clips: int) -> None:
                 for start in sampling.clip_seconds * np.arange(CLIPS_PER_VIDEO)
             ]
             stat = path.stat()
-            record = VideoRecord(path=path.name, size_bytes=stat.st_size, modified_ns=stat.st_mtime_ns)
-            index.store.put(record, clips, index.store.layout.pack(levels), pooled(levels, hbi.rates))
+            record = LedgerEntry(path=path.name, version=FileVersion(stat.st_size, stat.st_mtime_ns))
+            index.store.put(record, clips, index.store.layout.pack(levels), hbi.scoring.pooled(levels))
 
 
 if __name__ == "__main__":

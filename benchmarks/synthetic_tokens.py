@@ -14,16 +14,17 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hbi_infer.index.folder_index import Index
+from hbi_infer.api import Index
 from hbi_infer.index.sqlite_file import Identity
 from hbi_infer.index.sqlite_store import SqliteStore
-from hbi_infer.index.store import VideoRecord
+from hbi_infer.index.store import FileVersion, LedgerEntry
 from hbi_infer.model.bundle import Bundle
 from hbi_infer.model.encoder import token_layout
 from hbi_infer.model.manifest import BundleManifest, LevelSpec, Provenance, TokenizerSpec
 from hbi_infer.model.tokenizer import TokenBatch
 from hbi_infer.options import FrameSampling
-from hbi_infer.tokens.levels import Levels, LevelTokens, pooled, unit
+from hbi_infer.tokens.levels import Levels, LevelTokens, unit
+from hbi_infer.tokens.scoring import Scoring
 from hbi_infer.video.decoded_video import Clip
 
 LEVELS = (
@@ -69,18 +70,18 @@ class SyntheticEncoder:
         return Bundle(Path(), manifest, "0" * 64)
 
     @property
-    def rates(self) -> dict[str, float]:
-        """Of the levels."""
-        return {level.name: level.rate for level in LEVELS}
+    def scoring(self) -> Scoring:
+        """The rates of the levels."""
+        return self.bundle.manifest.scoring
 
     def tokenize(self, texts: Sequence[str]) -> TokenBatch:
-        """Nothing is ever cut."""
-        num_texts = len(texts)
-        return TokenBatch(np.zeros((num_texts, 1), np.int64), np.ones((num_texts, 1), np.bool_), (None,) * num_texts)
+        """Returns the numbers of B texts "query 0", "query 1", ... as their only tokens."""
+        ids = np.array([[int(text.removeprefix("query "))] for text in texts], np.int64)
+        return TokenBatch(ids, np.ones(ids.shape, np.bool_), (None,) * len(texts))
 
-    def encode_text(self, texts: Sequence[str]) -> Levels:
-        """The tokens of queries made beforehand."""
-        found = [self.queries[int(text.removeprefix("query "))] for text in texts]
+    def encode_tokens(self, batch: TokenBatch) -> Levels:
+        """Returns the tokens of B queries that were made beforehand."""
+        found = [self.queries[number] for number in batch.ids[:, 0]]
         return {
             level.name: LevelTokens(
                 np.concatenate([item[level.name].tokens for item in found]),
@@ -163,8 +164,8 @@ def make_index(folder: Path, num_clips: int, *, width: int = 256, num_queries: i
         levels, things = world.clips(topics)
         if len(queries) < num_queries:
             queries.append(world.query(int(topics[0]), int(things[0, 0])))
-        record = VideoRecord(path=f"{number}.mp4", size_bytes=1, modified_ns=1, duration_seconds=120.0)
-        store.put(record, _clips(len(topics)), store.layout.pack(levels), pooled(levels, encoder.rates))
+        record = LedgerEntry(path=f"{number}.mp4", version=FileVersion(1, 1), duration_seconds=120.0)
+        store.put(record, _clips(len(topics)), store.layout.pack(levels), encoder.scoring.pooled(levels))
     arrays = {
         f"{level.name}_{part}": np.concatenate([getattr(query[level.name], part) for query in queries])
         for level in LEVELS

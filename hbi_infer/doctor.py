@@ -201,11 +201,11 @@ def _run_embedded_model(device: str) -> None:
     """
     import numpy as np
 
-    from hbi_infer.model.token_model import HBI
+    from hbi_infer.model.token_model import TokenModel
     from hbi_infer.tokens.banzhaf import banzhaf_interaction
     from hbi_infer.tokens.levels import LevelTokens, unit
 
-    hbi = HBI.load(device=device, threads=1)
+    hbi = TokenModel.load(device=device, threads=1)
     rng = np.random.default_rng(0)
     text = hbi.encode_text([SENTENCE])
     video = {

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from hbi_infer.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrameSampling:
-    """How a video becomes the frames that a model sees; a bundle says it, training and serving share it.
+    """How a video becomes the frames that a model sees. Each bundle states it; training and serving share it.
 
     Attributes:
         frames_per_second: Frames taken for each second of video (the rate r of the published setting, 1).
-        max_frames: F, the most frames of one clip; a clip that gives more keeps F of them, evenly spread.
+        max_frames: F, the largest number of frames of one clip; a clip that gives more keeps F, evenly spread.
         image_size: H = W in pixels: the short side is scaled to it, then the centre is cropped.
-        clip_seconds: A longer video is cut into clips of this many seconds, so that a result names a moment.
+        clip_seconds: Length of the clips that a longer video is cut into, so that a result names a moment.
     """
 
     frames_per_second: float = 1.0
@@ -31,15 +32,85 @@ class FrameSampling:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Filter:
+    """Conditions on the videos to search. A video must meet all that are given.
+
+    Attributes:
+        path_glob: Pattern of the path relative to the folder, with `*` (also over "/"), `?` and `[...]`.
+        folder: Only videos in this folder or below it, relative to the indexed one.
+        min_seconds: Least duration of the video.
+        max_seconds: Greatest duration of the video.
+        newer_than: Only files changed at this time or later; local time if it has no time zone.
+        older_than: Only files changed before this time.
+    """
+
+    path_glob: str | None = None
+    folder: str | None = None
+    min_seconds: float | None = None
+    max_seconds: float | None = None
+    newer_than: datetime | None = None
+    older_than: datetime | None = None
+
+
+EVERYTHING = Filter()
+"""The filter that every video passes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Searching:
+    """How an index is searched.
+
+    Attributes:
+        top_k: Largest number of results for each query.
+        where: Only videos that pass this filter.
+        all_clips: Whether a video may be found with several of its clips; by default only the best one counts.
+        shortlist: Number of clips that are scored exactly when there are too many to score all.
+        exact_up_to: Largest number of clips that are all scored exactly; None for as many as fit in 512 MiB.
+        rerank: Number of best results that are scored again by reconstructed tokens and ordered by that score; 0
+            leaves it out, and fewer than `top_k` count as `top_k`. Only texts can be reranked.
+    """
+
+    top_k: int = 10
+    where: Filter = EVERYTHING
+    all_clips: bool = False
+    shortlist: int = 1000
+    exact_up_to: int | None = None
+    rerank: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("top_k", 1), ("shortlist", 1), ("rerank", 0)):
+            value = getattr(self, name)
+            if value < least:
+                raise InputError(f"{name} is {value}; it must be at least {least}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explaining:
+    """The clip of a video that is explained; by default the one that matches best.
+
+    Attributes:
+        clip: Number of the clip, counted from 1.
+        at_seconds: A time inside the clip.
+    """
+
+    clip: int | None = None
+    at_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.clip is not None and self.at_seconds is not None:
+            raise InputError("clip and at_seconds are both given: give one of them")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Answering:
     """How a question about videos is answered.
 
     Attributes:
-        top_k: The most answers that are named, the likeliest first.
-        min_probability: Where the likeliest answer is less probable, the answer is "don't know". At 0.5 an answer is
+        top_k: Largest number of answers that are named, the likeliest first.
+        min_probability: Least probability at which an answer is given instead of "don't know". At 0.5 an answer is
             given where it is more likely right than wrong.
-        all_clips: Whether each clip of a video has an answer; by default the clip of the most probable one speaks for
-            the video.
+        all_clips: Whether each clip of a video gets an answer; by default the clip with the most probable answer
+            speaks for the video.
     """
 
     top_k: int = 3
@@ -58,13 +129,14 @@ class Decoding:
     """How a caption is written, token by token.
 
     Attributes:
-        max_tokens: The most tokens, the end included.
-        beam_size: Candidates that are kept; 1 takes the likeliest token each time.
-        length_penalty: Candidates are compared by log-probability / length ^ penalty: 0 favours short ones.
-        no_repeat_ngram: No run of so many tokens occurs twice; 0 allows all.
-        nucleus: Tokens are drawn from the fewest that together have this probability; None draws nothing.
-        temperature: Of the probabilities that are drawn from.
-        seed: Of the drawing.
+        max_tokens: Largest number of tokens, the end included.
+        beam_size: Number of candidates that are kept; 1 takes the likeliest token each time.
+        length_penalty: Exponent p of log-probability / length ^ p, by which candidates are compared; 0 favours short
+            ones.
+        no_repeat_ngram: Length of the runs of tokens that may not occur twice; 0 allows all.
+        nucleus: Probability that the fewest tokens to draw from have together; None draws nothing.
+        temperature: Divisor of the logits before a token is drawn.
+        seed: Random seed for drawing.
     """
 
     max_tokens: int = 40
@@ -88,5 +160,5 @@ class Decoding:
             raise InputError(f"temperature is {self.temperature}; it must be greater than 0")
 
     def within(self, max_words: int) -> Decoding:
-        """The same, for a model of texts of `max_words` tokens, the start among them."""
+        """Returns these options for a model whose texts have at most `max_words` tokens, the start included."""
         return replace(self, max_tokens=min(self.max_tokens, max_words - 1))

@@ -1,4 +1,4 @@
-"""Remakes the pictures of the documents: the training curve, the ablation, a search, and why it found that.
+"""Remakes the pictures in docs: the training's curve, the ablation, a search, and why it found that.
 
     python scripts/make_pictures.py [--run runs/shapes]
 
@@ -19,9 +19,11 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 from hbi_infer import HBI
-from hbi_infer.index.folder_index import Index
+from hbi_infer.api import Index
+from hbi_infer.index.clip_tokens import video_tokens
 from hbi_infer.render.explain_picture import picture
 from hbi_infer.tasks.explain import explain
+from hbi_infer.tasks.texts import encode_texts
 from hbi_infer.video.reader import decode
 
 ROOT = Path(__file__).parent.parent
@@ -40,7 +42,7 @@ BEST_FRAME = "tab:orange"
 
 
 def keep_curve(run: Path) -> None:
-    """Keeps the part of a run's metrics that the picture shows."""
+    """Keeps the metrics that the picture needs."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     kept = [
         {name: line[name] for name in ("step", "seconds", "loss/total", *MEASURED) if name in line} for line in lines
@@ -67,7 +69,7 @@ def draw_training() -> None:
 
 
 def draw_ablation() -> None:
-    """Draws recall of each configuration, with the standard deviation over seeds."""
+    """Draws the recall of each configuration, with the standard deviation over seeds."""
     result = json.loads(ABLATION.read_text())["result"]
     names = list(result["rows"])
     figure, axes = plt.subplots(figsize=(7, 0.42 * len(names) + 1), layout="constrained")
@@ -93,7 +95,7 @@ def draw_ablation() -> None:
 
 
 def draw_search() -> None:
-    """Draws the best clips for the query, frame by frame."""
+    """Draws the best clips for the README's query, frame by frame."""
     hbi = HBI.load(device="cpu")
     with (
         tempfile.TemporaryDirectory() as temporary,
@@ -118,7 +120,7 @@ def draw_search() -> None:
             for spine in axes.spines.values():
                 spine.set(color=BEST_FRAME if is_best else "0.6", linewidth=2.5 if is_best else 0.5)
         title = f"{match.rank}.  score {match.score:.3f}  {Path(match.path).name}"
-        # A long name would widen its column if it were part of the layout.
+        # Not part of the layout: a long name would widen its column.
         row[0].annotate(title, (0, 1), (0, 4), "axes fraction", "offset points", fontsize=8).set_in_layout(False)
     figure.suptitle(f"“{QUERY}”", fontsize=10)
     engine = figure.get_layout_engine()
@@ -129,13 +131,15 @@ def draw_search() -> None:
 
 def draw_explanation() -> None:
     """Draws why the first clip matches, as `hbi-infer explain` does."""
-    (DOCS / "explain.png").write_bytes(picture(explain(HBI.load(device="cpu"), EXPLAINED, QUERY)))
+    hbi = HBI.load(device="cpu")
+    tokens, asked = video_tokens(hbi, EXPLAINED, None), encode_texts(hbi, [QUERY], "query")
+    (DOCS / "explain.png").write_bytes(picture(explain(hbi, tokens, asked)))
 
 
 def main() -> None:
-    """Draws all pictures."""
+    """Draws all of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, help="Folder of a run of hbi-train whose curve to keep.")
+    parser.add_argument("--run", type=Path, help="A run of hbi-train whose curve to keep.")
     options = parser.parse_args()
     DOCS.mkdir(exist_ok=True)
     if options.run is not None:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from hbi_infer.bench.plan import STAGES
 from hbi_infer.errors import VideoError
 from hbi_infer.model.encoder import encode_clips, token_layout
-from hbi_infer.model.token_model import HBI
+from hbi_infer.model.token_model import TokenModel
 from hbi_infer.options import FrameSampling
 from hbi_infer.tokens.levels import Levels, item, some
 from hbi_infer.tokens.similarity import ClipMatrix, top
@@ -143,7 +143,7 @@ class Workload:
         VideoError: None of the videos can be decoded.
     """
 
-    def __init__(self, hbi: HBI, videos: Sequence[Path]) -> None:
+    def __init__(self, hbi: TokenModel, videos: Sequence[Path]) -> None:
         self._hbi = hbi
         decoded = {video: decode(video, hbi.bundle.manifest.sampling).clips for video in videos}
         self._num_clips = {video: len(clips) for video, clips in decoded.items() if clips}
@@ -222,8 +222,8 @@ class Workload:
 
     @cached_property
     def _matrix(self) -> ClipMatrix:
-        layout, manifest = token_layout(self._hbi), self._hbi.bundle.manifest
-        matrix = ClipMatrix(layout, self._hbi.rates, SCORED_CLIPS, padded_partner=manifest.padded_partner)
+        layout = token_layout(self._hbi)
+        matrix = self._hbi.scoring.matrix(layout, SCORED_CLIPS)
         matrix.extend(np.arange(SCORED_CLIPS), layout.pack(self._tokens(SCORED_CLIPS)))
         return matrix
 

@@ -23,7 +23,7 @@ from hbi_infer.bench.plan import DEVICE_STAGES
 from hbi_infer.bench.stages import Workload, measure
 from hbi_infer.errors import HBIError
 from hbi_infer.model.bundle import Bundle
-from hbi_infer.model.token_model import HBI
+from hbi_infer.model.token_model import TokenModel
 
 HOST = "host"
 """Name, in place of a device's, for the stages that always run on the processor."""
@@ -74,13 +74,13 @@ class BenchJob:
         return cls(**fields | {name: tuple(fields[name]) for name in ("batches", "stages")})
 
 
-OpenModel = Callable[[BenchJob], HBI]
+OpenModel = Callable[[BenchJob], TokenModel]
 
 
-def open_bundle(job: BenchJob) -> HBI:
+def open_bundle(job: BenchJob) -> TokenModel:
     """Opens the bundle's own graphs on the job's device."""
     device = "auto" if job.device == HOST else job.device
-    return HBI(Bundle.load(job.bundle), device=device, threads=job.num_threads)
+    return TokenModel(Bundle.load(job.bundle), device=device, threads=job.num_threads)
 
 
 def serve(open_model: OpenModel) -> None:

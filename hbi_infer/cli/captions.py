@@ -1,4 +1,4 @@
-"""What `hbi-infer caption` does between its options and its results; what it writes is kept if it stops."""
+"""Writing captions so that an interrupted command can go on where it stopped."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from hbi_infer.render import stdout
 from hbi_infer.render.progress import progress_bar
 
 if TYPE_CHECKING:
+    from hbi_infer.api import HBI
     from hbi_infer.index.clip_tokens import Clips
-    from hbi_infer.model.token_model import HBI
     from hbi_infer.options import Decoding
     from hbi_infer.render.caption_file import CaptionTarget, UnfinishedCaptions
     from hbi_infer.tasks.caption import Caption
 
 
 def caption_target(video: Path, out: Path | None, named: str | None, *, overwrite: bool) -> CaptionTarget | None:
-    """Where the captions go; None is the terminal."""
+    """Returns the files that the captions go to; None for the terminal."""
     from hbi_infer.render.caption_file import FORMATS, CaptionTarget
 
     if out is None:
@@ -38,7 +38,7 @@ def caption_target(video: Path, out: Path | None, named: str | None, *, overwrit
 
 @contextmanager
 def kept_captions(hbi: HBI, target: CaptionTarget | None, options: Decoding) -> Iterator[UnfinishedCaptions | None]:
-    """What an earlier run left, ready to be gone on with."""
+    """Yields the captions that an earlier run left, and keeps those that are added."""
     from hbi_infer.render.caption_file import UnfinishedCaptions, run_header
 
     if target is None:
@@ -52,7 +52,7 @@ def kept_captions(hbi: HBI, target: CaptionTarget | None, options: Decoding) -> 
 
 
 def write_captions(hbi: HBI, clips: Clips, options: Decoding, unfinished: UnfinishedCaptions | None) -> list[Caption]:
-    """Every caption, those that were written before among them; each is kept as soon as it is there."""
+    """Writes a caption for each of N clips; each new one is kept at once, and those of an earlier run are reused."""
     from hbi_infer.tasks.caption import caption_clips
 
     captions: list[Caption] = []

@@ -1,4 +1,4 @@
-"""What the commands of `hbi-infer` have in common: a model, texts and clips from what was given, and how they end."""
+"""Shared parts of the commands of `hbi-infer`: models, texts and clips from the arguments, documents, exit codes."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ from hbi_infer.render import stdout, tables
 from hbi_infer.render.progress import index_progress
 
 if TYPE_CHECKING:
+    from hbi_infer.api import HBI, Index
     from hbi_infer.index.clip_tokens import Clips
-    from hbi_infer.index.folder_index import Index
     from hbi_infer.index.update import IndexReport
     from hbi_infer.model.encoder import Encoder
-    from hbi_infer.model.token_model import HBI
 
 SOME_FAILED = 3
-"""Exit code: done, but not with every video."""
+"""Exit code of a command that could not do its work for every video."""
 
 
 def load_model(bundle: Path | None, device: str, verbose: bool) -> HBI:
-    """The model, with what its users should read."""
-    from hbi_infer.model.token_model import HBI
+    """Loads the model and shows its notice."""
+    from hbi_infer.api import HBI
 
     hbi = HBI.load(bundle, device=device)
     if hbi.bundle.manifest.notice:
@@ -40,7 +39,7 @@ def load_model(bundle: Path | None, device: str, verbose: bool) -> HBI:
 
 
 def output_style(as_json: bool, as_csv: bool) -> tables.Style:
-    """How results are shown."""
+    """Returns the form in which results are shown."""
     if as_json and as_csv:
         raise typer.BadParameter("give --json or --csv, not both")
     if as_json or as_csv:
@@ -49,7 +48,7 @@ def output_style(as_json: bool, as_csv: bool) -> tables.Style:
 
 
 def read_lines(path: Path | None) -> list[str]:
-    """The lines of a text file that are not blank."""
+    """Returns the lines of a text file that are not blank."""
     if path is None:
         return []
     try:
@@ -62,14 +61,24 @@ def read_lines(path: Path | None) -> list[str]:
     return [line for line in lines if line]
 
 
+def check_texts(texts: Sequence[str]) -> None:
+    """Refuses empty texts before minutes of indexing.
+
+    Raises:
+        InputError: A text is empty.
+    """
+    if not all(text.strip() for text in texts):
+        raise InputError("a query is empty: give a sentence that says what to find")
+
+
 def as_list(given: Sequence[str] | None) -> tuple[str, ...] | None:
-    """What an option named that may be repeated and may hold several names between commas; None if it was not given."""
+    """Splits a repeatable, comma-separated option into unique names; None if it was not given."""
     names = [name.strip() for text in given or () for name in text.split(",")]
     return tuple(dict.fromkeys(filter(None, names))) or None
 
 
 def whole_numbers(given: str, option: str) -> tuple[int, ...]:
-    """Numbers between commas."""
+    """Splits a comma-separated option into unique whole numbers."""
     try:
         return tuple(dict.fromkeys(int(part) for part in given.split(",")))
     except ValueError as error:
@@ -78,7 +87,7 @@ def whole_numbers(given: str, option: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class FolderOptions:
-    """How the index of a folder is used."""
+    """Options of the commands that use the index of a folder."""
 
     location: Path | None = None
     workers: int | None = None
@@ -90,7 +99,7 @@ class FolderOptions:
             raise typer.BadParameter("--rebuild indexes everything anew and --no-update nothing: give one of them")
 
     def checked(self, video: Path) -> FolderOptions:
-        """The same; wrong usage if any is given and there is no folder."""
+        """Returns these options; refuses them as wrong usage if any is given and `video` is no folder."""
         if self != FolderOptions() and not is_folder(video):
             raise typer.BadParameter(
                 f"--index, --workers, --rebuild and --no-update are for a folder of videos; {video} is none"
@@ -100,12 +109,12 @@ class FolderOptions:
 
 @contextmanager
 def updated_index(hbi: HBI, videos: Path, options: FolderOptions) -> Iterator[tuple[Index, IndexReport | None]]:
-    """The index of a folder, with what is new in it; and what the update did, if it was wanted.
+    """Opens the index of a folder, updates it unless asked not to, and yields it with the report of the update.
 
     Raises:
         IndexStoreError: Another process made the index anew, before or while it was used.
     """
-    from hbi_infer.index.folder_index import Index
+    from hbi_infer.api import Index
 
     with Index.open(videos, hbi, location=options.location, rebuild=options.rebuild) as opened:
         report = None if options.no_update else update_index(opened, options.workers)
@@ -124,12 +133,12 @@ def _check_not_made_anew(opened: Index) -> None:
 
 
 def failures_of(opened: Index, report: IndexReport | None) -> list[tuple[str, str]]:
-    """Path and reason of every video that could not be indexed, and of what this update could not look at; sorted."""
+    """Returns path and reason of every video that could not be indexed or looked at, sorted."""
     return sorted({*opened.failures(), *(report.failed if report else ())})
 
 
 def _tell_why_there_is_nothing(failures: Sequence[tuple[str, str]], videos: Path) -> NoReturn:
-    """The videos that cannot be read, if that is why no clip is indexed, and an error."""
+    """Lists the videos that cannot be read, if that is why no clip is indexed, and raises an error."""
     if not failures:
         raise InputError(f"nothing of {videos} is indexed: leave out --no-update")
     for path, reason in failures:
@@ -140,7 +149,7 @@ def _tell_why_there_is_nothing(failures: Sequence[tuple[str, str]], videos: Path
 
 
 def update_index(opened: Index, workers: int | None, *, retry_failed: bool = False) -> IndexReport:
-    """Index what is new, with a progress bar."""
+    """Indexes what is new, with a progress bar."""
 
     def on_wait() -> None:
         stdout.note("note", "another process is indexing this folder; waiting until it is done")
@@ -154,7 +163,7 @@ def update_index(opened: Index, workers: int | None, *, retry_failed: bool = Fal
 
 @dataclass(frozen=True)
 class FoundClips:
-    """What a task is done with: the clips, what JSON says of them, and path and reason of videos that have none."""
+    """Clips for a task, the JSON document about them, and path and reason of each video that has none."""
 
     clips: Clips
     document: dict[str, Any]
@@ -163,13 +172,13 @@ class FoundClips:
 
 @contextmanager
 def find_clips(hbi: HBI, video: Path, options: FolderOptions) -> Iterator[FoundClips]:
-    """The clips of a folder, indexed first, or those of a video, out of an index that holds it or decoded."""
-    from hbi_infer.index.clip_tokens import clips_of_index, clips_of_video
-    from hbi_infer.index.folder_index import Index
+    """Yields the clips of a folder, indexed first, or those of a video, read from an index or decoded."""
+    from hbi_infer.api import Index
+    from hbi_infer.index.clip_tokens import clips_of_index, clips_of_video, video_tokens
 
     if not is_folder(video):
         with Index.open_for(video, hbi) or nullcontext() as index:
-            clips = clips_of_video(hbi, video, index)
+            clips = clips_of_video(video_tokens(hbi, video, index))
             yield FoundClips(clips, {"model": model_document(hbi), "video": str(video), "source": clips.source}, [])
         return
     with updated_index(hbi, video, options) as (opened, report):
@@ -177,7 +186,7 @@ def find_clips(hbi: HBI, video: Path, options: FolderOptions) -> Iterator[FoundC
 
 
 def as_given(videos: Path) -> Callable[[Path], str]:
-    """How paths of videos are written: as the folder, or the video, was given."""
+    """Returns a function that writes paths of videos in the way in which the folder, or the video, was given."""
     if not is_folder(videos):
         return str
     folder = videos.resolve()
@@ -185,7 +194,7 @@ def as_given(videos: Path) -> Callable[[Path], str]:
 
 
 def end_with(failures: Sequence[tuple[str, str]], done: str) -> NoReturn:
-    """List the videos with which this could not be done, and say with the exit code whether there are any."""
+    """Lists the videos that failed, and exits with a code that says whether there are any."""
     from hbi_infer.video.decoded_video import CRASHED, TOO_SLOW
 
     for path, reason in failures:
@@ -195,12 +204,12 @@ def end_with(failures: Sequence[tuple[str, str]], done: str) -> NoReturn:
 
 
 def model_document(hbi: Encoder) -> dict[str, Any]:
-    """What JSON says about the model."""
+    """Describes a model for JSON."""
     return {"name": hbi.bundle.manifest.name, "path": str(hbi.bundle.path), "sha256": hbi.bundle.sha256}
 
 
 def index_document(opened: Index, report: IndexReport | None) -> dict[str, Any]:
-    """What JSON says about the model, the index and its update."""
+    """Describes a model, an index and its update for JSON."""
     update = None
     if report is not None:
         named = {name: _named(getattr(report, name)) for name in ("partial", "failed")}
@@ -219,9 +228,3 @@ def index_document(opened: Index, report: IndexReport | None) -> dict[str, Any]:
 
 def _named(failures: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
     return [{"path": path, "reason": reason} for path, reason in failures]
-
-
-def text_document(hbi: HBI, text: str, what: str) -> dict[str, Any]:
-    """What JSON says about a query or a question: where it was cut if it was too long."""
-    (cut,) = hbi.tokenize([text]).truncated
-    return {what: text, "cut_at_word": cut.word_number if cut else None}

@@ -1,4 +1,4 @@
-"""The tokens of clips: of one video, out of an index that holds it or from the video itself, and of a whole index."""
+"""The tokens of clips: of one video, from an index that holds it or from the video itself, and of a whole index."""
 
 from __future__ import annotations
 
@@ -6,28 +6,24 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from hbi_infer.errors import IndexStoreError, InputError, VideoError
+from hbi_infer.errors import InputError, VideoError
 from hbi_infer.files import is_file
-from hbi_infer.index.sqlite_file import damaged
-from hbi_infer.index.store import EVERYTHING, ClipIds, Filter
+from hbi_infer.index.folder_index import FolderIndex
+from hbi_infer.index.store import ClipIds, FileVersion, LedgerEntry
 from hbi_infer.model.encoder import Encoder, encode_clips
-from hbi_infer.tasks.search import decode_clips
-from hbi_infer.tokens.levels import Levels, LevelTokens, item, joined, some
-
-if TYPE_CHECKING:
-    from hbi_infer.index.folder_index import Index
-    from hbi_infer.index.store import VideoRecord
+from hbi_infer.options import EVERYTHING, Filter
+from hbi_infer.tokens.levels import Levels, is_sound, item, joined, some
 
 Source: TypeAlias = Literal["index", "video"]
 
 
 class IndexedFileChangedWarning(UserWarning):
-    """A video has changed since it was indexed and cannot be read any more; what was indexed is used."""
+    """A video has changed since it was indexed and cannot be read any more; its indexed tokens are used."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +31,10 @@ class ClipTokens:
     """The tokens of one clip.
 
     Attributes:
-        start_seconds: Where in the video it begins.
-        end_seconds: Where it ends.
+        start_seconds: Time in the video at which the clip begins.
+        end_seconds: Time at which it ends.
         frame_seconds: (F,) float64, the time of each frame in the video; nan where there is none.
-        levels: A batch of one.
+        levels: Its tokens, a batch of one.
     """
 
     start_seconds: float
@@ -52,24 +48,31 @@ class VideoTokens:
     """The tokens of a video.
 
     Attributes:
-        source: Where they come from: the "index", or the "video", decoded and encoded.
-        clips: In order, at least one.
+        path: Path of the video, as given.
+        source: Where the tokens come from: the "index", or the "video", decoded and encoded.
+        clips: Its clips in order, at least one.
+        version: The file that the tokens were made of; None if it is gone.
+        indexed_path: Path under which the index holds clips of this video, whether its tokens come from there or not;
+            None if it holds none.
     """
 
+    path: Path
     source: Source
     clips: tuple[ClipTokens, ...]
+    version: FileVersion | None
+    indexed_path: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipPlace:
-    """Which clip of which video.
+    """The place of a clip in a video.
 
     Attributes:
-        path: Of the video.
-        clip: Which of its clips, counted from 1.
-        start_seconds: Where in the video it begins.
-        end_seconds: Where it ends.
-        file_version: Another text once the file has changed; empty if the file is gone.
+        path: Path of the video.
+        clip: Number of the clip in the video, counted from 1.
+        start_seconds: Time in the video at which the clip begins.
+        end_seconds: Time at which it ends.
+        file_version: The file that its tokens were made of, as text; empty if the file is gone.
     """
 
     path: Path
@@ -84,8 +87,8 @@ class ClipBatch:
     """The tokens of B clips of any videos.
 
     Attributes:
-        places: (B,) which clips they are.
-        levels: A batch of B.
+        places: (B,) the clips' places.
+        levels: Their tokens, a batch of B.
     """
 
     places: tuple[ClipPlace, ...]
@@ -97,8 +100,8 @@ class Clips:
     """Clips of one video or of many, whose tokens are read when they are asked for.
 
     Attributes:
-        places: (N,) in order of path and time.
-        read: Which of the places -> their tokens, without clips that are gone since.
+        places: (N,) the clips' places, in order of path and time.
+        read: Reads the tokens of a slice of the places, without clips that are gone since.
         source: Where the tokens come from.
     """
 
@@ -107,25 +110,23 @@ class Clips:
     source: Source
 
     def batches(self, size: int) -> Iterator[ClipBatch]:
-        """All of them, `size` at a time."""
+        """Reads the tokens of all N clips, `size` at a time."""
         for start in range(0, len(self.places), size):
             batch = self.read(slice(start, start + size))
             if batch.places:
                 yield batch
 
 
-def clips_of_video(encoder: Encoder, video: Path, index: Index | None = None) -> Clips:
-    """The clips of a video; see `video_tokens`, which may decode it."""
-    tokens = video_tokens(encoder, video, index)
+def clips_of_video(tokens: VideoTokens) -> Clips:
+    """Returns the N clips of a video whose tokens are in memory."""
     levels = joined([clip.levels for clip in tokens.clips])
-    version = _version(video)
     places = tuple(
         ClipPlace(
-            path=video,
+            path=tokens.path,
             clip=number,
             start_seconds=clip.start_seconds,
             end_seconds=clip.end_seconds,
-            file_version=version,
+            file_version=str(tokens.version or ""),
         )
         for number, clip in enumerate(tokens.clips, start=1)
     )
@@ -136,10 +137,10 @@ def clips_of_video(encoder: Encoder, video: Path, index: Index | None = None) ->
     return Clips(places=places, read=read, source=tokens.source)
 
 
-def clips_of_index(index: Index, where: Filter = EVERYTHING) -> Clips:
-    """The clips of every indexed video that passes the filter; none is decoded.
+def clips_of_index(index: FolderIndex, where: Filter = EVERYTHING) -> Clips:
+    """Returns the N clips of all indexed videos that pass the filter; none is decoded.
 
-    Reading them raises IndexStoreError where what the index holds is damaged.
+    Reading them raises IndexStoreError where the index is damaged.
     """
     store = index.store
     ledger = store.ledger()
@@ -156,86 +157,78 @@ def clips_of_index(index: Index, where: Filter = EVERYTHING) -> Clips:
                 clip=number,
                 start_seconds=clip.start_seconds,
                 end_seconds=clip.end_seconds,
-                file_version=_known_version(known) if known else "",
+                file_version=str(known.version) if known else "",
             )
         )
 
     def read(part: slice) -> ClipBatch:
         wanted = ids[part]
-        found, records = store.fetch_tokens(wanted)
-        # What is found comes in the order of the ids.
+        found, levels = index.tokens(wanted)
+        # The tokens come in the order of the ids.
         rows = np.searchsorted(found, wanted[np.isin(wanted, found)])
-        levels = some(store.layout.unpack(records), rows)
-        if not all(map(_is_sound, levels.values())):
-            raise IndexStoreError(damaged(store.path, "tokens that make no sense"))
         kept = [place for place, clip_id in zip(places[part], wanted, strict=True) if clip_id in found]
-        return ClipBatch(places=tuple(kept), levels=levels)
+        return ClipBatch(places=tuple(kept), levels=some(levels, rows))
 
     return Clips(places=tuple(places), read=read, source="index")
 
 
-def video_tokens(encoder: Encoder, video: Path, index: Index | None) -> VideoTokens:
-    """The tokens of a video.
+def video_tokens(encoder: Encoder, video: Path, index: FolderIndex | None = None) -> VideoTokens:
+    """Returns the tokens of a video: the one source of them for every task.
 
-    If the index holds the video as it is now, or the file is gone, nothing is decoded. Tokens of a file that has
-    changed since are used only where it cannot be read any more.
+    Nothing is decoded if the index holds the video as it is now, or if the file is gone. Tokens of a file that has
+    changed since are used only where it cannot be read any more. All numbers are finite.
+
+    Args:
+        encoder: The model.
+        video: Path of the video.
+        index: The index to look in first.
+
+    Returns:
+        The tokens of its N clips.
 
     Raises:
-        VideoError: The video is not in the index and cannot be decoded.
-        IndexStoreError: What the index holds of the video is damaged.
+        InputError: There is no such file, and no index that holds it.
+        VideoError: The video is not in the index and cannot be decoded, or the model gives no finite numbers for it.
+        IndexStoreError: The index is damaged where it holds the video.
 
     Warns:
         IndexedFileChangedWarning: The video has changed and cannot be read.
     """
-    known = _record(index, video) if index else None
+    known = _entry(index, video) if index else None
     if index is None or known is None:
         if not is_file(video):
             raise InputError(f"there is no file {video}, and no index that holds it: give a video")
-        return _from_video(encoder, video)
-    if not _has_changed(video, known):
-        return _from_index(index, known.path)
+        return _from_video(encoder, video, None)
+    if not known.has_changed(video):
+        return _from_index(index, video, known)
     try:
-        return _from_video(encoder, video)
+        return _from_video(encoder, video, known.path)
     except VideoError as error:
         warnings.warn(
             f"{error}. It has changed since it was indexed: what was indexed is used",
             IndexedFileChangedWarning,
             stacklevel=3,
         )
-        return _from_index(index, known.path)
+        return _from_index(index, video, known)
 
 
-def _record(index: Index, video: Path) -> VideoRecord | None:
-    """What the index knows of a video; None if it has no tokens of it."""
+def _entry(index: FolderIndex, video: Path) -> LedgerEntry | None:
+    """Returns the ledger's entry of a video; None if the index has no tokens of it."""
     path = index.known_path(video)
-    record = index.store.ledger().get(path) if path else None
-    return record if record and record.status != "failed" else None
+    entry = index.store.ledger().get(path) if path else None
+    return entry if entry and entry.status != "failed" else None
 
 
-def _version(video: Path) -> str:
-    try:
-        status = video.stat()
-    except OSError:
-        return ""
-    return f"{status.st_size} {status.st_mtime_ns}"
-
-
-def _known_version(known: VideoRecord) -> str:
-    return f"{known.size_bytes} {known.modified_ns}"
-
-
-def _has_changed(video: Path, known: VideoRecord) -> bool:
-    return _version(video) not in (_known_version(known), "")  # gone: what is known is all there is
-
-
-def _from_index(index: Index, path: str) -> VideoTokens:
-    store = index.store
-    ids, records = store.fetch_tokens(store.clip_ids_of(path))
-    levels = store.layout.unpack(records)
-    if not len(ids) or not all(map(_is_sound, levels.values())):
-        raise IndexStoreError(damaged(store.path, f"the tokens of {path} make no sense"))
+def _from_index(index: FolderIndex, video: Path, known: LedgerEntry) -> VideoTokens:
+    fault = f"the tokens of {known.path} make no sense"
+    ids, levels = index.tokens(index.store.clip_ids_of(known.path), fault)
+    if not len(ids):
+        raise index.damaged(fault)
     return VideoTokens(
+        path=video,
         source="index",
+        version=known.version,
+        indexed_path=known.path,
         clips=tuple(
             ClipTokens(
                 start_seconds=clip.start_seconds,
@@ -243,19 +236,27 @@ def _from_index(index: Index, path: str) -> VideoTokens:
                 frame_seconds=clip.frame_seconds,
                 levels=item(levels, row),
             )
-            for row, clip in enumerate(store.clips(ids.tolist()))
+            for row, clip in enumerate(index.store.clips(ids.tolist()))
         ),
     )
 
 
-def _from_video(encoder: Encoder, video: Path) -> VideoTokens:
-    clips = decode_clips(encoder, video)
-    batches = list(encode_clips(encoder, clips))
-    if not all(_is_sound(level) for levels in batches for level in levels.values()):
+def _from_video(encoder: Encoder, video: Path, indexed_path: str | None) -> VideoTokens:
+    from hbi_infer.video.reader import decode
+
+    version = FileVersion.of(video)  # before it is decoded: a later change is then another version
+    decoded = decode(video, encoder.bundle.manifest.sampling)
+    if decoded.status == "failed":
+        raise VideoError(f"{video} {decoded.reason}: give a video that can be played")
+    batches = list(encode_clips(encoder, decoded.clips))
+    if not all(map(is_sound, batches)):
         raise VideoError(f"{video} makes the model give numbers that are not finite: give another video")
     parts = [item(levels, row) for levels in batches for row in range(len(next(iter(levels.values()))))]
     return VideoTokens(
+        path=video,
         source="video",
+        version=version,
+        indexed_path=indexed_path,
         clips=tuple(
             ClipTokens(
                 start_seconds=clip.start_seconds,
@@ -263,14 +264,6 @@ def _from_video(encoder: Encoder, video: Path) -> VideoTokens:
                 frame_seconds=clip.timestamps_seconds,
                 levels=levels,
             )
-            for clip, levels in zip(clips, parts, strict=True)
+            for clip, levels in zip(decoded.clips, parts, strict=True)
         ),
     )
-
-
-def _is_sound(level: LevelTokens) -> bool:
-    """Whether every number is finite, no weight negative, each item has a real token and each slot exists."""
-    weights = level.weights
-    is_in_order = np.isfinite(level.tokens).all() and np.isfinite(weights).all() and (weights >= 0).all()
-    slots_exist = level.slots is None or bool((level.slots < weights.shape[1]).all())
-    return bool(is_in_order and (weights > 0).any(axis=1).all() and slots_exist)

@@ -1,45 +1,37 @@
-"""A folder of videos and its tokens: made once, kept up to date, searched.
-
-with Index.open("videos", HBI.load()) as index:
-    index.update()
-    for match in index.search("a red circle moves left"):
-        print(match.score, match.path, match.start_seconds)
-"""
+"""A folder of videos and its tokens: opened, brought up to date, read. What is done with the tokens is in `tasks`."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Self
 
 import platformdirs
 
 from hbi_infer.errors import IndexStoreError, InputError
 from hbi_infer.files import is_file, is_folder
-from hbi_infer.index.clip_tokens import clips_of_index
 from hbi_infer.index.sqlite_file import Identity, damaged
 from hbi_infer.index.sqlite_store import SqliteStore
-from hbi_infer.index.store import EVERYTHING, ClipIds, Filter
+from hbi_infer.index.store import ClipIds
 from hbi_infer.index.update import IndexProgress, IndexReport, plan_update, run_update
 from hbi_infer.model.encoder import Encoder, token_layout
-from hbi_infer.options import Answering, Decoding
-from hbi_infer.tasks import caption, explain, qa
-from hbi_infer.tasks import search as retrieve
+from hbi_infer.options import EVERYTHING
 from hbi_infer.tokens.layout import is_finite
+from hbi_infer.tokens.levels import Levels, is_sound
 from hbi_infer.tokens.similarity import CHUNK_CLIPS, ClipMatrix
 
 
-class Index:
+class FolderIndex:
     """The tokens of the videos in a folder, of one model, in a file. Use `open`.
 
     Attributes:
         folder: The folder, absolute.
         encoder: The model.
-        store: Where the tokens are.
+        store: The file with the tokens.
     """
 
     def __init__(self, folder: Path, encoder: Encoder, store: SqliteStore) -> None:
@@ -51,13 +43,13 @@ class Index:
     @classmethod
     def open(
         cls, folder: Path | str, encoder: Encoder, *, location: Path | str | None = None, rebuild: bool = False
-    ) -> Index:
-        """Open the index of a folder, or make an empty one.
+    ) -> Self:
+        """Opens the index of a folder, or makes an empty one.
 
         Args:
-            folder: Of the videos.
+            folder: The folder of videos.
             encoder: The model.
-            location: Of the index's file; by default in the user's cache folder, one for each folder and model.
+            location: The index's file; by default in the user's cache folder, one for each folder and model.
             rebuild: Whether the next `update` throws away what an existing index holds, of whatever model or folder,
                 once its first video is decoded and encoded.
 
@@ -83,15 +75,15 @@ class Index:
         *,
         folder: Path | str | None = None,
         location: Path | str | None = None,
-    ) -> Index | None:
-        """Open the index that a video is looked up in; none is made.
+    ) -> Self | None:
+        """Opens the index that a video is looked up in; none is made.
 
         Args:
             video: The video.
             encoder: The model.
             folder: The index's folder; by default the nearest one above the video that has an index in the user's
                 cache folder.
-            location: Of the index's file, if `folder` is given and its index is not in the user's cache folder.
+            location: The index's file, if `folder` is given and its index is not in the user's cache folder.
 
         Returns:
             None if no folder is given and none has an index.
@@ -114,10 +106,10 @@ class Index:
         return None
 
     def close(self) -> None:
-        """Close the file; the index cannot be used afterwards."""
+        """Closes the file; the index cannot be used afterwards."""
         self.store.close()
 
-    def __enter__(self) -> Index:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -133,7 +125,7 @@ class Index:
         progress: Callable[[IndexProgress], None] | None = None,
         on_wait: Callable[[], None] | None = None,
     ) -> IndexReport:
-        """Index what is new or has changed, forget what is gone.
+        """Indexes what is new or has changed, and forgets what is gone.
 
         Each video is stored as soon as it is encoded: an update that is interrupted, by whatever means, loses none of
         them. If another process updates the index, this one waits, then does what is left.
@@ -160,44 +152,49 @@ class Index:
         report.total_seconds = time.perf_counter() - started
         return report
 
-    def search(self, query: str, **options: Any) -> list[retrieve.Match]:
-        """The clips that match a text best; see `retrieve.search` for the options."""
-        return retrieve.search(self, [query], **options)[0]
-
-    def like(self, video: Path | str, **options: Any) -> list[retrieve.Match]:
-        """The clips most like a video; see `retrieve.like` for the options."""
-        return retrieve.like(self, Path(video), **options)
-
-    def explain(self, video: Path | str, query: str, **options: Any) -> explain.Explanation:
-        """Why a video matches a query; see `explain.explain` for the options."""
-        return explain.explain(self.encoder, Path(video), query, index=self, **options)
-
-    def answer(self, question: str, options: Answering | None = None, *, where: Filter = EVERYTHING) -> list[qa.Answer]:
-        """An answer about each video that passes the filter, in order of path; see `qa.answer_clips`."""
-        return qa.answer_clips(self.encoder, [question], clips_of_index(self, where), options)[0]
-
-    def caption(self, options: Decoding | None = None, *, where: Filter = EVERYTHING) -> Iterator[caption.Caption]:
-        """A caption for each clip of every video that passes the filter, in order; see `caption.caption_clips`."""
-        written = caption.caption_clips(self.encoder, clips_of_index(self, where), options)
-        return (made for _, made in written)
-
     def failures(self) -> list[tuple[str, str]]:
-        """Path and reason of every video that could not be indexed, in this update or an earlier one."""
+        """Returns path and reason of every video that could not be indexed, in this update or an earlier one."""
         return [(video.path, video.reason) for video in self.store.ledger().values() if video.status == "failed"]
 
+    def damaged(self, fault: str) -> IndexStoreError:
+        """Returns the error of an index that is damaged, with what to do about it."""
+        return IndexStoreError(damaged(self.store.path, fault))
+
+    def tokens(self, ids: ClipIds, fault: str = "tokens that make no sense") -> tuple[ClipIds, Levels]:
+        """Reads the tokens of clips.
+
+        Args:
+            ids: (N,) ids of clips.
+            fault: Name of the fault if they make no sense.
+
+        Returns:
+            Ids (B,), ascending, of those of the clips that are still stored, and their tokens, a batch of B.
+
+        Raises:
+            IndexStoreError: The tokens make no sense.
+        """
+        found, records = self.store.fetch_tokens(ids)
+        levels = self.store.layout.unpack(records)
+        if not is_sound(levels):
+            raise self.damaged(fault)
+        return found, levels
+
     def matrix(self, ids: ClipIds) -> ClipMatrix:
-        """Tokens of these clips, ready to be scored."""
-        partner = self.encoder.bundle.manifest.padded_partner
-        matrix = ClipMatrix(self.store.layout, self.encoder.rates, len(ids), padded_partner=partner)
+        """Reads the tokens of clips (N,) into a matrix that is ready to be scored.
+
+        Raises:
+            IndexStoreError: The tokens make no sense.
+        """
+        matrix = self.encoder.scoring.matrix(self.store.layout, len(ids))
         for start in range(0, len(ids), CHUNK_CLIPS):
             found, records = self.store.fetch_tokens(ids[start : start + CHUNK_CLIPS])
             if not is_finite(records):
-                raise IndexStoreError(damaged(self.store.path, "tokens that make no sense"))
+                raise self.damaged("tokens that make no sense")
             matrix.extend(found, records)
         return matrix
 
     def resident_matrix(self) -> ClipMatrix:
-        """Tokens of every clip, kept in memory until the index changes."""
+        """Returns the matrix of every clip, which stays in memory until the index changes."""
         version = self.store.version()
         if self._resident is None or self._resident[0] != version:
             self._resident = None  # the old one's memory first
@@ -205,13 +202,13 @@ class Index:
         return self._resident[1]
 
     def known_path(self, video: Path) -> str | None:
-        """The path of a video relative to the folder, as the ledger has it; None if it lies elsewhere."""
+        """Returns the path of a video relative to the folder, as the ledger has it; None if it lies elsewhere."""
         # A link to a video stays what it is, as in the ledger.
         path = video.parent.resolve() / video.name
         return path.relative_to(self.folder).as_posix() if path.is_relative_to(self.folder) else None
 
 
 def default_location(folder: Path, bundle_sha256: str) -> Path:
-    """Where the index of a folder, of one model, is kept unless asked otherwise: in the user's cache folder."""
+    """Returns the default file of the index of a folder and a model, in the user's cache folder."""
     name = f"{folder.name[:40]}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}-{bundle_sha256[:12]}.sqlite"
     return platformdirs.user_cache_path("hbi-infer") / "indexes" / name

@@ -1,4 +1,4 @@
-"""The file of the embedded store: made, opened, checked, locked and begun anew; and SQLite's errors in plain words."""
+"""The file of the embedded store: made, opened, checked, locked and begun anew; SQLite's errors in plain words."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from hbi_infer.errors import IndexStoreError
 from hbi_infer.files import exists
+from hbi_infer.index.store import FileVersion
 from hbi_infer.tokens.layout import TokenLayout
 
 FORMAT_VERSION = 1
 APPLICATION_ID = int.from_bytes(b"HBIx", "big")
-"""Stands in the file's header, so that no other program's database is taken for an index, or replaced by one."""
+"""Mark in the file's header: no other program's database is taken for an index, or replaced by one."""
 
 BUSY_SECONDS = 30.0
-"""How long a statement waits for another process's transaction, which lasts milliseconds."""
+"""Longest wait of a statement for another process's transaction, which lasts milliseconds."""
 
 LOCK_POLL_SECONDS = 0.1
 
@@ -54,12 +55,12 @@ class DamagedIndexError(IndexStoreError):
 
 @dataclass(frozen=True)
 class Identity:
-    """What an index belongs to.
+    """The model and the folder that an index belongs to.
 
     Attributes:
-        bundle_sha256: The model that made the tokens.
-        layout: Of its tokens.
-        folder: That the videos lie in.
+        bundle_sha256: Hash of the model that made the tokens.
+        layout: Layout of its tokens.
+        folder: Folder of the videos.
     """
 
     bundle_sha256: str
@@ -67,18 +68,18 @@ class Identity:
     folder: Path
 
     def meta(self) -> dict[str, str]:
-        """As the file keeps it."""
+        """Returns the rows of the table `meta`."""
         layout = json.dumps([self.layout.width, self.layout.levels, self.layout.merged])
         return {"bundle_sha256": self.bundle_sha256, "layout": layout, "folder": str(self.folder)}
 
 
 def open_file(path: Path, identity: Identity, *, rebuild: bool) -> sqlite3.Connection:
-    """Open the index at `path`, or make one.
+    """Opens the index at `path`, or makes one.
 
     Args:
-        path: Of the file.
-        identity: What the index must belong to.
-        rebuild: Whether it is opened only for `begin_anew`: it may be of whatever model, folder and format, and one
+        path: The index's file.
+        identity: The model and the folder that the index must belong to.
+        rebuild: Whether it is opened only for `begin_anew`: it may then belong to any model, folder and format, and one
             that is too damaged even for that is deleted.
 
     Raises:
@@ -111,7 +112,7 @@ def open_file(path: Path, identity: Identity, *, rebuild: bool) -> sqlite3.Conne
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn SQLite's errors into an `IndexStoreError` that says what to do."""
+    """Turns SQLite's errors into an `IndexStoreError` that says what to do."""
     try:
         yield
     except sqlite3.ProgrammingError:  # a bug, such as the use of a closed index
@@ -144,13 +145,13 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def damaged(path: Path, what: str) -> str:
-    """The message for an index that cannot be used any more."""
+    """Returns the message for an index that cannot be used any more."""
     return f"the index {path} is damaged ({what}): make it anew with --rebuild; the videos are not touched"
 
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All of it or nothing, whatever happens in between."""
+    """Makes the block one transaction: all of it is written or nothing."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -163,12 +164,12 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 @contextmanager
 def sole_writer(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold the right to fill the index, which one process has at a time. It ends with the process, however it ends.
+    """Holds the right to fill the index, which one process has at a time. The right ends with the process.
 
     It is the lock of an empty database beside the index, so that the index itself stays free for short transactions.
 
     Args:
-        path: Of the index.
+        path: The index's file.
         on_wait: Called once if another process has the right and this one begins to wait.
     """
     with explained(path):
@@ -185,7 +186,7 @@ def sole_writer(path: Path, on_wait: Callable[[], None] | None = None) -> Iterat
 
 
 def _locked(lock: sqlite3.Connection) -> bool:
-    """Try to take the lock."""
+    """Tries to take the lock; returns whether it was free."""
     try:
         lock.execute("BEGIN EXCLUSIVE")
     except sqlite3.OperationalError as exc:
@@ -205,7 +206,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _is_empty(connection: sqlite3.Connection, path: Path) -> bool:
-    """Whether the tables have yet to be made; a database of another program is refused."""
+    """Returns whether the tables have yet to be made; refuses a database of another program."""
     if connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID:
         return bool(connection.execute("PRAGMA user_version").fetchone()[0] == 0)
     if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
@@ -224,9 +225,9 @@ def _create(connection: sqlite3.Connection, path: Path, identity: Identity) -> N
 
 
 def begin_anew(connection: sqlite3.Connection, identity: Identity) -> None:
-    """Within a transaction, put empty tables in the place of all that the index holds.
+    """Replaces all that the index holds by empty tables, within a transaction.
 
-    In the same file: another process may have it open, and would delete a new file's WAL when it ends.
+    The file stays the same: another process may have it open, and would delete a new file's WAL when it ends.
     """
     # The youngest first: to drop a table that others refer to, SQLite deletes row by row.
     rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY rowid DESC").fetchall()
@@ -254,10 +255,10 @@ def _check_format(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def check_model(connection: sqlite3.Connection, path: Path, identity: Identity) -> None:
-    """Refuse tokens of another model.
+    """Refuses tokens of another model.
 
     Raises:
-        IndexStoreError: The index holds such.
+        IndexStoreError: The index holds tokens of another model.
     """
     found, expected = _meta(connection, path), identity.meta()
     if (found["bundle_sha256"], found["layout"]) != (expected["bundle_sha256"], expected["layout"]):
@@ -268,10 +269,10 @@ def check_model(connection: sqlite3.Connection, path: Path, identity: Identity) 
 
 
 def check_folder(connection: sqlite3.Connection, path: Path, identity: Identity) -> None:
-    """Refuse an index of another folder, whose videos would seem to be gone; unless the folder was moved.
+    """Refuses an index of another folder, whose videos would seem to be gone, unless the folder was moved.
 
     Raises:
-        IndexStoreError: It is of another folder.
+        IndexStoreError: The index is of another folder.
     """
     known = _meta(connection, path)["folder"]
     if known == str(identity.folder):
@@ -285,14 +286,9 @@ def check_folder(connection: sqlite3.Connection, path: Path, identity: Identity)
 
 
 def _holds_any(folder: Path, connection: sqlite3.Connection) -> bool:
-    """Whether a file of the ledger lies in the folder as it was; or there is none. A drive may only be unmounted."""
+    """Returns whether an indexed file lies in the folder unchanged, or none was indexed. A drive may be unmounted."""
     rows = connection.execute("SELECT path, size_bytes, modified_ns FROM videos").fetchall()
-    for path, size_bytes, modified_ns in rows:
-        with suppress(OSError, ValueError):
-            status = (folder / path).stat()
-            if (status.st_size, status.st_mtime_ns) == (size_bytes, modified_ns):
-                return True
-    return not rows
+    return not rows or any(FileVersion.of(folder / path) == FileVersion(*version) for path, *version in rows)
 
 
 def _meta(connection: sqlite3.Connection, path: Path) -> dict[str, str]:
@@ -303,7 +299,7 @@ def _meta(connection: sqlite3.Connection, path: Path) -> dict[str, str]:
 
 
 def _delete_if_unsound(path: Path) -> None:
-    """Delete the index at `path` if SQLite cannot make sense of it. No other file is ever touched."""
+    """Deletes the index at `path` if SQLite cannot make sense of it. No other file is ever touched."""
     if not path.is_file() or not path.stat().st_size:
         return
     with path.open("rb") as file:

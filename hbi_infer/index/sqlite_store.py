@@ -1,7 +1,7 @@
 """The embedded store: one SQLite file in WAL mode.
 
-What is written is written a video at a time, in one transaction: a process may be killed at any moment, and any number
-of processes may read while one writes. Each kind of data has a table of its own, so that a search reads only what it
+Each video is written in one transaction: a process may be killed at any moment, and any number of processes may read
+while one writes. Each kind of data has a table of its own, so that a search reads only what it
 needs: the pooled vectors of 100,000 clips are 50 MB, their tokens 900 MB.
 """
 
@@ -12,6 +12,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import astuple
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,8 @@ from hbi_infer.index.sqlite_file import (
     sole_writer,
     transaction,
 )
-from hbi_infer.index.store import EVERYTHING, ClipIds, Filter, StoredClip, VideoRecord
+from hbi_infer.index.store import ClipIds, FileVersion, LedgerEntry, StoredClip
+from hbi_infer.options import EVERYTHING, Filter
 from hbi_infer.tokens.layout import PackedTokens, TokenLayout, widen
 from hbi_infer.tokens.similarity import top
 
@@ -43,14 +45,14 @@ class SqliteStore:
     """Videos, clips and tokens of one folder, of one model, in the file `path`.
 
     Args:
-        path: Of the file; an index that is there is opened, else one is made.
-        identity: What it belongs to.
+        path: The file; an index that is there is opened, else one is made.
+        identity: The model and the folder that it belongs to.
         rebuild: Whether the first video that is put takes the place of all that it holds; see `begins_anew`.
 
     Attributes:
-        path: Of the file, absolute.
-        begins_anew: Whether the next `put` throws away all else, in the same transaction. Until then what is there, of
-            whatever model, stays; and it stays if another process makes the index anew first.
+        path: The file, absolute.
+        begins_anew: Whether the next `put` throws away all else, in the same transaction. Everything stays until then,
+            and if another process makes the index anew first.
 
     Raises:
         IndexStoreError: It is of another model or folder, of a newer format, damaged, no index at all, or cannot be
@@ -68,15 +70,15 @@ class SqliteStore:
 
     @property
     def layout(self) -> TokenLayout:
-        """Of the records that `fetch_tokens` gives."""
+        """Layout of the records that `fetch_tokens` returns."""
         return self._identity.layout
 
     def close(self) -> None:
-        """Close the file; the store cannot be used afterwards."""
+        """Closes the file; the store cannot be used afterwards."""
         self._connection.close()
 
     def version(self) -> tuple[int, int]:
-        """Another value after every change, by whichever process; tokens of another model are refused."""
+        """Returns another value after every change, whichever process made it; refuses tokens of another model."""
         # SQLite counts the changes of other connections only.
         version = self._rows("PRAGMA data_version")[0][0], self._num_writes
         with explained(self.path):
@@ -84,24 +86,28 @@ class SqliteStore:
         return version
 
     def was_made_anew(self) -> bool:
-        """Whether another process has thrown away what the index held when this one opened it or made it anew."""
+        """Returns whether another process has emptied the index since this one opened it or made it anew."""
         return self._schema() != self._known_schema
 
     def num_clips(self) -> int:
-        """How many clips are stored."""
+        """Returns the number of clips."""
         return int(self._rows("SELECT count(*) FROM clips")[0][0])
 
-    def ledger(self) -> dict[str, VideoRecord]:
-        """Path -> what is known of it, for every file that was indexed or failed to be."""
+    def ledger(self) -> dict[str, LedgerEntry]:
+        """Returns the entry of every file that was indexed or failed to be, by path."""
         rows = self._rows("SELECT path, size_bytes, modified_ns, status, reason, duration_seconds FROM videos")
         if not all(isinstance(row[0], str) and isinstance(row[4], str) for row in rows):
             raise IndexStoreError(damaged(self.path, "names or reasons that are no text"))
-        names = ("path", "size_bytes", "modified_ns", "status", "reason", "duration_seconds")
-        return {row[0]: VideoRecord(**dict(zip(names, row, strict=True))) for row in rows}
+        return {
+            path: LedgerEntry(
+                path=path, version=FileVersion(size, modified), status=status, reason=reason, duration_seconds=seconds
+            )
+            for path, size, modified, status, reason, seconds in rows
+        }
 
     @contextmanager
     def sole_writer(self, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
-        """Hold the right to fill the index, which one process has at a time.
+        """Holds the right to fill the index, which one process has at a time.
 
         Args:
             on_wait: Called once if another process has it and this one begins to wait.
@@ -115,11 +121,11 @@ class SqliteStore:
                     check_model(self._connection, self.path, self._identity)
             yield
 
-    def put(self, video: VideoRecord, clips: Sequence[Clip], records: PackedTokens, pooled: npt.NDArray[Any]) -> None:
-        """Store a video with its clips, in place of what was known of its path.
+    def put(self, video: LedgerEntry, clips: Sequence[Clip], records: PackedTokens, pooled: npt.NDArray[Any]) -> None:
+        """Stores a video with its clips, in place of what was known of its path.
 
         Args:
-            video: Its line in the ledger.
+            video: Its entry in the ledger.
             clips: B clips, in order; their frames are not kept.
             records: (B,) packed tokens.
             pooled: (B, D) unit vectors; kept in half precision, which changes no cosine by more than 0.001.
@@ -132,7 +138,7 @@ class SqliteStore:
             video_id = execute(
                 "INSERT INTO videos (path, size_bytes, modified_ns, status, reason, duration_seconds) "
                 "VALUES (CAST(? AS TEXT), ?, ?, ?, ?, ?)",
-                (path, video.size_bytes, video.modified_ns, video.status, video.reason, video.duration_seconds),
+                (path, *astuple(video.version), video.status, video.reason, video.duration_seconds),
             ).lastrowid
             for clip, record, vector in zip(clips, records, pooled.astype("<f2"), strict=True):
                 clip_id = execute(
@@ -145,19 +151,19 @@ class SqliteStore:
             self.begins_anew, self._known_schema = False, self._schema()
 
     def remove(self, paths: Iterable[str]) -> None:
-        """Forget these videos."""
+        """Forgets these videos."""
         with self._transaction() as execute:
             for path in paths:
                 execute("DELETE FROM videos WHERE path = CAST(? AS TEXT)", (os.fsencode(path),))
 
     def clip_ids(self, where: Filter) -> ClipIds:
-        """(N,) ids, ascending, of the clips whose video passes the filter."""
+        """Returns the ids (N,), ascending, of the clips whose video passes the filter."""
         condition, values = _condition(where)
         rows = self._rows(f"SELECT clip_id FROM clips JOIN videos USING (video_id) WHERE {condition}", values)  # noqa: S608
         return np.sort(np.array([row[0] for row in rows], np.int64))
 
     def clip_ids_of(self, path: str) -> ClipIds:
-        """(N,) ids, ascending, of the clips of one video."""
+        """Returns the ids (N,), ascending, of the clips of one video."""
         rows = self._rows(
             "SELECT clip_id FROM clips JOIN videos USING (video_id) WHERE path = CAST(? AS TEXT) ORDER BY clip_id",
             (os.fsencode(path),),
@@ -167,9 +173,9 @@ class SqliteStore:
     def candidates(
         self, pooled_query: npt.NDArray[np.float32], where: Filter, k: int
     ) -> tuple[ClipIds, npt.NDArray[np.float32]]:
-        """The k clips (or fewer) with the pooled vector nearest to the query's, and their cosines (k,), best first.
+        """Finds the K clips (or fewer) whose pooled vectors are nearest to the query's; see `TokenStore.candidates`.
 
-        Every vector is looked at. They stay in memory, as float32, for as long as the index does not change.
+        Every vector is looked at. All stay in memory, as float32 (N, D), for as long as the index does not change.
         """
         ids, vectors = self._pooled()
         cosines = vectors @ pooled_query
@@ -180,7 +186,7 @@ class SqliteStore:
         return ids[best], cosines[best]
 
     def fetch_tokens(self, ids: ClipIds) -> tuple[ClipIds, PackedTokens]:
-        """Ids, ascending, and tokens (B,) of those of the clips that are (still) stored."""
+        """Returns ids (B,), ascending, and records (B,) of those of the clips that are still stored."""
         rows = self._rows(
             "SELECT clip_id, record FROM tokens WHERE clip_id IN (SELECT value FROM json_each(?)) ORDER BY clip_id",
             (json.dumps(ids.tolist()),),
@@ -188,7 +194,7 @@ class SqliteStore:
         return self._arrays(rows, self.layout.dtype)
 
     def clips(self, ids: Sequence[int]) -> list[StoredClip]:
-        """Those of the clips that are (still) stored, in the order of `ids`."""
+        """Returns those of the N clips that are still stored, in the order of `ids`."""
         rows = self._rows(
             "SELECT clip_id, path, start_seconds, end_seconds, frame_seconds, duration_seconds "
             "FROM clips JOIN videos USING (video_id) WHERE clip_id IN (SELECT value FROM json_each(?))",
@@ -209,7 +215,7 @@ class SqliteStore:
         return [found[clip_id] for clip_id in ids if clip_id in found]
 
     def _pooled(self) -> tuple[ClipIds, npt.NDArray[np.float32]]:
-        """Ids (N,) and pooled vectors (N, D) of every clip, kept until the index changes."""
+        """Returns ids (N,) and pooled vectors (N, D) of all clips, which are kept until the index changes."""
         version = self.version()
         if self._resident is None or self._resident[0] != version:
             rows = self._rows("SELECT clip_id, vector FROM pooled ORDER BY clip_id")
@@ -220,7 +226,7 @@ class SqliteStore:
         return self._resident[1:]
 
     def _arrays(self, rows: list[tuple[int, bytes]], dtype: np.dtype[Any]) -> tuple[ClipIds, npt.NDArray[Any]]:
-        """Rows of ids and blobs as (B,) ids and an array of B items of `dtype`."""
+        """Turns rows of ids and blobs into ids (B,) and an array of B items of `dtype`."""
         with self._sensible():
             content = b"".join([blob for _, blob in rows])
             if len(content) != len(rows) * dtype.itemsize:
@@ -229,14 +235,14 @@ class SqliteStore:
 
     @contextmanager
     def _sensible(self) -> Iterator[None]:
-        """What is read in the block has the types and sizes that it was written with, or the index is damaged."""
+        """Reports the index as damaged if values read in the block have other types or sizes than those written."""
         try:
             yield
         except (TypeError, ValueError) as exc:
             raise IndexStoreError(damaged(self.path, "values that make no sense")) from exc
 
     def _schema(self) -> int:
-        """Another number after tables were made or dropped, by whichever process."""
+        """Returns another number after tables were made or dropped, whichever process did it."""
         return int(self._rows("PRAGMA schema_version")[0][0])
 
     def _rows(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
@@ -251,7 +257,7 @@ class SqliteStore:
 
 
 def _condition(where: Filter) -> tuple[str, list[Any]]:
-    """The filter as an SQL condition on `videos`, and the values of its parameters."""
+    """Returns the filter as an SQL condition on `videos`, and the values of its parameters."""
     conditions: dict[str, Any] = {
         "path GLOB CAST(? AS TEXT)": None if where.path_glob is None else os.fsencode(where.path_glob),
         "duration_seconds >= ?": where.min_seconds,
@@ -268,7 +274,7 @@ def _condition(where: Filter) -> tuple[str, list[Any]]:
 
 
 def _nanoseconds(moment: datetime | None) -> int | None:
-    """Since 1970; times before 1677 and after 2262, which SQLite's integers do not hold, are the ends of them."""
+    """Returns nanoseconds since 1970, clamped to SQLite's integers, which reach from 1677 to 2262."""
     if moment is None:
         return None
     first, last = -(2**63), 2**63 - 1

@@ -1,4 +1,4 @@
-"""Bringing an index up to date with its folder: what there is to do, and doing it."""
+"""Bringing an index up to date with its folder: the plan, and its execution."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ import numpy.typing as npt
 
 from hbi_infer.errors import BundleError, InputError
 from hbi_infer.index.sqlite_store import SqliteStore
-from hbi_infer.index.store import VideoRecord
+from hbi_infer.index.store import NO_VERSION, FileVersion, LedgerEntry
 from hbi_infer.model.encoder import BATCH_CLIPS, Encoder, encode_clips
 from hbi_infer.tokens.layout import PackedTokens, is_finite
-from hbi_infer.tokens.levels import pooled
 from hbi_infer.video.decoded_video import NOT_OPENED
 from hbi_infer.video.discovery import VIDEO_SUFFIXES, find_videos
 
@@ -30,12 +29,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class IndexProgress:
-    """How far an update has come: what a progress bar shows.
+    """The progress of an update, for a progress bar.
 
     Attributes:
-        videos_done: Of `videos_total`, stored or failed.
-        videos_total: To be indexed in this update.
-        clips: Stored in this update.
+        videos_done: Number of videos stored or failed so far.
+        videos_total: Number of videos to index in this update.
+        clips: Number of clips stored in this update.
         path: The video that was done last, relative to the folder; empty before the first.
     """
 
@@ -47,22 +46,23 @@ class IndexProgress:
 
 @dataclass(kw_only=True)
 class IndexReport:
-    """What an update did.
+    """The outcome of an update.
 
     Attributes:
-        added: New videos.
-        changed: Videos that were indexed before and were indexed again.
-        removed: Videos that are gone.
-        unchanged: Videos that were left alone, those that failed before and have not changed among them.
+        added: Number of new videos.
+        changed: Number of videos that were indexed before and were indexed again.
+        removed: Number of videos that are gone.
+        unchanged: Number of videos that were left alone, including those that failed before and have not changed.
         partial: Path and reason of each video of which only a part could be decoded; it is searchable.
-        failed: Path and reason of each video that could not be indexed, tried again when it changes, or can be opened
-            if it could not; and of each folder that could not be read, of which what was indexed before is kept.
-        clips: Clips stored.
-        decode_seconds: Spent decoding, in all processes that decode together; they run beside encoding.
-        wait_seconds: Spent waiting for decoded frames: what decoding adds to the whole update.
-        encode_seconds: Spent in the video encoder.
-        store_seconds: Spent writing.
-        total_seconds: Of the whole update.
+        failed: Path and reason of each video that could not be indexed, and of each folder that could not be read.
+            A video is tried again when it changes, or when it can be opened and could not before; clips in a folder
+            that cannot be read are kept.
+        clips: Number of clips stored.
+        decode_seconds: Time spent decoding, summed over the decoding processes, which run beside encoding.
+        wait_seconds: Time spent waiting for decoded frames: the part of decoding that delays the update.
+        encode_seconds: Time spent in the video encoder.
+        store_seconds: Time spent writing.
+        total_seconds: Duration of the whole update.
     """
 
     added: int = 0
@@ -86,18 +86,18 @@ class IndexReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What an update has to do.
+    """The work of an update.
 
     Attributes:
-        added: Files to index: path -> its line of the ledger so far.
-        changed: The same, of files that were indexed before.
+        added: Files to index: path -> its entry in the ledger so far.
+        changed: The same for files that were indexed before.
         removed: Paths in the ledger that are gone from the folder.
-        unreadable: Path and reason of what cannot be looked at; nothing is known of the videos there.
-        num_unchanged: Files to leave alone.
+        unreadable: Path and reason of each file or folder that cannot be looked at.
+        num_unchanged: Number of files to leave alone.
     """
 
-    added: dict[Path, VideoRecord]
-    changed: dict[Path, VideoRecord]
+    added: dict[Path, LedgerEntry]
+    changed: dict[Path, LedgerEntry]
     removed: list[str]
     unreadable: list[tuple[str, str]]
     num_unchanged: int
@@ -108,7 +108,7 @@ class Plan:
         return not (self.added or self.changed or self.removed)
 
     def report(self) -> IndexReport:
-        """The report to be filled while the plan is carried out."""
+        """Returns the report, to be filled while the plan is carried out."""
         return IndexReport(
             added=len(self.added),
             changed=len(self.changed),
@@ -119,28 +119,28 @@ class Plan:
 
 
 def plan_update(folder: Path, store: SqliteStore, *, retry_failed: bool) -> Plan:
-    """Compare the folder with the ledger.
+    """Compares the folder with the ledger.
 
     Raises:
         InputError: There is no video in the folder.
     """
     unreadable: dict[Path, str] = {}
-    found = {path: _ledger_line(path, folder) for path in find_videos(folder, unreadable.__setitem__)}
+    found = {_relative(path, folder): path for path in find_videos(folder, unreadable.__setitem__)}
     if not found and (store.begins_anew or not unreadable):
         suffixes = " ".join(sorted(VIDEO_SUFFIXES))
         raise InputError(f"no videos in {folder} or below it: looked for files that end in {suffixes}")
     ledger = {} if store.begins_anew else store.ledger()
     added, changed = {}, {}
-    for path, video in found.items():
-        known = ledger.get(video.path)
+    for name, path in found.items():
+        known = ledger.get(name)
         if known is None:
-            added[path] = video
-        elif (known.size_bytes, known.modified_ns) != (video.size_bytes, video.modified_ns) or (
+            added[path] = _new_entry(name, path)
+        elif known.has_changed(path) or (
             known.status == "failed" and (retry_failed or _can_be_opened_now(path, known))
         ):
-            changed[path] = video
+            changed[path] = _new_entry(name, path)
     unknown = {path.relative_to(folder): reason for path, reason in unreadable.items()}
-    missing = ledger.keys() - {video.path for video in found.values()}
+    missing = ledger.keys() - found.keys()
     return Plan(
         added=added,
         changed=changed,
@@ -150,20 +150,20 @@ def plan_update(folder: Path, store: SqliteStore, *, retry_failed: bool) -> Plan
     )
 
 
-def _can_be_opened_now(path: Path, failed: VideoRecord) -> bool:
-    """Whether a file can be opened that could not be: permissions change without a change of the file."""
+def _can_be_opened_now(path: Path, failed: LedgerEntry) -> bool:
+    """Returns whether a file can be opened now that could not be: permissions change without a change of the file."""
     return failed.reason.startswith(NOT_OPENED) and os.access(path, os.R_OK, effective_ids=True)
 
 
-def _ledger_line(path: Path, folder: Path) -> VideoRecord:
-    """A file as it is now. It is looked at before it is decoded: a change in between is found by the next update."""
+def _relative(path: Path, folder: Path) -> str:
+    """Returns the path of a file in the folder as the ledger has it."""
     # By hand: of ten thousand files, `Path.relative_to` takes longer than looking at them.
-    relative = os.fspath(path)[len(os.path.join(folder, "")) :].replace(os.sep, "/")  # noqa: PTH118
-    try:
-        stat = path.stat()
-    except OSError:  # a link to nowhere, or gone since: decoding will say so
-        return VideoRecord(path=relative, size_bytes=0, modified_ns=0)
-    return VideoRecord(path=relative, size_bytes=stat.st_size, modified_ns=stat.st_mtime_ns)
+    return os.fspath(path)[len(os.path.join(folder, "")) :].replace(os.sep, "/")  # noqa: PTH118
+
+
+def _new_entry(name: str, path: Path) -> LedgerEntry:
+    """Returns the entry of a file as it is now, before it is decoded: the next update finds a change in between."""
+    return LedgerEntry(path=name, version=FileVersion.of(path) or NO_VERSION)
 
 
 def run_update(
@@ -174,7 +174,7 @@ def run_update(
     workers: int | None = None,
     progress: Callable[[IndexProgress], None] | None = None,
 ) -> IndexReport:
-    """Carry out a plan. Videos are decoded by other processes, encoded here, in batches across videos, and stored."""
+    """Carries out a plan: other processes decode the videos, this one encodes batches across videos and stores them."""
     report = plan.report()
     store.remove(plan.removed)
     _Run(plan.added | plan.changed, store, encoder, report, progress).run(workers)
@@ -183,9 +183,9 @@ def run_update(
 
 @dataclass
 class _PendingVideo:
-    """A decoded video with what is encoded of it so far: records (1,) and pooled vectors (1, D), in order."""
+    """A decoded video with the records (1,) and pooled vectors (1, D) of its clips encoded so far, in order."""
 
-    record: VideoRecord
+    record: LedgerEntry
     clips: tuple[Clip, ...]
     records: list[PackedTokens] = field(default_factory=list)
     vectors: list[npt.NDArray[np.float32]] = field(default_factory=list)
@@ -196,7 +196,7 @@ class _Run:
 
     def __init__(
         self,
-        todo: dict[Path, VideoRecord],
+        todo: dict[Path, LedgerEntry],
         store: SqliteStore,
         encoder: Encoder,
         report: IndexReport,
@@ -211,12 +211,12 @@ class _Run:
         self._queue: deque[tuple[_PendingVideo, Clip]] = deque()
 
     def run(self, workers: int | None) -> None:
-        """Decode, encode and store every video."""
+        """Decodes, encodes and stores every video."""
         self._say_progress("")
         from hbi_infer.video.pool import decode_many
 
         sampling = self._encoder.bundle.manifest.sampling
-        if self._store.begins_anew:  # a model that cannot run must not cost what there is
+        if self._store.begins_anew:  # a model that cannot run must not cost the existing index
             shape = (1, sampling.max_frames, sampling.image_size, sampling.image_size, 3)
             self._pack(self._encoder.encode_video(np.zeros(shape, np.uint8), np.ones(shape[:2], np.bool_)))
         decoded_videos = decode_many(list(self._todo), sampling, workers=workers)
@@ -236,7 +236,7 @@ class _Run:
             self._encode()
 
     def _take(self, decoded: DecodedVideo) -> None:
-        """Queue the clips of a video; one without clips is done."""
+        """Queues the clips of a video; one without clips is done."""
         self._report.decode_seconds += decoded.decode_seconds
         duration = decoded.info.duration_seconds if decoded.info else None
         if duration is None and decoded.clips:
@@ -250,13 +250,13 @@ class _Run:
             self._finish(video)
 
     def _encode(self) -> None:
-        """Encode a batch of clips and store the videos that are complete with it."""
+        """Encodes a batch of clips and stores the videos that are complete with it."""
         batch = [self._queue.popleft() for _ in range(min(BATCH_CLIPS, len(self._queue)))]
         with self._timed("encode_seconds"):
             (levels,) = encode_clips(self._encoder, [clip for _, clip in batch])
             records = self._pack(levels)
-            with np.errstate(invalid="ignore"):  # `_finish` looks at what is not finite
-                vectors = pooled(levels, self._encoder.rates)
+            with np.errstate(invalid="ignore"):  # `_finish` handles numbers that are not finite
+                vectors = self._encoder.scoring.pooled(levels)
         for number, (video, _) in enumerate(batch):
             video.records.append(records[number : number + 1])
             video.vectors.append(vectors[number : number + 1])
@@ -272,7 +272,7 @@ class _Run:
             ) from exc
 
     def _finish(self, video: _PendingVideo) -> None:
-        """Store a video of which every clip is encoded."""
+        """Stores a video whose clips are all encoded."""
         record, clips = video.record, video.clips
         records = np.concatenate([*video.records, np.empty(0, self._store.layout.dtype)])
         vectors = np.concatenate([*video.vectors, np.empty((0, self._store.layout.width), np.float32)])
@@ -297,7 +297,7 @@ class _Run:
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:
-        """Add the time that the block takes to this field of the report."""
+        """Adds the time that the block takes to this field of the report."""
         started = time.perf_counter()
         yield
         setattr(self._report, name, getattr(self._report, name) + time.perf_counter() - started)

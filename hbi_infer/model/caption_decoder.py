@@ -15,12 +15,12 @@ Ids = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class CaptionState:
-    """What is known of N captions that are being written.
+    """The state of N captions that are being written.
 
     Attributes:
-        clips: (N,) of which clip each is.
-        memory: What was read of the clips, a row for each of the N.
-        cache: Keys and values of the words so far.
+        clips: (N,) number of the clip that each caption is about.
+        memory: Keys and values of the clips' tokens, N rows each.
+        cache: Keys and values of the words so far, N rows each.
     """
 
     clips: Ids
@@ -41,18 +41,18 @@ class CaptionDecoder:
         self._step = step
 
     def begin(self, video: Levels) -> tuple[npt.NDArray[np.float32], CaptionState]:
-        """Tokens of B clips -> logits (B, A) of the first token, and the state behind the start."""
+        """Computes logits (B, A) of the first token from the tokens of B clips, and the state behind the start."""
         made = self._prefill.run(named_inputs("video", video))
         logits: npt.NDArray[np.float32] = made["logits"]
         return logits, CaptionState(np.arange(len(logits)), _of(made, "memory_"), _past(made))
 
     def step(self, token_ids: Ids, state: CaptionState) -> tuple[npt.NDArray[np.float32], CaptionState]:
-        """The last token (N,) of each caption -> logits (N, A) of the next one, and the state behind it."""
+        """Computes logits (N, A) of the next token from the last token (N,) of each caption, and the next state."""
         made = self._step.run({"token_ids": token_ids, **state.memory, **state.cache})
         return made["logits"], CaptionState(state.clips, state.memory, _past(made))
 
     def select(self, state: CaptionState, rows: Ids) -> CaptionState:
-        """The state of some captions. What was read is not copied where the clips stay, as in most steps of a beam."""
+        """Returns the state of the captions `rows` (N,). The memory is not copied where the clips stay the same."""
         clips = state.clips[rows]
         memory = state.memory
         if not np.array_equal(clips, state.clips):
@@ -61,7 +61,7 @@ class CaptionDecoder:
 
 
 def _past(made: Arrays) -> Arrays:
-    """What a graph calls present is past for the next token."""
+    """Renames the present keys and values, which are past for the next token."""
     return {name.replace("present_", "past_"): array for name, array in _of(made, "present_").items()}
 
 

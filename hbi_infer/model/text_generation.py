@@ -1,8 +1,7 @@
 """Writing texts token by token: greedy, beam and nucleus decoding for any decoder that keeps a cache.
 
 A decoder gives the logits of the next token for N rows at once and carries a state (its key-value cache) from token to
-token. What is written here knows nothing else of it, so the PyTorch module in training and the ONNX graphs in serving
-are decoded by the same code.
+token. This file knows nothing else of it, so that it serves the PyTorch module in training and the ONNX graphs alike.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ Ids = npt.NDArray[np.int64]
 
 
 class Decoder(Protocol[State]):
-    """What writes the next token. Rows are texts being written."""
+    """A model that writes the next token. Rows are texts being written."""
 
     def step(self, token_ids: Ids, state: State) -> tuple[Floats, State]:
-        """(N,) the last token of each row -> (N, A) logits of the next one, and the state behind it."""
+        """Computes logits (N, A) of the next token from the last token (N,) of each row, and the state behind it."""
 
     def select(self, state: State, rows: Ids) -> State:
-        """The state of some rows, in any order and number."""
+        """Returns the state of the rows (N,) in any order and number."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +35,8 @@ class Generated:
     """One text.
 
     Attributes:
-        token_ids: Without start and end.
-        log_probability: Of all its tokens together, the end included if it was reached.
+        token_ids: Token ids without start and end.
+        log_probability: Natural logarithm of the probability of all tokens, the end included if it was reached.
         is_complete: Whether the end was reached before the limit.
     """
 
@@ -58,9 +57,9 @@ def generate(
     """Writes a text for each of N rows.
 
     Args:
-        decoder: What gives the next logits.
-        logits: (N, A) of the first token.
-        state: Behind the start token.
+        decoder: Model that gives the next logits.
+        logits: (N, A) logits of the first token.
+        state: State behind the start token.
         options: How to choose tokens.
         end_id: The token that ends a text.
         forbidden: Tokens that are never written, such as the start.
@@ -77,7 +76,7 @@ class _Writer(Generic[State]):
     forbidden: Sequence[int]
 
     def allowed(self, logits: Floats, written: Sequence[Sequence[int]]) -> Floats:
-        """The logits (N, A), -inf at tokens that may not follow; at least float32."""
+        """Returns the logits (N, A), at least float32, with -inf at tokens that may not follow."""
         scores = np.array(logits, np.promote_types(logits.dtype, np.float32))
         scores[:, list(self.forbidden)] = -np.inf
         size = self.options.no_repeat_ngram
@@ -87,7 +86,7 @@ class _Writer(Generic[State]):
 
 
 def _log_sum_exp(scores: Floats) -> npt.NDArray[np.float64]:
-    """(N, A) -> (N, 1). Exponentials are taken in the type of the scores, and added in float64."""
+    """Computes (N, 1) from (N, A): exponentials in the type of the scores, added in float64."""
     largest = scores.max(axis=1, keepdims=True)
     shares = scores - largest
     np.exp(shares, out=shares)
@@ -96,23 +95,23 @@ def _log_sum_exp(scores: Floats) -> npt.NDArray[np.float64]:
 
 
 def _likeliest(scores: Floats, count: int) -> tuple[Ids, npt.NDArray[np.float64]]:
-    """The tokens (N, K) of the largest scores of each row, best first, of equal ones the first; their log-probability.
+    """Returns tokens (N, K) of the largest scores in each row, best first, and their log-probabilities (N, K).
 
-    Only these are sorted and made float64: a vocabulary may have 50,000 tokens.
+    Of equal ones the first token wins. Only these are sorted and made float64: a vocabulary may have 50,000 tokens.
     """
     count = min(count, scores.shape[1])
     least = np.partition(scores, -count, axis=1)[:, -count, None]
     rows, tokens = np.nonzero(scores >= least)
     values = scores[rows, tokens].astype(np.float64)
     order = np.lexsort((tokens, -values, rows))
-    # Of a row that has equal ones at the limit there are more than enough.
+    # A row with equal scores at the limit has more than enough.
     starts = np.searchsorted(rows, np.arange(len(scores)))
     kept = order[starts[:, None] + np.arange(count)]
     return tokens[kept], values[kept] - _log_sum_exp(scores)
 
 
 def _would_repeat(tokens: Sequence[int], size: int) -> set[int]:
-    """The tokens that would make a run of `size` tokens occur a second time."""
+    """Returns the tokens that would make a run of `size` tokens occur a second time."""
     if len(tokens) < size:
         return set()
     tail = tuple(tokens[len(tokens) - size + 1 :])
@@ -120,7 +119,7 @@ def _would_repeat(tokens: Sequence[int], size: int) -> set[int]:
 
 
 class _Singles(_Writer[State]):
-    """One text a row: the likeliest token each time, or one drawn from the nucleus."""
+    """Writes one text for each row: the likeliest token each time, or one drawn from the nucleus."""
 
     def run(self, decoder: Decoder[State], logits: Floats, state: State) -> list[Generated]:
         rng = np.random.default_rng(self.options.seed)
@@ -177,7 +176,7 @@ class _Candidates:
 
 
 class _Beams(_Writer[State]):
-    """The likeliest text of a row that a search with a few candidates finds."""
+    """Writes the likeliest text of each row that a search with a few candidates finds."""
 
     def run(self, decoder: Decoder[State], logits: Floats, state: State) -> list[Generated]:
         rows = [_Candidates() for _ in range(len(logits))]
@@ -203,14 +202,14 @@ class _Beams(_Writer[State]):
         return [self._best(row) for row in rows]
 
     def _ways_on(self, rows: Sequence[_Candidates], logits: Floats) -> list[Iterable[_Way]]:
-        """Of each row the best ways to go on, best first; of equal ones that of the first candidate, and first token.
+        """Returns the best continuations of each row, best first; of equal ones that of the first candidate and token.
 
-        There are twice as many as candidates, so that enough go on even if half of them come to their end. All rows are
-        looked at together: what is done for each one by itself must be little.
+        There are twice as many as candidates, so that enough go on even if half of them end. All rows are handled
+        together, for little may be done for each one by itself.
 
         Args:
-            rows: With C or fewer candidates.
-            logits: (N, A) of all candidates of all rows, in order.
+            rows: R rows with C or fewer candidates each.
+            logits: (N, A) logits of all candidates of all rows, in order.
         """
         count = 2 * self.options.beam_size
         # (N, K)
@@ -229,7 +228,7 @@ class _Beams(_Writer[State]):
         return [zip(*ways, strict=True) for ways in zip(scores, parents, chosen, strict=True)]
 
     def _advance(self, row: _Candidates, ways: Iterable[_Way]) -> list[int]:
-        """One token more for each candidate of a row; gives the candidate that each of the new ones continues."""
+        """Adds a token to the candidates of a row; returns the candidate that each of the new ones continues."""
         size = self.options.beam_size
         parents: list[int] = []
         written: list[list[int]] = []
@@ -249,11 +248,11 @@ class _Beams(_Writer[State]):
         return parents
 
     def _rated(self, text: Generated) -> float:
-        """The log-probability divided by (length + 1) ^ penalty: a larger penalty favours longer texts."""
+        """Returns the log-probability divided by (length + 1) ^ penalty: a larger penalty favours longer texts."""
         return text.log_probability / float((len(text.token_ids) + 1) ** self.options.length_penalty)
 
     def _is_settled(self, row: _Candidates) -> bool:
-        """Whether as many texts are complete as there are candidates, and no candidate can become better."""
+        """Returns whether as many texts are complete as there are candidates, and no candidate can become better."""
         if len(row.complete) < self.options.beam_size:
             return False
         longest = self.options.max_tokens if self.options.length_penalty > 0 else len(row.written[0]) + 1

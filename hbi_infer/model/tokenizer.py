@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 SOT = "<|startoftext|>"
 EOT = "<|endoftext|>"
 PAD_ID = 0
-"""What fills the unused positions. CLIP pads with a real token ("!"), so only the mask tells padding."""
+"""Id at unused positions. It is a real token of CLIP's ("!"), so only the mask tells padding."""
 
 END_OF_WORD = "</w>"
 PIECE_NAMES = {SOT: "[start]", EOT: "[end]"}
@@ -42,11 +42,11 @@ WORD_PATTERN = r"(?i:<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|\
 
 @dataclass(frozen=True)
 class Truncation:
-    """Where a text that is too long was cut.
+    """The place at which a text that is too long was cut.
 
     Attributes:
         word: The first blank-separated word that was not kept whole, as cleaned.
-        word_number: Its place in the text, counted from 1.
+        word_number: Place of that word in the text, counted from 1.
     """
 
     word: str
@@ -58,9 +58,9 @@ class TokenBatch:
     """Token ids of B texts, padded to T tokens.
 
     Attributes:
-        ids: (B, T) int64. SOT, the tokens of the text, EOT, then `PAD_ID`.
+        ids: (B, T) int64: SOT, the tokens of the text, EOT, then `PAD_ID`.
         mask: (B, T) bool, True on real tokens, SOT and EOT included.
-        truncated: For each text where it was cut, None if it was kept whole.
+        truncated: (B,) the place where each text was cut, None if it was kept whole.
     """
 
     ids: npt.NDArray[np.int64]
@@ -89,7 +89,7 @@ class Tokenizer:
 
     @classmethod
     def from_json(cls, text: str) -> Tokenizer:
-        """Build from the JSON that `clip_tokenizer_json` gives.
+        """Builds a tokenizer from the JSON that `clip_tokenizer_json` returns.
 
         Raises:
             BundleError: The text is not the JSON of a tokenizer with SOT and EOT.
@@ -104,7 +104,7 @@ class Tokenizer:
 
     @classmethod
     def from_file(cls, path: Path) -> Tokenizer:
-        """Read a tokenizer.json.
+        """Reads a tokenizer.json.
 
         Raises:
             BundleError: The file cannot be read, or is not the JSON of a tokenizer with SOT and EOT.
@@ -120,30 +120,30 @@ class Tokenizer:
 
     @property
     def vocabulary_size(self) -> int:
-        """The number of tokens; every id is below it."""
+        """Number of tokens; every id is below it."""
         return self._backend.get_vocab_size()
 
     def vocabulary(self) -> dict[str, int]:
-        """Token -> id."""
+        """Returns the id of each token."""
         return self._backend.get_vocab()
 
     @property
     def sot_id(self) -> int:
-        """The id of the token that begins every text."""
+        """Id of the token that begins every text."""
         return self._special_ids[SOT]
 
     @property
     def eot_id(self) -> int:
-        """The id of the token that ends every text."""
+        """Id of the token that ends every text."""
         return self._special_ids[EOT]
 
     def encode(self, texts: Sequence[str], max_words: int, *, pad_to: int | None = None) -> TokenBatch:
-        """Encode texts, cutting those of more than `max_words` tokens.
+        """Encodes texts, and cuts those of more than `max_words` tokens.
 
         Args:
             texts: B texts in any case and encoding mess; `clean` is applied. An empty text gives SOT, EOT.
-            max_words: The most tokens of a text, SOT and EOT included (a word may take several tokens).
-            pad_to: T. None pads to the longest text of the batch.
+            max_words: Largest number of tokens of a text, SOT and EOT included (a word may take several tokens).
+            pad_to: T; None pads to the longest text of the batch.
 
         Raises:
             InputError: `max_words` has no room for SOT and EOT, or `pad_to` none for `max_words`.
@@ -162,7 +162,7 @@ class Tokenizer:
         return TokenBatch(ids, mask, tuple(truncation for _, truncation in encoded))
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of tokens, in lower case; start and end are left out, and bytes that are no text replaced.
+        """Returns the text of tokens, in lower case, without start and end; bytes that are no text are replaced.
 
         >>> tokenizer = Tokenizer.from_json(clip_tokenizer_json())
         >>> tokenizer.decode(tokenizer.encode(["Two wobblers, it's true"], max_words=32).ids[0].tolist())
@@ -176,7 +176,7 @@ class Tokenizer:
         return re.sub(r" (?=[,.;:!?%)]|'(?:s|t|re|ve|m|ll|d)\b)", "", text)
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
-        r"""What each token stands for, to be read by people.
+        r"""Returns the piece of text that each token stands for, to be read by people.
 
         A piece that does not end its word ends in "·"; bytes that are no letter by themselves are shown as \xf0.
 
@@ -187,7 +187,7 @@ class Tokenizer:
         return [_piece(self._backend.id_to_token(token_id) or "") for token_id in ids]
 
     def _encode(self, text: str, num_kept: int) -> tuple[list[int], Truncation | None]:
-        """Ids of one cleaned text with SOT and EOT around its first `num_kept` tokens, and where it was cut."""
+        """Returns SOT, the first `num_kept` ids of a cleaned text and EOT, and the place where it was cut."""
         # One at a time: a batch starts threads, which a process that forks later (workers of a loader) must not have.
         encoding = self._backend.encode(text, add_special_tokens=False)
         ids, starts = encoding.ids, [start for start, _ in encoding.offsets]
@@ -200,7 +200,7 @@ class Tokenizer:
         return [self.sot_id, *ids[:num_kept], self.eot_id], truncation
 
     def _with_special_ids(self, text: str, encoding: tokenizers.Encoding) -> tuple[list[int], list[int]]:
-        """Ids and start positions of an encoded text, each word that is SOT or EOT replaced by its one id."""
+        """Returns ids and start positions of an encoded text, with each word that is SOT or EOT as its one id."""
         ids: list[int] = []
         starts: list[int] = []
         tokens = zip(encoding.ids, encoding.offsets, encoding.word_ids, strict=True)
@@ -214,7 +214,7 @@ class Tokenizer:
 
 
 def clean(text: str) -> str:
-    """A text as CLIP's encoding expects it: mended (ftfy), without HTML escapes or runs of blanks, in lower case."""
+    """Cleans a text as CLIP does: mended (ftfy), without HTML escapes or runs of blanks, in lower case."""
     # Printable ASCII without "&" is left alone by ftfy: its other steps mend wrongly decoded bytes, ligatures, full
     # width letters, curly quotes, surrogates, control characters and composition, and none of those is in such a text.
     # Nor is there an HTML escape without "&". So the common text is spared an import of some 30 ms.
@@ -226,13 +226,13 @@ def clean(text: str) -> str:
 
 
 def clip_tokenizer_json(corpus: Iterable[str] | None = None) -> str:
-    """The JSON of CLIP's tokenizer.
+    """Returns the JSON of CLIP's tokenizer.
 
     Args:
-        corpus: Texts. None gives the whole vocabulary of 49,408 tokens. Otherwise the vocabulary keeps the 512 byte
-            symbols, the merges that encoding the corpus uses, in their order, SOT and EOT (the last two ids). The
-            corpus is then cut exactly as by the whole vocabulary: at every step the encoding applies the first merge
-            of the list that fits, and that one was kept. Any other text is cut as well, into shorter pieces.
+        corpus: Texts whose tokens to keep; None keeps all 49,408. The smaller vocabulary has the 512 byte symbols, the
+            merges that encoding the corpus uses, in their order, SOT and EOT (the last two ids). It cuts the corpus
+            exactly as the whole one does: every step applies the first merge of the list that fits, and that one was
+            kept. Any other text is cut as well, into shorter pieces.
     """
     merges = _clip_merges()
     if corpus is not None:
@@ -241,7 +241,7 @@ def clip_tokenizer_json(corpus: Iterable[str] | None = None) -> str:
 
 
 def clip_tokenizer_json_from_folder(folder: Path) -> str:
-    """The JSON of a CLIP tokenizer that `transformers` saved: tokenizer.json, or vocab.json with merges.txt.
+    """Returns the JSON of a CLIP tokenizer that `transformers` saved: tokenizer.json, or vocab.json with merges.txt.
 
     Only the vocabulary and the merges are taken over; cleaning and word cutting are those of CLIP as published.
 
@@ -284,13 +284,13 @@ def _as_pair(merge: Any) -> Merge:
 
 
 def _clip_merges() -> list[Merge]:
-    """CLIP's 48,894 merges, in order."""
+    """Returns CLIP's 48,894 merges, in order."""
     packed = resources.files("hbi_infer").joinpath("data/clip_merges.txt.gz").read_bytes()
     return [_as_pair(line) for line in gzip.decompress(packed).decode().split("\n")]
 
 
 def _used_merges(merges: Sequence[Merge], corpus: Iterable[str]) -> list[Merge]:
-    """The merges that encoding the corpus applies, in their order.
+    """Returns the merges that encoding the corpus applies, in their order.
 
     Each token of CLIP's vocabulary comes from one merge only, so the tokens of a text tell all the merges behind them.
     """
@@ -310,7 +310,7 @@ def _used_merges(merges: Sequence[Merge], corpus: Iterable[str]) -> list[Merge]:
 
 @cache
 def _byte_symbols() -> dict[str, int]:
-    """The character that stands for each byte in a token -> the byte, in CLIP's order."""
+    """Returns the byte that each character of a token stands for, in CLIP's order."""
     # Bytes that print as themselves in Latin-1 come first; the others are moved past 255, in order.
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
@@ -318,7 +318,7 @@ def _byte_symbols() -> dict[str, int]:
 
 
 def _piece(token: str) -> str:
-    """A token of the vocabulary as people read it."""
+    """Returns a token of the vocabulary as people read it."""
     if token in PIECE_NAMES:
         return PIECE_NAMES[token]
     is_end = token.endswith(END_OF_WORD)
@@ -328,7 +328,7 @@ def _piece(token: str) -> str:
 
 
 def _vocabulary(merges: Iterable[Merge]) -> dict[str, int]:
-    """Token -> id, in CLIP's order: byte symbols, the same at the end of a word, merged tokens, SOT, EOT."""
+    """Returns token ids in CLIP's order: byte symbols, those at the end of a word, merged tokens, SOT, EOT."""
     symbols = list(_byte_symbols())
     merged = [left + right for left, right in merges]
     tokens = [*symbols, *(symbol + END_OF_WORD for symbol in symbols), *merged, SOT, EOT]
@@ -336,7 +336,7 @@ def _vocabulary(merges: Iterable[Merge]) -> dict[str, int]:
 
 
 def _build_json(vocabulary: Mapping[str, int], merges: Sequence[Merge], *, unknown: str | None = None) -> str:
-    """The JSON of a tokenizer with CLIP's word cutting and this vocabulary."""
+    """Returns the JSON of a tokenizer with CLIP's word cutting and this vocabulary."""
     from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers, processors
     from tokenizers import Tokenizer as Backend
 
@@ -345,7 +345,7 @@ def _build_json(vocabulary: Mapping[str, int], merges: Sequence[Merge], *, unkno
     except Exception as exc:  # the library raises nothing more special
         raise ValueError(f"the vocabulary and the merges do not fit together: {exc}") from exc
     backend = Backend(model)
-    # For those who use the file without `clean`, which has done it already.
+    # `clean` has done this already; other users of the file may not call it.
     backend.normalizer = normalizers.Lowercase()
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from hbi_infer.tasks.caption import Caption
     from hbi_infer.tasks.explain import Explanation, LevelExplanation
     from hbi_infer.tasks.qa import Answer
-    from hbi_infer.tasks.search import CaptionMatch, Match
+    from hbi_infer.tasks.rank_captions import CaptionMatch
+    from hbi_infer.tasks.search import Match
 
 Style = Literal["table", "tabs", "csv", "json"]
 """Table for people, tab-separated lines for cut and awk, comma-separated values under a header, or JSON."""

@@ -1,1 +1,1 @@
-"""What is done with tokens: search, answers, captions, explanations."""
+"""Tasks on tokens: search, answers, captions, explanations."""

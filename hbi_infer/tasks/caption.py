@@ -5,27 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from hbi_infer.index.clip_tokens import ClipPlace, Clips, clips_of_video
+from hbi_infer.index.clip_tokens import ClipPlace, Clips
 from hbi_infer.model.encoder import BATCH_CLIPS, Encoder
 from hbi_infer.options import Decoding
-
-if TYPE_CHECKING:
-    from hbi_infer.index.folder_index import Index
 
 
 @dataclass(frozen=True, kw_only=True)
 class Caption:
-    """What one clip of a video shows, in words.
+    """A sentence that says what one clip of a video shows.
 
     Attributes:
-        path: Of the video.
-        clip: Which of its clips, counted from 1.
-        start_seconds: Where in the video it begins.
-        end_seconds: Where it ends.
-        text: In lower case.
-        log_probability: Natural logarithm; of all tokens of the text together.
+        path: Path of the video.
+        clip: Number of the clip in the video, counted from 1.
+        start_seconds: Time in the video at which the clip begins.
+        end_seconds: Time at which it ends.
+        text: The sentence, in lower case.
+        log_probability: Natural logarithm of the probability of all tokens of the text together.
         is_complete: Whether the text came to its end before the limit of tokens.
     """
 
@@ -38,7 +35,7 @@ class Caption:
     is_complete: bool
 
     def to_json(self) -> dict[str, Any]:
-        """As what `json.dumps` takes."""
+        """Returns a value that `json.dumps` takes."""
         return asdict(self) | {"path": str(self.path)}
 
 
@@ -49,48 +46,24 @@ def caption_clips(
     *,
     known: Mapping[ClipPlace, Caption] | None = None,
 ) -> Iterator[tuple[ClipPlace, Caption]]:
-    """A caption for each clip, written in batches across videos.
+    """Writes a caption for each of N clips, in batches across videos.
 
     Args:
         encoder: The model.
-        clips: Of one video or of many.
+        clips: N clips of one video or of many.
         options: How to choose words.
         known: Captions of an earlier run, which are taken as they are.
 
     Yields:
-        In the order of the clips. A batch holds the same clips whatever is known of them, so that a run which goes on
-        where another stopped gives the same numbers, to the last bit.
+        Places and captions in the order of the clips. A batch holds the same clips whatever is known of them, so that
+        a run which goes on where another stopped gives the same numbers, to the last bit.
 
     Raises:
         BundleError: The bundle writes no captions.
-        IndexStoreError: What the index holds of a clip is damaged.
+        IndexStoreError: The index is damaged where it holds a clip.
     """
     encoder.bundle.require("caption")
     return _caption(encoder, clips, options or Decoding(), known or {})
-
-
-def caption_video(
-    encoder: Encoder, video: Path, options: Decoding | None = None, *, index: Index | None = None
-) -> list[Caption]:
-    """A caption for each clip of a video.
-
-    Args:
-        encoder: The model.
-        video: Any video. If the index holds it as it is now, or it is gone, nothing is decoded.
-        options: How to choose words.
-        index: Where to look for the video's tokens first.
-
-    Raises:
-        BundleError: The bundle writes no captions.
-        InputError: There is no such video.
-        VideoError: The video is not in the index and cannot be decoded.
-        IndexStoreError: What the index holds of the video is damaged.
-
-    Warns:
-        IndexedFileChangedWarning: The video has changed since it was indexed, and cannot be read any more.
-    """
-    encoder.bundle.require("caption")  # before anything is decoded
-    return [made for _, made in caption_clips(encoder, clips_of_video(encoder, video, index), options)]
 
 
 def _caption(

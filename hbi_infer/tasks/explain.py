@@ -10,29 +10,26 @@ only where `padded_partner` is "zero" and there is padding.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hbi_infer.errors import BundleError, InputError, VideoError
-from hbi_infer.index.clip_tokens import ClipTokens, Source, video_tokens
+from hbi_infer.index.clip_tokens import Source, VideoTokens
 from hbi_infer.model.encoder import Encoder
-from hbi_infer.tasks.search import encode_texts
+from hbi_infer.options import Explaining
+from hbi_infer.tasks.texts import EncodedTexts
 from hbi_infer.tokens.banzhaf import banzhaf_interaction
 from hbi_infer.tokens.fidelity import Fidelity, Floats, Game, measure_fidelity
-from hbi_infer.tokens.levels import Levels, LevelTokens, unit
-from hbi_infer.tokens.similarity import similarity
-
-if TYPE_CHECKING:
-    from hbi_infer.index.folder_index import Index
+from hbi_infer.tokens.levels import Levels, LevelTokens, joined, unit
 
 Groups = tuple[tuple[int, ...], ...]
-"""For each token of a level, which words (or frames) were merged into it, by position; of one word, just that one.
-None at all for a token that was made of padding, as the released merging does."""
+"""Positions of the words (or frames) that were merged into each token of a level. A token made of padding, as the
+released merging makes them, has none."""
 
 PADDING = "[padding]"
 MEANING = (
@@ -50,18 +47,18 @@ class LevelExplanation:
     """The map of one level: T text tokens and V video tokens, padding left out.
 
     Attributes:
-        name: Such as "entity", "action" or "event".
-        rate: What the level's similarity is multiplied with in the score.
-        similarity: Of the pair at this level.
+        name: Name of the level, such as "entity", "action" or "event".
+        rate: Rate of the level's similarity in the score.
+        similarity: Similarity of the pair at this level.
         words: (T,) the word, or the words merged into the token.
         frames: (V,) times in seconds of the frame, or of the frames merged into the token.
-        word_groups: (T,) the same as positions in `Explanation.words`.
-        frame_groups: (V,) the same as positions in `Explanation.frame_seconds`.
+        word_groups: (T,) the words as positions in `Explanation.words`.
+        frame_groups: (V,) the frames as positions in `Explanation.frame_seconds`.
         interaction: (T, V) float64, the exact Banzhaf interaction.
         cosines: (T, V) float64.
         text_weights: (T,) float64, above 0 with a sum of 1.
         video_weights: (V,) float64, the same.
-        fidelity: How faithful the map is; None if no cosine is above 0.
+        fidelity: Fidelity of the map; None if no cosine is above 0.
     """
 
     name: str
@@ -78,12 +75,12 @@ class LevelExplanation:
     fidelity: Fidelity | None
 
     def strongest(self, count: int) -> list[tuple[int, int]]:
-        """Row and column of the pairs of the largest interaction, best first; of equal ones the first."""
+        """Returns row and column of the pairs with the largest interaction, best first; of equal ones the first."""
         order = np.argsort(-self.interaction, axis=None, kind="stable")[:count]
         return [divmod(place, len(self.frames)) for place in order.tolist()]
 
     def to_json(self) -> dict[str, Any]:
-        """As what `json.dumps` takes."""
+        """Returns a value that `json.dumps` takes."""
         return {
             "name": self.name,
             "rate": self.rate,
@@ -105,21 +102,22 @@ class Explanation:
     """Why one clip of a video matches a query.
 
     Attributes:
-        query: As given.
-        cut_at_word: From which word on the query was too long, counted from 1; None if it was kept whole.
-        video: As given.
+        query: The query as given.
+        cut_at_word: Number of the word, from 1, at which the query was too long; None if it was kept whole.
+        video: Path of the video as given.
         source: Where the tokens come from: the "index", or the "video", decoded and encoded.
-        clip: Which clip of the video, counted from 1.
-        num_clips: That the video has.
-        start_seconds: Where in the video the clip begins.
-        end_seconds: Where it ends.
-        score: The one that searching gives.
+        clip: Number of the clip in the video, counted from 1.
+        num_clips: Number of clips in the video.
+        start_seconds: Time in the video at which the clip begins.
+        end_seconds: Time at which it ends.
+        score: Score of the pair, as in a search.
         words: Every text token of the query, as `Tokenizer.pieces` writes it.
-        frame_seconds: When each frame of the clip is shown.
-        levels: In the bundle's order, without the unnamed ones.
-        unnamed_levels: Those of which it is not known what was merged into their tokens; they count in the score.
-        fidelity: Of the maps of all levels together, by interaction times rate, the unnamed ones among them. None if
-            no cosine is above 0 at a level that counts.
+        frame_seconds: Time of each frame of the clip.
+        levels: Maps of the levels in the bundle's order, without the unnamed ones.
+        unnamed_levels: Names of the levels whose tokens were merged from unknown words or frames; they count in the
+            score.
+        fidelity: Fidelity of the maps of all levels together, the unnamed ones included, by interaction times rate.
+            None if no cosine is above 0 at a level that counts.
     """
 
     query: str
@@ -138,13 +136,13 @@ class Explanation:
     fidelity: Fidelity | None
 
     def fidelities(self) -> list[tuple[str, Fidelity]]:
-        """Of each level and of "all levels", where there is a similarity to lose."""
+        """Returns the fidelity of each level and of "all levels", where there is a similarity to lose."""
         named = [(level.name, level.fidelity) for level in self.levels] + [("all levels", self.fidelity)]
         return [(name, fidelity) for name, fidelity in named if fidelity]
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What the maps leave out and why, a sentence each."""
+        """Sentences that say what the maps leave out, and why."""
         remarks = []
         if self.unnamed_levels:
             remarks.append(
@@ -162,7 +160,7 @@ class Explanation:
         return tuple(remarks)
 
     def to_json(self) -> dict[str, Any]:
-        """As what `json.dumps` takes."""
+        """Returns a value that `json.dumps` takes."""
         return {
             "query": self.query,
             "cut_at_word": self.cut_at_word,
@@ -182,51 +180,35 @@ class Explanation:
 
 
 def explain(
-    encoder: Encoder,
-    video: Path,
-    query: str,
-    *,
-    index: Index | None = None,
-    clip: int | None = None,
-    at_seconds: float | None = None,
+    encoder: Encoder, video: VideoTokens, query: EncodedTexts, options: Explaining | None = None
 ) -> Explanation:
-    """Explain why a video matches a query.
+    """Explains why one clip of a video matches a query.
 
     Args:
         encoder: The model.
-        video: Any video. If the index holds it as it is now, or it is gone, nothing is decoded.
-        query: A sentence.
-        index: Where to look for the video's tokens first.
-        clip: Which clip of the video to explain, counted from 1; by default the one that matches best.
-        at_seconds: The same, by a time in it.
+        video: The tokens of N clips of a video.
+        query: One text.
+        options: The clip to explain; by default the one that matches best.
 
     Raises:
-        InputError: The query is empty; there is no such video or clip; `clip` and `at_seconds` are both given.
-        VideoError: The video is not in the index and cannot be decoded.
-        BundleError: Of no level it is known what its tokens stand for.
-        IndexStoreError: What the index holds of the video is damaged.
-
-    Warns:
-        QueryTruncatedWarning: The query is too long.
-        IndexedFileChangedWarning: The video has changed since it was indexed, and cannot be read any more.
+        InputError: The video has no such clip.
+        BundleError: The bundle does not say of any level which words and frames its tokens stand for.
     """
-    if clip is not None and at_seconds is not None:
-        raise InputError("clip and at_seconds are both given: give one of them")
-    text = encode_texts(encoder, [query], "query")
-    batch = encoder.tokenize([query])
-    words = tuple(encoder.tokenizer.pieces(batch.ids[0, batch.mask[0]].tolist()))
-    tokens = video_tokens(encoder, video, index)
-    scores = [_score(encoder, text, each.levels, encoder.rates) for each in tokens.clips]
-    number = _choose(video, tokens.clips, scores, clip, at_seconds)
-    chosen = tokens.clips[number]
+    options = options or Explaining()
+    words = tuple(encoder.tokenizer.pieces(query.batch.ids[0, query.batch.mask[0]].tolist()))
+    # (N,)
+    scores = encoder.similarity(query.levels, joined([clip.levels for clip in video.clips]))[0]
+    number = _choose(video, scores, options)
+    chosen = video.clips[number]
     frame_seconds = tuple(chosen.frame_seconds[np.isfinite(chosen.frame_seconds)].tolist())
-    games = {name: _game(rate, text[name], chosen.levels[name]) for name, rate in encoder.rates.items()}
-    word_groups = _merged(text, batch.ids.shape[1], len(words))
+    rates = encoder.scoring.rates
+    games = {name: _game(rate, query.levels[name], chosen.levels[name]) for name, rate in rates.items()}
+    word_groups = _merged(query.levels, query.batch.ids.shape[1], len(words))
     frame_groups = _merged(chosen.levels, len(chosen.frame_seconds), len(frame_seconds))
     levels = {
         name: _level(
             name,
-            _score(encoder, text, chosen.levels, {name: 1.0}),
+            float(encoder.scoring.at(name).similarity(query.levels, chosen.levels)[0, 0]),
             game,
             words=words,
             word_groups=word_groups[name],
@@ -241,17 +223,16 @@ def explain(
             f"the bundle {encoder.bundle.path} does not say what words and frames its tokens are: export it again"
         )
     counting = [game for game in games.values() if game.rate]
-    cut = batch.truncated[0]
     return Explanation(
-        query=query,
-        cut_at_word=cut.word_number if cut else None,
-        video=video,
-        source=tokens.source,
+        query=query.texts[0],
+        cut_at_word=query.cut_at_words[0],
+        video=video.path,
+        source=video.source,
         clip=number + 1,
-        num_clips=len(tokens.clips),
+        num_clips=len(video.clips),
         start_seconds=chosen.start_seconds,
         end_seconds=chosen.end_seconds,
-        score=scores[number],
+        score=float(scores[number]),
         words=words,
         frame_seconds=frame_seconds,
         levels=tuple(levels.values()),
@@ -261,10 +242,10 @@ def explain(
 
 
 def read_thumbnails(explanation: Explanation, image_size: int) -> npt.NDArray[np.uint8] | None:
-    """The frames of the explained clip, decoded once more.
+    """Decodes the frames of the explained clip once more.
 
     Args:
-        explanation: Of a clip of K frames.
+        explanation: Explanation of a clip of K frames.
         image_size: H = W, in pixels.
 
     Returns:
@@ -292,7 +273,7 @@ def _level(
     frame_seconds: Sequence[float],
     frame_groups: Groups,
 ) -> LevelExplanation:
-    """A level whose tokens stand for some of the words and frames."""
+    """Makes the map of a level whose tokens stand for some of the words and frames."""
     return LevelExplanation(
         name=name,
         rate=game.rate,
@@ -309,30 +290,26 @@ def _level(
     )
 
 
-def _score(encoder: Encoder, text: Levels, video: Levels, rates: Mapping[str, float]) -> float:
-    partner = encoder.bundle.manifest.padded_partner
-    return float(similarity(text, video, rates, padded_partner=partner)[0, 0])
-
-
-def _choose(
-    video: Path, clips: Sequence[ClipTokens], scores: Sequence[float], clip: int | None, at_seconds: float | None
-) -> int:
-    """Which clip to explain, counted from 0: the one asked for, or the one of the best score."""
-    if clip is not None:
-        if not 1 <= clip <= len(clips):
-            raise InputError(f"{video} has no clip {clip}: give a number from 1 to {len(clips)}")
-        return clip - 1
-    if at_seconds is None:
+def _choose(video: VideoTokens, scores: npt.NDArray[np.float32], options: Explaining) -> int:
+    """Returns the clip to explain, counted from 0: the one asked for, or the one with the best of scores (N,)."""
+    clips = video.clips
+    if options.clip is not None:
+        if not 1 <= options.clip <= len(clips):
+            raise InputError(f"{video.path} has no clip {options.clip}: give a number from 1 to {len(clips)}")
+        return options.clip - 1
+    if options.at_seconds is None:
         return int(np.argmax(scores))
-    for number, each in enumerate(clips):
-        if each.start_seconds <= at_seconds < each.end_seconds:
+    for number, clip in enumerate(clips):
+        if clip.start_seconds <= options.at_seconds < clip.end_seconds:
             return number
     first, last = clips[0].start_seconds, clips[-1].end_seconds
-    raise InputError(f"{video} has no clip at {at_seconds:g} s: give a time from {first:g} s to before {last:g} s")
+    raise InputError(
+        f"{video.path} has no clip at {options.at_seconds:g} s: give a time from {first:g} s to before {last:g} s"
+    )
 
 
 def _game(rate: float, text: LevelTokens, video: LevelTokens) -> Game:
-    """The game of one level, each side a batch of one, with its exact map."""
+    """Makes the game of one level, each side a batch of one, with its exact map."""
     (text_units, text_weights), (video_units, video_weights) = (_players(text), _players(video))
     cosines = text_units @ video_units.T
     interaction = banzhaf_interaction(cosines[None], text_weights[None], video_weights[None])[0]
@@ -346,22 +323,22 @@ def _game(rate: float, text: LevelTokens, video: LevelTokens) -> Game:
 
 
 def _players(level: LevelTokens) -> tuple[Floats, Floats]:
-    """Unit vectors (N, D) and weights (N,) of the real tokens of a batch of one."""
+    """Returns unit vectors (N, D) and weights (N,) of the real tokens of a batch of one."""
     real = level.weights[0] > 0
     weights = level.weights[0, real].astype(np.float64)
     return unit(level.tokens[0, real]).astype(np.float64), weights / weights.sum()
 
 
 def _merged(levels: Levels, num_places: int, num_real: int) -> dict[str, Groups]:
-    """What each real token of a level stands for; levels of which that is not known are left out.
+    """Returns the words (or frames) that each real token stands for, at each level where they are known.
 
-    Tokens of the first level are the words or frames themselves if there are as many; those of a higher one are told
-    by `slots`, which are followed down. A level's only token stands for everything.
+    Tokens of the first level are the words or frames themselves if there are as many. `slots` lead from the tokens of
+    a higher level down to them. A level's only token stands for everything.
 
     Args:
         levels: A batch of one.
-        num_places: Words or frames, padding included.
-        num_real: The same without padding, which comes last.
+        num_places: Number of words or frames, padding included.
+        num_real: Number of them without padding, which comes last.
     """
     known: dict[str, Groups] = {}
     groups: Groups | None = None
@@ -381,7 +358,7 @@ def _merged(levels: Levels, num_places: int, num_real: int) -> dict[str, Groups]
 
 
 def _gathered(below: Groups, slots: npt.NDArray[np.integer[Any]], num_tokens: int) -> Groups:
-    """Groups of the level below put together by the token (M,) that each was merged into, -1 for none."""
+    """Joins groups of the level below by the token (M,) that each was merged into, -1 for none."""
     groups: list[list[int]] = [[] for _ in range(num_tokens)]
     for group, slot in zip(below, slots.tolist(), strict=True):
         if slot >= 0:

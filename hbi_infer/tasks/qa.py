@@ -1,6 +1,6 @@
 """Answering questions about videos: for each clip the probability of every answer that the bundle knows.
 
-The probabilities are calibrated, so that of the answers with a probability of 0.7 seven in ten are right. Below
+The probabilities are calibrated: seven in ten answers with a probability of 0.7 are right. Below
 `Answering.min_probability` the answer is "don't know".
 """
 
@@ -10,27 +10,24 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hbi_infer.errors import InputError
-from hbi_infer.index.clip_tokens import ClipBatch, ClipPlace, Clips, clips_of_video
+from hbi_infer.index.clip_tokens import ClipBatch, ClipPlace, Clips
 from hbi_infer.model.encoder import Encoder
 from hbi_infer.options import Answering
-from hbi_infer.tasks.search import encode_texts
+from hbi_infer.tasks.texts import EncodedTexts, encode_texts
 from hbi_infer.tokens.levels import some
 from hbi_infer.tokens.similarity import top
 
-if TYPE_CHECKING:
-    from hbi_infer.index.folder_index import Index
-
 PAIRS_AT_ONCE = 128
-"""Pairs of a question and a clip that go through the graph together."""
+"""Number of question-clip pairs that go through the graph together."""
 
 CLIPS_AT_ONCE = 1024
-"""Clips whose tokens are in memory together."""
+"""Number of clips whose tokens are in memory together."""
 
 # fmt: off
 QUESTION_MARKS = ("?", "\uff1f", "\u061f")
@@ -47,7 +44,7 @@ class Choice:
 
     Attributes:
         text: The answer.
-        probability: That it is right.
+        probability: Probability that it is right.
     """
 
     text: str
@@ -59,13 +56,13 @@ class Answer:
     """The answer to a question about a video, or about one of its clips.
 
     Attributes:
-        question: As given.
-        path: Of the video.
-        clip: Which of its clips the answer is from, counted from 1.
-        start_seconds: Where in the video that clip begins.
-        end_seconds: Where it ends.
+        question: The question as given.
+        path: Path of the video.
+        clip: Number of the clip that the answer is from, counted from 1.
+        start_seconds: Time in the video at which that clip begins.
+        end_seconds: Time at which it ends.
         text: The answer; None for "don't know".
-        probability: Of the likeliest answer, whether it is given or not.
+        probability: Probability of the likeliest answer, whether it is given or not.
         choices: The likeliest answers, best first; of equal ones the first in the bundle's list.
     """
 
@@ -84,81 +81,62 @@ class Answer:
         return self.text is not None
 
     def to_json(self) -> dict[str, Any]:
-        """As what `json.dumps` takes."""
+        """Returns a value that `json.dumps` takes."""
         return asdict(self) | {"path": str(self.path), "choices": [asdict(choice) for choice in self.choices]}
 
 
 def answer_clips(
-    encoder: Encoder, questions: Sequence[str], clips: Clips, options: Answering | None = None
+    encoder: Encoder, questions: EncodedTexts, clips: Clips, options: Answering | None = None
 ) -> list[list[Answer]]:
-    """Answers about any clips.
+    """Answers B questions about N clips.
 
     Args:
         encoder: The model.
-        questions: Sentences; see `check_questions`.
-        clips: Of one video or of many.
-        options: How many answers to name, when to say "don't know", and whether each clip has an answer.
+        questions: B questions; see `encode_questions`.
+        clips: N clips of one video or of many.
+        options: How many answers to name, when to say "don't know", and whether each clip gets an answer.
 
     Returns:
         For each question the answers, one for each video, or for each clip, in order of path and time.
 
     Raises:
         BundleError: The bundle cannot answer questions.
-        InputError: A question is empty or none.
-        IndexStoreError: What the index holds of a clip is damaged.
-
-    Warns:
-        QueryTruncatedWarning: A question is too long.
+        IndexStoreError: The index is damaged where it holds a clip.
     """
     encoder.bundle.require("qa")
-    check_questions(questions)
     options = options or Answering()
-    if not questions:
-        return []
-    found: list[dict[tuple[Path, int], Answer]] = [{} for _ in questions]
+    found: list[dict[tuple[Path, int], Answer]] = [{} for _ in questions.texts]
     for number, place, probabilities in _probabilities(encoder, questions, clips):
         # One answer for each key; the first of equally probable ones stays.
         key = place.path, place.clip if options.all_clips else 0
         best = found[number].get(key)
         if best is None or probabilities.max() > best.probability:
             found[number][key] = _answer(
-                questions[number], place, probabilities, encoder.bundle.manifest.answers, options
+                questions.texts[number], place, probabilities, encoder.bundle.manifest.answers, options
             )
     return [list(answers.values()) for answers in found]
 
 
-def answer_video(
-    encoder: Encoder, video: Path, question: str, options: Answering | None = None, *, index: Index | None = None
-) -> list[Answer]:
-    """Answers about one video: one, or one for each clip if the options ask for that.
-
-    Args:
-        encoder: The model.
-        video: Any video. If the index holds it as it is now, or it is gone, nothing is decoded.
-        question: A sentence.
-        options: See `Answering`.
-        index: Where to look for the video's tokens first.
+def encode_questions(encoder: Encoder, questions: Sequence[str]) -> EncodedTexts:
+    """Checks, tokenizes and encodes B questions.
 
     Raises:
         BundleError: The bundle cannot answer questions.
-        InputError: The question is empty or none, or there is no such video.
-        VideoError: The video is not in the index and cannot be decoded.
-        IndexStoreError: What the index holds of the video is damaged.
+        InputError: There is no question, or one is empty or no question.
 
     Warns:
-        QueryTruncatedWarning: The question is too long.
-        IndexedFileChangedWarning: The video has changed since it was indexed, and cannot be read any more.
+        QueryTruncatedWarning: A question is too long.
     """
     encoder.bundle.require("qa")
-    check_questions([question])  # before anything is decoded
-    return answer_clips(encoder, [question], clips_of_video(encoder, video, index), options)[0]
+    check_questions(questions)
+    return encode_texts(encoder, questions, "question")
 
 
 def check_questions(questions: Sequence[str]) -> None:
-    """Refuse what is no question: it has no question mark, and does not begin with a question word.
+    """Refuses texts that have no question mark and do not begin with a question word.
 
     Raises:
-        InputError: One is empty or no question; says what to write.
+        InputError: A text is empty or no question.
     """
     example = "such as 'what colour is the circle?'"
     for question in questions:
@@ -175,20 +153,19 @@ def check_questions(questions: Sequence[str]) -> None:
 
 
 def _probabilities(
-    encoder: Encoder, questions: Sequence[str], clips: Clips
+    encoder: Encoder, questions: EncodedTexts, clips: Clips
 ) -> Iterator[tuple[int, ClipPlace, npt.NDArray[np.float64]]]:
-    """For each question, by number, and each clip: the probabilities (A,) of all answers."""
-    text = encode_texts(encoder, questions, "question")
+    """Computes the probabilities (A,) of all answers for each question, by number, and each clip."""
     for batch in clips.batches(CLIPS_AT_ONCE):
         for numbers, rows in _pairs(len(questions), batch):
-            logits = encoder.answer_logits(some(text, numbers), some(batch.levels, rows)).astype(np.float64)
+            logits = encoder.answer_logits(some(questions.levels, numbers), some(batch.levels, rows)).astype(np.float64)
             shares = np.exp(logits - logits.max(axis=1, keepdims=True))
             shares /= shares.sum(axis=1, keepdims=True)
             yield from zip(numbers.tolist(), (batch.places[row] for row in rows), shares, strict=True)
 
 
 def _pairs(num_questions: int, batch: ClipBatch) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-    """Numbers of questions and rows of clips, every question with every clip, in blocks."""
+    """Pairs every question with every clip: numbers of questions and rows of clips, in blocks."""
     num_clips = len(batch.places)
     for start in range(0, num_questions * num_clips, PAIRS_AT_ONCE):
         pairs = np.arange(start, min(start + PAIRS_AT_ONCE, num_questions * num_clips))

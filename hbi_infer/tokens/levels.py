@@ -71,6 +71,22 @@ def joined(parts: Sequence[Levels]) -> Levels:
     return levels
 
 
+def is_sound(levels: Levels) -> bool:
+    """Returns whether tokens of B items can be used.
+
+    They can if every number is finite, no weight is negative, each item has a real token at each level, and each token
+    was merged into a slot that exists.
+    """
+    return all(map(_is_sound, levels.values()))
+
+
+def _is_sound(level: LevelTokens) -> bool:
+    weights = level.weights
+    numbers = bool(np.isfinite(level.tokens).all() and np.isfinite(weights).all() and (weights >= 0).all())
+    slots = level.slots is None or bool((level.slots < weights.shape[1]).all())
+    return numbers and slots and bool((weights > 0).any(axis=1).all())
+
+
 def named_inputs(side: str, levels: Levels) -> dict[str, npt.NDArray[np.float32]]:
     """Tokens and weights of one side as the graphs on tokens take them."""
     return {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +31,16 @@ HBI_SECTION: dict[str, Any] = {
     "merge_heads": 2,
     "sampling": SAMPLING,
 }
+WITH_RECONSTRUCTION: dict[str, Any] = {**HBI_SECTION, "reconstruction_layers": 1}
+ALL_TASKS: dict[str, Any] = {**WITH_RECONSTRUCTION, "caption_layers": 1}
 MEAN_POOLED_SECTION: dict[str, Any] = {
     "kind": "mean_pooled_clip",
     "clip": CLIP,
     "max_words": 40,
     "sampling": SAMPLING,
 }
+FROZEN = ["frame_encoder", "word_encoder", "temporal_transformer", "text_hierarchy", "video_hierarchy", "logit_scale"]
+"""The parts that tokens come from: what a recipe freezes that trains the heads alone."""
 
 
 def with_vocabulary_size(section: dict[str, Any], size: int) -> dict[str, Any]:
@@ -79,3 +85,14 @@ def same_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     """Whether two models are equal to the bit."""
     mine, theirs = one.state_dict(), other.state_dict()
     return mine.keys() == theirs.keys() and all(torch.equal(mine[key], theirs[key]) for key in mine)
+
+
+def without_captions(split: Split) -> Split:
+    """The clips of a split with their questions alone."""
+    records = [replace(record, captions=(), hard_negatives=()) for record in split.records]
+    return Split(records, split.cache)
+
+
+def hbi_train(*arguments: object) -> list[str]:
+    """The command line that runs `hbi-train` of this source tree."""
+    return [sys.executable, "-c", "from hbi_training.cli import main; main()", *map(str, arguments)]

@@ -21,7 +21,7 @@ from torch.export import Dim
 from hbi_engines.registry import open_engine
 from hbi_export import cli
 from hbi_export.bundle import build_manifest
-from hbi_export.graphs.modules import named, trace, trace_answerer, trace_interaction, trace_text_encoder
+from hbi_export.graphs.modules import named, trace, trace_graph
 from hbi_export.upstream import Released, load_upstream
 from hbi_infer import HBI
 from hbi_infer.errors import ExportError, HBIError, TrainingError
@@ -29,7 +29,6 @@ from hbi_infer.model.bundle import Bundle, write_bundle
 from hbi_infer.model.encoder import token_layout
 from hbi_infer.model.tokenizer import EOT, SOT
 from hbi_infer.options import FrameSampling
-from hbi_infer.tokens.similarity import ClipMatrix
 from hbi_training.model import hbi as training_model
 from hbi_training.model.clip_encoders import FrameEncoder, WordEncoder, build_clip
 from tests.golden import (
@@ -77,17 +76,13 @@ def write_pixel_bundle(released: Released, folder: Path) -> HBI:
     """A bundle as `export_bundle` writes it, but for a video encoder that takes pixels."""
     model = released.checkpoint.model
     assert isinstance(model, training_model.HBI)
-    config = model.config
-    frames = torch.zeros(2, config.sampling.max_frames, 3, config.sampling.image_size, config.sampling.image_size)
+    sampling = model.config.sampling
+    frames = torch.zeros(2, sampling.max_frames, 3, sampling.image_size, sampling.image_size)
     inputs = {"frames": frames, "frame_mask": torch.ones(frames.shape[:2], dtype=torch.bool)}
-    graphs = {
-        "video_encoder": trace(PixelGraph(model), inputs, {}),
-        "text_encoder": trace_text_encoder(model),
-        "interaction": trace_interaction(config),
-    }
-    if model.answer_head is not None:
-        graphs["answerer"] = trace_answerer(model)
-    manifest = build_manifest(released.checkpoint, model, graphs, "float32")
+    graphs = {"video_encoder": trace(PixelGraph(model), inputs, {})}
+    for name in ("text_encoder", "interaction", *(["answerer"] if "qa" in model.tasks else [])):
+        graphs[name] = trace_graph(released.checkpoint, name)
+    manifest = build_manifest(released.checkpoint, graphs, "float32")
     write_bundle(
         folder, manifest, {name: graph.content for name, graph in graphs.items()}, released.checkpoint.tokenizer_json
     )
@@ -142,9 +137,9 @@ def test_a_bundle_gives_the_released_scores(case: str, bundles: dict[int, HBI]) 
     for level in ("action", "event"):
         assert_close(text[level].tokens, g[f"text_{level}"])
         assert_close(video[level].tokens, g[f"video_{level}"])
-    hbi.rates = dict(zip(LEVELS, (0.5, 0.3, 0.2), strict=True))
+    hbi.scoring = replace(hbi.scoring, rates=dict(zip(LEVELS, (0.5, 0.3, 0.2), strict=True)))
     assert_close(hbi.similarity(text, video), g["sim_532"])
-    hbi.rates = dict(zip(LEVELS, (1.0, 0.0, 0.0), strict=True))
+    hbi.scoring = replace(hbi.scoring, rates=dict(zip(LEVELS, (1.0, 0.0, 0.0), strict=True)))
     # One text at a time is shorter, and padded by the graph alone.
     for row, sentence in enumerate(texts):
         assert_close(hbi.similarity(hbi.encode_text([sentence]), video)[0], g["sim_default"][row])
@@ -155,7 +150,7 @@ def test_an_index_of_halves_gives_the_released_scores(case: str, bundles: dict[i
     g = inputs_of(case)
     hbi = bundles[g["ids"].shape[1]]
     layout = token_layout(hbi)
-    matrix = ClipMatrix(layout, hbi.rates, len(g["video"]), padded_partner=hbi.bundle.manifest.padded_partner)
+    matrix = hbi.scoring.matrix(layout, len(g["video"]))
     matrix.extend(np.arange(len(g["video"])), layout.pack(hbi.encode_video(g["video"], g["video_mask"])))  # type: ignore[arg-type]
     for row, sentence in enumerate(sentences(g["ids"], g["text_mask"])):
         assert difference(matrix.score(hbi.encode_text([sentence])), g["sim_default"][row]) < 1e-3

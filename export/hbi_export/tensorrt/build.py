@@ -1,4 +1,4 @@
-"""Engines for every graph of a bundle, built by TensorRT beforehand; and a check of those that are there."""
+"""Builds TensorRT engines for every graph of a bundle, and checks those that are there."""
 
 from __future__ import annotations
 
@@ -10,49 +10,29 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from hbi_engines.cuda.driver import driver_problem, visible_gpus
 from hbi_engines.engine import AxisRange
 from hbi_engines.engine_files import FLAVORS, FOLDER, EngineRecord, Flavor, Target, read_engine
-from hbi_engines.half_products import Precision
 from hbi_engines.tensorrt.flavor import compute_capabilities, import_flavor
+from hbi_export.options import BuildOptions
 from hbi_export.tensorrt.worker import BuildJob, Built
 from hbi_infer.errors import DeviceError, EngineError, ExportError, InputError
 from hbi_infer.model.bundle import Bundle
 from hbi_infer.model.manifest import GraphSpec
 from hbi_infer.tokens.similarity import CLIPS_AT_A_TIME, TEXTS_AT_A_TIME
 
-FlavorOption: TypeAlias = Literal["auto", "tensorrt", "rtx"]
 TIMING_CACHE = "timing.cache"
 ERROR_LIMIT = 4000
-"""Letters at the end of what a worker said."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildOptions:
-    """How engines are built.
-
-    Attributes:
-        flavor: Which TensorRT; "auto" takes the one that is installed, of both the one for this machine's GPU.
-        precision: Of the products of matrices.
-        batch: Clips, texts or pairs at a time.
-        gpus: Compute capabilities such as "sm89", for TensorRT-RTX; none: of the GPU that is here.
-        plugins: Whether nodes of domain `hbi` are built with their kernels, not with their functions.
-    """
-
-    flavor: FlavorOption = "auto"
-    precision: Precision = "fp32"
-    batch: AxisRange = field(default_factory=lambda: AxisRange(1, 8, 64))
-    gpus: tuple[str, ...] = ()
-    plugins: bool = False
+"""Characters of a worker's stderr that a message keeps, from its end."""
 
 
 def batch_range(text: str) -> AxisRange:
-    """1,8,64 -> the range; a single number stands for all three.
+    """Parses a range such as "1,8,64"; a single number stands for all three.
 
     Raises:
         InputError: The text is something else.
@@ -70,15 +50,15 @@ def batch_range(text: str) -> AxisRange:
 def build_engines(
     path: Path, options: BuildOptions, on_phase: Callable[[str, str], None] = lambda _graph, _phase: None
 ) -> tuple[list[EngineRecord], list[tuple[str, str]]]:
-    """Builds an engine of each graph into the bundle's folder. One that fails costs no other.
+    """Builds an engine of each graph into the bundle's folder. A build that fails does not stop the others.
 
     Args:
         path: The bundle's folder.
-        options: How.
-        on_phase: Takes the graph and the phase that its build has entered.
+        options: Options of all builds.
+        on_phase: Called with the graph and the phase that its build has entered.
 
     Returns:
-        Records of what was built; graphs that failed, with the reason.
+        Records of the engines; graphs that failed, with the reason.
 
     Raises:
         BundleError: There is no bundle, or its files are not those that were exported.
@@ -109,7 +89,7 @@ def build_engines(
 
 
 def choose_flavor(options: BuildOptions) -> Flavor:
-    """The TensorRT to build with.
+    """Chooses the TensorRT to build with.
 
     Raises:
         DeviceError: It is not installed.
@@ -127,7 +107,7 @@ def choose_flavor(options: BuildOptions) -> Flavor:
 
 
 def ranges_of(spec: GraphSpec, batch: AxisRange, max_words: int) -> dict[str, AxisRange]:
-    """Name of each dynamic axis of a graph's inputs -> its sizes. The first axis is the batch, others are lengths."""
+    """Returns the sizes of a graph's dynamic axes by their names: first axes are batches, others lengths."""
     limits = {"text_length": (2, max_words), "num_before": (1, max_words - 1)}
     scored = {"num_texts": TEXTS_AT_A_TIME, "num_videos": CLIPS_AT_A_TIME}
     ranges = {}
@@ -143,12 +123,12 @@ def ranges_of(spec: GraphSpec, batch: AxisRange, max_words: int) -> dict[str, Ax
 
 @dataclass(frozen=True)
 class EngineCheck:
-    """Whether an engine can be used here.
+    """Result of checking whether an engine can be used here.
 
     Attributes:
-        file: The name of its record, or of an engine that has none.
-        record: None where it cannot be read.
-        problem: Empty if nothing is wrong with it.
+        file: Name of its record, or of an engine that has none.
+        record: Its record; None where that cannot be read.
+        problem: Reason why the engine cannot be used; empty if it can.
     """
 
     file: str
@@ -210,7 +190,7 @@ def _import_problem(flavor: Flavor) -> str:
 
 
 def _checked_gpus(flavor: Flavor, asked: tuple[str, ...]) -> tuple[str, ...]:
-    """The compute capabilities that an engine will be for."""
+    """Returns the compute capabilities that an engine will be for."""
     here = visible_gpus()
     if flavor.option != "rtx":
         if asked:
@@ -236,7 +216,7 @@ def _checked_gpus(flavor: Flavor, asked: tuple[str, ...]) -> tuple[str, ...]:
 def _build(
     bundle: Bundle, name: str, job: BuildJob, gpus: tuple[str, ...], on_phase: Callable[[str], None]
 ) -> EngineRecord:
-    """Builds one engine and puts it and its record into their places."""
+    """Builds one engine and moves it and its record into place."""
     content = bundle.graph_bytes(name)
     spec = bundle.manifest.graphs[name]
     started = time.perf_counter()

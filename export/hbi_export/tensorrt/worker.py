@@ -26,17 +26,17 @@ from hbi_infer.errors import ExportError
 
 @dataclass(frozen=True, kw_only=True)
 class BuildJob:
-    """What to build.
+    """A build of one engine.
 
     Attributes:
         flavor: A key of `FLAVORS`.
-        precision: Of the products of matrices.
-        inputs: Of the graph.
+        precision: Precision of the products of matrices.
+        inputs: Inputs of the graph.
         ranges: Name of a dynamic axis -> its sizes.
-        gpus: Compute capabilities to build for, such as "sm89"; none: for the GPU that is here.
+        gpus: Compute capabilities to build for, such as "sm89"; none for the GPU that is here.
         plugins: Whether nodes that have a plugin are built with it.
-        engine: The file to write.
-        timing_cache: A file that is read if it is there and written afterwards; TensorRT-RTX measures no time.
+        engine: File to write.
+        timing_cache: File that is read if it is there and written afterwards; TensorRT-RTX measures no time.
     """
 
     flavor: str
@@ -49,12 +49,12 @@ class BuildJob:
     timing_cache: Path
 
     def to_json(self) -> bytes:
-        """The line of a job."""
+        """Returns the line of a job."""
         return json.dumps(asdict(self), default=str).encode() + b"\n"
 
     @classmethod
     def from_json(cls, line: bytes) -> BuildJob:
-        """What `to_json` wrote."""
+        """Reads the line that `to_json` wrote."""
         document = json.loads(line)
         return cls(
             flavor=document["flavor"],
@@ -70,12 +70,12 @@ class BuildJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """What was built.
+    """Result of a build.
 
     Attributes:
-        version: Of TensorRT.
-        layers: Of the network before TensorRT fused them.
-        plugins: That the network calls; what was parsed through a function of the file is none.
+        version: Version of TensorRT.
+        layers: Number of layers before TensorRT fused them.
+        plugins: Plugins that the network calls; nodes that were read through their functions are not among them.
     """
 
     version: str
@@ -84,7 +84,7 @@ class Built:
 
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> Built:
-        """What `asdict` gave."""
+        """Reads the result of `asdict`."""
         return cls(**document | {"plugins": tuple(PluginUse(**plugin) for plugin in document["plugins"])})
 
 
@@ -92,17 +92,17 @@ def build(job: BuildJob, content: bytes, say: Callable[[dict[str, Any]], None]) 
     """Parses a graph and builds its engine.
 
     Args:
-        job: What to build.
+        job: The build.
         content: The serialised ONNX model.
-        say: Takes each phase that TensorRT enters, as {"phase": its name}.
+        say: Called with each phase that TensorRT enters, as {"phase": its name}.
 
     Raises:
         DeviceError: Plugins were asked for and cannot be registered.
         EngineError: TensorRT did not take a plugin that was asked for.
-        ExportError: TensorRT cannot read the graph or not build it for those GPUs.
+        ExportError: TensorRT cannot read the graph, or cannot build it for those GPUs.
     """
     if job.plugins:
-        register_plugins(FLAVORS[job.flavor])  # before TensorRT is imported, see there
+        register_plugins(FLAVORS[job.flavor])  # before TensorRT is imported, as its docstring says
     library = import_flavor(FLAVORS[job.flavor])
     logger = collecting_logger(library)
     builder = library.Builder(logger)
@@ -137,7 +137,7 @@ def build(job: BuildJob, content: bytes, say: Callable[[dict[str, Any]], None]) 
 
 
 def _profile(builder: Any, job: BuildJob) -> Any:
-    """The sizes that the engine is to take: all axes at their least, their usual and their most."""
+    """Makes the profile of the sizes that the engine takes: all axes at their least, their usual and their most."""
     profile = builder.create_optimization_profile()
     for spec in job.inputs:
         shapes = [
@@ -162,14 +162,14 @@ def _monitor(library: Any, say: Callable[[dict[str, Any]], None]) -> Any:
 
         def phase_start(self, name: str, parent: str | None, _steps: int) -> None:
             self.top = self.top or name
-            if parent in (None, self.top):  # phases within those last too short to be read
+            if parent in (None, self.top):  # nested phases are too short to be read
                 say({"phase": name})
 
         def step_complete(self, _name: str, _step: int) -> bool:
             return True
 
         def phase_finish(self, name: str) -> None:
-            """TensorRT asks for it."""
+            """Does nothing; TensorRT requires the method."""
 
     return Monitor()
 

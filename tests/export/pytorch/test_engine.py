@@ -14,8 +14,8 @@ from hbi_infer.model.manifest import GraphSpec
 from hbi_infer.model.tokenizer import clip_tokenizer_json
 from hbi_training.model.config import HBIConfig
 from hbi_training.model.hbi import HBI
-from hbi_training.run.trainer import computes_in_bfloat16
 from hbi_training.weights.checkpoint import Checkpoint
+from hbi_training.weights.rounding import computes_in_bfloat16
 from tests.builders.tiny_training import HBI_SECTION, MEAN_POOLED_SECTION
 
 EAGER = TorchDevice("torch", "cpu", compiled=False, dtype=None)

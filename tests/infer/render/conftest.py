@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hbi_infer.model.token_model import HBI
-from hbi_infer.tasks.explain import Explanation, explain
+from hbi_infer.api import HBI
+from hbi_infer.tasks.explain import Explanation
 from tests.builders.tiny_bundle import write_tiny_bundle, write_video
 
 
@@ -22,4 +22,4 @@ def made(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Explanation:
     video = write_video(
         tmp_path_factory.mktemp("library") / "one red.mp4", "green", "green", "green", "red", seconds_each=0.5
     )
-    return explain(HBI.load(bundle, device="cpu", threads=1), video, "a red video")
+    return HBI.load(bundle, device="cpu", threads=1).explain(video, "a red video")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from hbi_infer.model.token_model import HBI
+from hbi_infer.api import HBI
 from hbi_infer.render.explain_page import page
-from hbi_infer.tasks.explain import Explanation, NoFramesWarning, explain
-from hbi_infer.tasks.search import QueryTruncatedWarning
+from hbi_infer.tasks.explain import Explanation, NoFramesWarning
+from hbi_infer.tasks.texts import QueryTruncatedWarning
 from tests.builders.merged_explanation import merged
 from tests.builders.tiny_bundle import write_video
 
@@ -42,7 +42,7 @@ def test_a_page_needs_nothing_else_and_runs_nothing(made: Explanation, bundle: P
     video = write_video(tmp_path / f"{SCRIPT}.mp4", "red")
     model = HBI.load(bundle, device="cpu", threads=1)
     with pytest.warns(QueryTruncatedWarning):
-        text = page(explain(model, video, f'red {SCRIPT} "'))
+        text = page(model.explain(video, f'red {SCRIPT} "'))
     assert "<script" not in text
     assert "<h1>“red &lt;script&gt;alert(1) &quot;”</h1>" in text
     assert "<p>&lt;script&gt;alert(1).mp4 · clip 1 of 1" in text

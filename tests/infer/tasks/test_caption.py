@@ -10,16 +10,14 @@ from typing import Any
 
 import pytest
 
+from hbi_infer.api import HBI, Index
 from hbi_infer.errors import BundleError
 from hbi_infer.index.clip_tokens import clips_of_index
-from hbi_infer.index.folder_index import Index
-from hbi_infer.index.store import Filter
 from hbi_infer.model.encoder import BATCH_CLIPS
-from hbi_infer.model.token_model import HBI
-from hbi_infer.options import Decoding
-from hbi_infer.tasks.caption import caption_clips, caption_video
+from hbi_infer.options import Decoding, Filter
+from hbi_infer.tasks.caption import caption_clips
 from tests.builders.tiny_bundle import write_tiny_bundle, write_video
-from tests.infer.tasks.test_explain import spoil
+from tests.builders.video_files import spoil
 
 TEXTS = ["a green video", "a blue video", "a red video"]
 
@@ -68,7 +66,9 @@ def test_a_folder_out_of_the_index_alone(model: HBI, folder: Path, index: Index)
         (folder / "sub" / "b.mkv", 1),
     ]
     assert [c.text for c in index.caption(where=Filter(folder="sub"))] == ["a red video"]
-    assert [c.text for c in caption_video(model, folder / "sub" / "b.mkv", index=index)] == ["a red video"]
+    assert [c.text for c in model.caption(folder / "sub" / "b.mkv", videos=folder, location=index.store.path)] == [
+        "a red video"
+    ]
 
 
 def test_an_indexed_video_is_not_decoded(model: HBI, tmp_path: Path) -> None:

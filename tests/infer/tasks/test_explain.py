@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -13,18 +12,21 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hbi_infer.api import HBI, Index
 from hbi_infer.errors import BundleError, IndexStoreError, InputError, VideoError
 from hbi_infer.index.clip_tokens import IndexedFileChangedWarning
-from hbi_infer.index.folder_index import Index, default_location
+from hbi_infer.index.folder_index import default_location
 from hbi_infer.model.bundle import Bundle
-from hbi_infer.model.token_model import HBI
 from hbi_infer.model.tokenizer import Tokenizer, clip_tokenizer_json
-from hbi_infer.tasks.explain import Explanation, LevelExplanation, NoFramesWarning, explain, read_thumbnails
-from hbi_infer.tasks.search import QueryTruncatedWarning
+from hbi_infer.options import Explaining
+from hbi_infer.tasks.explain import Explanation, LevelExplanation, NoFramesWarning, read_thumbnails
+from hbi_infer.tasks.texts import QueryTruncatedWarning
 from hbi_infer.tokens.banzhaf import banzhaf_interaction
 from hbi_infer.tokens.levels import LevelTokens, unit
+from hbi_infer.tokens.scoring import Scoring
 from hbi_infer.video.reader import decode, read_frames
 from tests.builders.tiny_bundle import SAMPLING, write_tiny_bundle, write_video
+from tests.builders.video_files import spoil
 from tests.paths import SAMPLES
 
 HALF = 2e-3
@@ -53,13 +55,6 @@ def index(folder: Path, model: HBI) -> Iterator[Index]:
         yield index
 
 
-def spoil(video: Path) -> None:
-    """Leave nothing to decode in a file that looks unchanged."""
-    status = video.stat()
-    video.write_bytes(b"\0" * status.st_size)
-    os.utime(video, ns=(status.st_atime_ns, status.st_mtime_ns))
-
-
 def levels_of(explanation: Explanation) -> dict[str, LevelExplanation]:
     return {level.name: level for level in explanation.levels}
 
@@ -67,7 +62,7 @@ def levels_of(explanation: Explanation) -> dict[str, LevelExplanation]:
 @pytest.mark.parametrize("name", ["one red.mp4", "still.mp4"])
 def test_the_map_is_the_interaction_of_the_pair(model: HBI, folder: Path, name: str) -> None:
     query = "a red then blue video"
-    made = explain(model, folder / name, query)
+    made = model.explain(folder / name, query)
     clip = decode(folder / name, SAMPLING).clips[0]
     text = model.encode_text([query])
     video = model.encode_video(clip.frames[None], clip.mask[None])
@@ -86,7 +81,7 @@ def test_the_map_is_the_interaction_of_the_pair(model: HBI, folder: Path, name: 
 
 
 def test_axes_are_words_and_frames(model: HBI, folder: Path) -> None:
-    made = explain(model, folder / "one red.mp4", "A red video")
+    made = model.explain(folder / "one red.mp4", "A red video")
     assert made.words == ("[start]", "a", "red", "video", "[end]")
     assert made.frame_seconds == (0.0, 0.5, 1.0, 1.5)
     entity, event = made.levels
@@ -101,19 +96,19 @@ def test_axes_are_words_and_frames(model: HBI, folder: Path) -> None:
 
 
 def test_the_pairs_of_the_largest_interaction_matter_more_than_random_ones(model: HBI, folder: Path) -> None:
-    made = explain(model, folder / "one red.mp4", "a red video")
+    made = model.explain(folder / "one red.mp4", "a red video")
     for fidelity in (levels_of(made)["entity"].fidelity, made.fidelity):
         assert fidelity is not None
         random = fidelity.at_random
         assert fidelity.by_interaction.drop > random.drop + 10 * random.drop_error
         assert fidelity.by_interaction.area > random.area + 10 * random.area_error
-    unmatched = explain(model, folder / "still.mp4", "blue")
+    unmatched = model.explain(folder / "still.mp4", "blue")
     assert unmatched.fidelity is None
 
 
 def test_from_the_index_it_is_the_same_to_half_precision(model: HBI, index: Index, folder: Path) -> None:
     for name in ("one red.mp4", "long.mp4", "still.mp4"):
-        decoded, stored = explain(model, folder / name, "red"), index.explain(folder / name, "red")
+        decoded, stored = model.explain(folder / name, "red"), index.explain(folder / name, "red")
         assert (decoded.source, stored.source) == ("video", "index")
         assert decoded.score == pytest.approx(stored.score, abs=HALF)
         same = ("words", "frame_seconds", "clip", "num_clips", "start_seconds", "end_seconds")
@@ -179,11 +174,16 @@ def test_the_index_of_the_nearest_folder_is_found_and_none_is_made(
 
 def test_the_clip_that_matches_best_or_the_one_asked_for(model: HBI, index: Index, folder: Path) -> None:
     video = folder / "long.mp4"
-    for made in (explain(model, video, "blue"), index.explain(video, "blue")):
+    for made in (model.explain(video, "blue"), index.explain(video, "blue")):
         assert (made.clip, made.num_clips, made.start_seconds) == (2, 3, 2.0)
         assert made.frame_seconds[0] == 2.0
-    assert index.explain(video, "blue", clip=3).start_seconds == 4.0
-    assert [index.explain(video, "blue", at_seconds=at).clip for at in (0.0, 1.99, 2.0, 5.9)] == [1, 1, 2, 3]
+    assert index.explain(video, "blue", Explaining(clip=3)).start_seconds == 4.0
+    assert [index.explain(video, "blue", Explaining(at_seconds=at)).clip for at in (0.0, 1.99, 2.0, 5.9)] == [
+        1,
+        1,
+        2,
+        3,
+    ]
     for wrong, message in (
         ({"clip": 4}, r"long.mp4 has no clip 4: give a number from 1 to 3"),
         ({"clip": 0}, r"has no clip 0"),
@@ -193,7 +193,7 @@ def test_the_clip_that_matches_best_or_the_one_asked_for(model: HBI, index: Inde
         ({"clip": 1, "at_seconds": 1.0}, r"both given"),
     ):
         with pytest.raises(InputError, match=message):
-            index.explain(video, "blue", **wrong)
+            index.explain(video, "blue", Explaining(**wrong))
 
 
 @pytest.mark.parametrize(
@@ -255,10 +255,10 @@ class Merging(HBI):
 
     def __init__(self, bundle: Bundle, text: Mapping[str, Any], video: Mapping[str, Any]) -> None:
         super().__init__(bundle, device="cpu", threads=1)
-        self.rates = dict.fromkeys(text, 1.0)
+        self.scoring = Scoring(dict.fromkeys(text, 1.0))
         self._made = {"text": text, "video": video}
 
-    def encode_text(self, texts: Any) -> dict[str, LevelTokens]:
+    def encode_tokens(self, batch: Any) -> dict[str, LevelTokens]:
         return self._side("text")
 
     def encode_video(self, frames: Any, mask: Any) -> dict[str, LevelTokens]:
@@ -286,7 +286,7 @@ def test_merged_tokens_are_followed_down_to_words_and_frames(model: HBI, folder:
         "action": ([1, 1, 1], [2, 0, 2, 0]),  # the second is made of padding
         "event": ([1, 1], [1, 0, 1]),
     }
-    made = explain(Merging(model.bundle, text, video), folder / "one red.mp4", "a red video")
+    made = Merging(model.bundle, text, video).explain(folder / "one red.mp4", "a red video")
     entity, action, event = made.levels
     assert entity.words == ("[start]", "red", "video", "[end]")
     assert action.words == ("red", "[start] a [end]", "video")
@@ -301,7 +301,7 @@ def test_merged_tokens_are_followed_down_to_words_and_frames(model: HBI, folder:
 def test_levels_of_unknown_groups_are_left_out_but_count(model: HBI, folder: Path) -> None:
     text = {"entity": ([1] * 4, None), "action": ([1, 1], None), "event": ([1, 1], [0, 1]), "whole": ([1], None)}
     video = {"entity": ([1] * 4, None), "action": ([1, 1], None), "event": ([1, 1], [0, 1]), "whole": ([1], None)}
-    made = explain(Merging(model.bundle, text, video), folder / "one red.mp4", "a red")
+    made = Merging(model.bundle, text, video).explain(folder / "one red.mp4", "a red")
     assert [level.name for level in made.levels] == ["entity", "whole"]
     assert made.unnamed_levels == ("action", "event")
     assert made.remarks[0].startswith("Not shown: action and event. This bundle does not say")
@@ -315,8 +315,8 @@ def test_a_text_of_one_token_stands_for_all_its_words(model: HBI, folder: Path) 
     """As in a bundle made of CLIP alone."""
     one_token = {"frame": ([1], None), "video": ([1], None)}
     clip = Merging(model.bundle, one_token, {"frame": ([1] * 4, None), "video": ([1], None)})
-    clip.rates = {"frame": 0.0, "video": 1.0}
-    made = explain(clip, folder / "one red.mp4", "a red")
+    clip.scoring = Scoring({"frame": 0.0, "video": 1.0})
+    made = clip.explain(folder / "one red.mp4", "a red")
     assert [level.words for level in made.levels] == [("[start] a red [end]",)] * 2
     assert [len(level.frames) for level in made.levels] == [4, 1]
     assert made.levels[0].fidelity is None or made.levels[0].fidelity.num_pairs == 4
@@ -326,13 +326,13 @@ def test_a_text_of_one_token_stands_for_all_its_words(model: HBI, folder: Path) 
 def test_a_bundle_whose_tokens_have_no_names(model: HBI, folder: Path) -> None:
     sides = {"entity": ([1] * 3, None)}
     with pytest.raises(BundleError, match="does not say what words and frames its tokens are: export it again"):
-        explain(Merging(model.bundle, sides, sides), folder / "one red.mp4", "a red")
+        Merging(model.bundle, sides, sides).explain(folder / "one red.mp4", "a red")
 
 
 def test_numbers_that_are_not_finite(model: HBI, folder: Path) -> None:
     broken = Merging(model.bundle, {"entity": ([1] * 4, None)}, {"entity": ([np.inf] * 4, None)})
     with np.errstate(invalid="ignore"), pytest.raises(VideoError, match="makes the model give numbers that are not"):
-        explain(broken, folder / "one red.mp4", "a red")
+        broken.explain(folder / "one red.mp4", "a red")
 
 
 def test_pieces_of_words_can_be_read() -> None:
@@ -362,10 +362,10 @@ def test_frames_are_read_again(folder: Path) -> None:
 def test_the_embedded_bundle() -> None:
     video = SAMPLES / "small-red-circle-moves-left-then-blue-square-blinks.mp4"
     hbi = HBI.load(device="cpu", threads=1)
-    made = explain(hbi, video, "a small red circle moves left and then a blue square blinks")
+    made = hbi.explain(video, "a small red circle moves left and then a blue square blinks")
     shown = [level.name for level in made.levels]
     assert shown[0] == "entity"
-    assert sorted([*shown, *made.unnamed_levels]) == sorted(hbi.rates)
+    assert sorted([*shown, *made.unnamed_levels]) == sorted(hbi.scoring.rates)
     for level in made.levels:
         assert sum(map(len, level.word_groups)) <= len(made.words)
         assert np.isfinite(level.interaction).all()

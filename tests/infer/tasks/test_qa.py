@@ -9,16 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hbi_infer.api import HBI, Index
 from hbi_infer.errors import BundleError, IndexStoreError, InputError, VideoError
-from hbi_infer.index.clip_tokens import Clips, clips_of_index, clips_of_video
-from hbi_infer.index.folder_index import Index
-from hbi_infer.index.store import Filter
-from hbi_infer.model.token_model import HBI
-from hbi_infer.options import Answering
-from hbi_infer.tasks.qa import CLIPS_AT_ONCE, PAIRS_AT_ONCE, Answer, answer_clips, answer_video, check_questions
-from hbi_infer.tasks.search import QueryTruncatedWarning
+from hbi_infer.index.clip_tokens import Clips, clips_of_index, clips_of_video, video_tokens
+from hbi_infer.options import Answering, Filter
+from hbi_infer.tasks.qa import CLIPS_AT_ONCE, PAIRS_AT_ONCE, Answer, check_questions, encode_questions
+from hbi_infer.tasks.qa import answer_clips as answer_encoded
+from hbi_infer.tasks.texts import QueryTruncatedWarning
 from tests.builders.tiny_bundle import write_tiny_bundle, write_video
-from tests.infer.tasks.test_explain import spoil
+from tests.builders.video_files import spoil
 
 QUESTION = "what is red?"
 """It names red, so that the tiny model answers with another colour, or with none where it saw red."""
@@ -70,7 +69,13 @@ def test_probabilities_are_the_softmax_of_the_logits(model: HBI, folder: Path) -
 
 
 def model_clips(model: HBI, video: Path) -> Clips:
-    return clips_of_video(model, video)
+    return clips_of_video(video_tokens(model, video))
+
+
+def answer_clips(
+    model: HBI, questions: list[str], clips: Clips, options: Answering | None = None
+) -> list[list[Answer]]:
+    return answer_encoded(model, encode_questions(model, questions), clips, options)
 
 
 def test_the_question_matters_and_doubt_is_said(model: HBI, folder: Path) -> None:
@@ -87,7 +92,7 @@ def test_the_clip_with_the_most_probable_answer_counts(model: HBI, index: Index,
     mixed = folder / "more" / "mixed.mp4"
     best = model.answer(mixed, "what colour?")
     assert (best.text, best.clip, best.start_seconds) == ("green", 2, 2.0)
-    every = answer_video(model, mixed, "what colour?", Answering(all_clips=True))
+    (every,) = answer_clips(model, ["what colour?"], model_clips(model, mixed), Answering(all_clips=True))
     assert [answer.clip for answer in every] == [1, 2]
     assert every[0].text is None
     assert every[1] == best
@@ -138,7 +143,8 @@ def test_many_questions_about_many_clips_in_blocks(
                 (a.question, a.path, a.clip, a.text) for a in other
             ]
             np.testing.assert_allclose([a.probability for a in one], [a.probability for a in other], rtol=1e-5)
-    assert answer_clips(model, [], clips) == []
+    with pytest.raises(InputError, match="there is no question"):
+        answer_clips(model, [], clips)
 
 
 def test_clips_that_are_gone_are_left_out(model: HBI, folder: Path, tmp_path: Path) -> None:

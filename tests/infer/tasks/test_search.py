@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import json
-import warnings
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,13 +13,14 @@ from onnx import helper
 
 from benchmarks.synthetic_tokens import make_index
 from hbi_engines.engine import TensorSpec
+from hbi_infer.api import HBI, Index
 from hbi_infer.errors import BundleError, InputError, VideoError
-from hbi_infer.index.folder_index import Index
-from hbi_infer.index.store import EVERYTHING, Filter
 from hbi_infer.model.bundle import write_bundle
 from hbi_infer.model.manifest import GraphSpec
-from hbi_infer.model.token_model import HBI
-from hbi_infer.tasks.search import Match, QueryTruncatedWarning, like, rank_captions, search
+from hbi_infer.options import EVERYTHING, Filter, Searching
+from hbi_infer.tasks import search as task
+from hbi_infer.tasks.search import Match
+from hbi_infer.tasks.texts import encode_texts
 from hbi_infer.tokens.similarity import similarity
 from tests.builders.tiny_bundle import (
     FRAMES,
@@ -55,6 +57,10 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
 def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
     with make_index(tmp_path_factory.mktemp("synthetic"), 2000, width=64, num_queries=20) as index:
         yield index
+
+
+def search(index: Index, queries: list[str], **options: Any) -> list[list[Match]]:
+    return task.search(index, encode_texts(index.encoder, queries, "query"), Searching(**options))
 
 
 def names(matches: list[Match]) -> list[str]:
@@ -107,7 +113,8 @@ def test_scores_are_those_of_the_reference(synthetic: Index, exact_up_to: int | 
     encoder, store = synthetic.encoder, synthetic.store
     ids, records = store.fetch_tokens(store.clip_ids(EVERYTHING))
     queries = [f"query {number}" for number in range(20)]
-    expected = similarity(encoder.encode_text(queries), store.layout.unpack(records), encoder.rates)
+    texts = encode_texts(encoder, queries, "query").levels
+    expected = similarity(texts, store.layout.unpack(records), encoder.scoring.rates)
     found = search(synthetic, queries, all_clips=True, exact_up_to=exact_up_to)
     recalls = []
     for scores, matches in zip(expected, found, strict=True):
@@ -129,42 +136,10 @@ def test_a_change_by_another_process_is_seen(tmp_path: Path) -> None:
         assert len(search(index, ["query 0"], all_clips=True, top_k=100, exact_up_to=0)[0]) == 20
 
 
-@pytest.mark.parametrize("query", ["", "  \n"])
-def test_an_empty_query_is_refused(index: Index, query: str) -> None:
-    with pytest.raises(InputError, match="a query is empty: give a sentence"):
-        search(index, ["red", query])
-
-
 @pytest.mark.parametrize("name", ["top_k", "shortlist"])
 def test_numbers_below_one_are_refused(index: Index, name: str) -> None:
     with pytest.raises(InputError, match=f"{name} is 0; it must be at least 1"):
-        index.search("red", **{name: 0})
-
-
-def test_a_query_that_is_too_long_is_searched_with_a_warning(index: Index) -> None:
-    with pytest.warns(QueryTruncatedWarning, match=r"longer than the 8 tokens .* cut at word 7, 'green'"):
-        matches = index.search("red red red red red red green green green")
-    assert names(matches)[0].startswith("red")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        index.search("red")
-
-
-def test_a_warning_shows_the_beginning_of_a_long_query(index: Index) -> None:
-    letters = "x" * 5000
-    with pytest.warns(QueryTruncatedWarning) as seen:
-        search(index, [letters, f"red {'green ' * 1000}"])
-    one, other = (str(warning.message) for warning in seen)
-    assert one.startswith(f"the query '{letters[:60]}...' is longer than the 8 tokens")
-    assert f"cut at word 1, '{letters[:60]}...'" in one
-    assert other.startswith("the query 'red green green ")
-    assert max(len(one), len(other)) < 300
-
-
-def test_no_queries_have_no_matches(tmp_path: Path) -> None:
-    """With the embedded model, whose text encoder takes no empty batch."""
-    with Index.open(tmp_path, HBI.load(device="cpu", threads=1), location=tmp_path / "index.sqlite") as index:
-        assert search(index, []) == []
+        index.search("red", Searching(**{name: 0}))
 
 
 def test_videos_like_one_of_the_index(index: Index) -> None:
@@ -173,13 +148,35 @@ def test_videos_like_one_of_the_index(index: Index) -> None:
     assert len(matches) == 3
     assert "red.mp4" not in names(matches)
     assert names(index.like(index.folder / "long.mp4", top_k=1)) == ["green_then_blue.mp4"]
-    assert index.like(index.folder / "red.mp4", exact_up_to=0, shortlist=1) == matches
+    assert index.like(index.folder / "red.mp4", Searching(exact_up_to=0, shortlist=1)) == matches
 
 
 def test_a_video_is_itself_by_whichever_way_it_is_named(index: Index, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(index.folder)
     for path in (tmp_path / "link" / "red.mp4", index.folder / "copies" / ".." / "red.mp4"):
-        assert names(like(index, path)) == names(index.like(index.folder / "red.mp4"))
+        assert names(index.like(path)) == names(index.like(index.folder / "red.mp4"))
+
+
+def test_videos_like_one_that_has_changed_since_it_was_indexed(index: Index, tmp_path: Path) -> None:
+    """The file as it is now counts, not the tokens of the one that was indexed."""
+    folder = tmp_path / "videos"
+    shutil.copytree(index.folder, folder)
+    with Index.open(folder, index.encoder, location=tmp_path / "index.sqlite") as copy:
+        copy.update(workers=1)
+        assert names(copy.like(folder / "red.mp4"))[0] == "red_too.mp4"
+        write_video(folder / "red.mp4", "blue", "blue", "blue")
+        changed = copy.like(folder / "red.mp4")
+        assert names(changed)[0] != "red_too.mp4"
+        assert "red.mp4" not in names(changed), "its own clips of before are not among the results"
+        blue = write_video(tmp_path / "elsewhere.mp4", "blue", "blue", "blue")
+        assert [match.score for match in changed] == [
+            match.score for match in copy.like(blue) if match.path.name != "red.mp4"
+        ]
+
+
+def test_only_texts_can_be_reranked(index: Index) -> None:
+    with pytest.raises(InputError, match="rerank is 3, and the query is a video: only texts can be reranked"):
+        index.like(index.folder / "red.mp4", Searching(rerank=3))
 
 
 def test_videos_like_one_from_elsewhere(index: Index, tmp_path: Path) -> None:
@@ -196,30 +193,6 @@ def test_a_video_that_cannot_be_decoded_cannot_be_searched_with(index: Index, tm
     path.write_bytes(b"no video")
     with pytest.raises(VideoError, match=r"damaged\.mp4 .*: give a video that can be played"):
         index.like(path)
-    with pytest.raises(VideoError, match=r"damaged\.mp4 .*: give a video that can be played"):
-        rank_captions(index.encoder, path, ["red"])
-
-
-def test_captions_are_ranked_for_a_video(index: Index) -> None:
-    path = index.folder / "green_then_blue.mp4"
-    captions = ["a red video", "a blue video", "green then red"]
-    matches = rank_captions(index.encoder, path, captions)
-    assert [match.rank for match in matches] == [1, 2, 3]
-    assert matches[0].caption == "a blue video"
-    assert matches[0].start_seconds == pytest.approx(2, abs=0.15)
-    assert matches[-1].caption == "a red video"
-    assert rank_captions(index.encoder, path, captions, top_k=1) == matches[:1]
-    assert HBI.load(index.encoder.bundle.path, device="cpu", threads=1).rank_captions(str(path), captions) == matches
-    assert json.loads(json.dumps(matches[0].to_json()))["caption"] == "a blue video"
-
-
-@pytest.mark.parametrize(
-    ("captions", "top_k", "message"),
-    [([], None, "no captions"), (["red", " "], None, "a caption is empty"), (["red"], 0, "top_k is 0")],
-)
-def test_captions_that_cannot_be_ranked(index: Index, captions: list[str], top_k: int | None, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        rank_captions(index.encoder, index.folder / "red.mp4", captions, top_k=top_k)
 
 
 def test_a_match_as_json(index: Index) -> None:

@@ -64,7 +64,7 @@ def may_be_worker(pid: int) -> bool:
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
-    return not command or b"decode_pool" in command
+    return not command or b"hbi_infer.video.pool" in command
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 20.0) -> None:

@@ -1,11 +1,8 @@
-"""The network that estimates the interaction: the released numbers, its files, and that it can learn the exact one."""
+"""The estimator network: the released module's numbers, its file, files that are refused."""
 
 from __future__ import annotations
 
-import json
 import pickle  # noqa: TID251 - a harmful file is made, to see it refused
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +11,11 @@ import torch
 
 from hbi_infer.errors import TrainingError
 from hbi_training.banzhaf.estimator import BanzhafEstimator, from_released, load_estimator, save_estimator
-from hbi_training.run.trainer import Trainer
-from tests.builders.tiny_training import HBI_SECTION, MEAN_POOLED_SECTION, shapes_splits, tiny_recipe
+from tests.builders.tensor_files import Harm
 from tests.paths import GOLDEN as GOLDEN_FOLDER
 
 GOLDEN = GOLDEN_FOLDER / "banzhaf_module.npz"
+
 OF_THE_LARGEST = 1e-4  # float32 against float32
 
 
@@ -56,16 +53,6 @@ def test_its_file_gives_it_back(tmp_path: Path) -> None:
     assert torch.equal(estimator(x), again(x))
 
 
-class Harm:
-    """Unpickling this would make a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, tuple[Path]]:
-        return Path.touch, (self.path,)
-
-
 def test_files_that_are_refused(tmp_path: Path) -> None:
     trap = tmp_path / "trap"
     with (tmp_path / "code.pt").open("wb") as file:
@@ -99,31 +86,3 @@ def test_released_names() -> None:
         "first.weight",
         "query",
     }
-
-
-def test_the_command_learns_the_exact_interaction(tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    splits = shapes_splits(data)
-    for section in (HBI_SECTION, MEAN_POOLED_SECTION):
-        recipe = tiny_recipe(
-            model=section,
-            optimiser={"steps": 40, "batch_size": 8, "learning_rate": 3e-3, "clip_learning_rate": 3e-3},
-            report={"evaluate_steps": 40},
-        )
-        Trainer(recipe, *splits, tmp_path / section["kind"], cpu=True).run()
-    out = tmp_path / "estimator.safetensors"
-    model = tmp_path / "hbi" / "model"
-    command = [str(Path(sys.executable).parent / "hbi-train"), "estimator", str(model), "--data", str(data)]
-    explained = []
-    for steps in ("1", "100"):
-        options = ["-o", str(out), "--steps", steps, "--channels", "16"]
-        done = subprocess.run([*command, *options], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        explained.append(json.loads(done.stdout))
-    assert set(explained[0]) == {f"val/{level}/explained_variance" for level in ("entity", "action", "event")}
-    assert all(explained[0][name] < explained[1][name] <= 1 for name in explained[0])
-    assert load_estimator(out).channels == 16
-    command[2] = str(tmp_path / "mean_pooled_clip" / "model")
-    done = subprocess.run([*command, "-o", str(out)], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "of a model of kind hbi" in done.stderr

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from hbi_training.data.frame_cache import Split
 from hbi_training.data.records import Question
 from hbi_training.evaluation.answers import Answers, answer_questions, calibration_error, fit_temperature
 from hbi_training.model.hbi import HBI
 from hbi_training.run.trainer import Trainer
-from tests.builders.tiny_training import HBI_SECTION, shapes_splits, tiny_recipe
+from tests.builders.tiny_training import WITH_RECONSTRUCTION, tiny_recipe
 
 
 def test_accuracy_by_type() -> None:
@@ -40,10 +41,10 @@ def test_the_temperature_undoes_sharpness(sharpness: float) -> None:
         assert calibration_error(answers, 1.0) > 5.0
 
 
-def test_every_question_of_a_split_is_asked(tmp_path: Path) -> None:
+def test_every_question_of_a_split_is_asked(splits: tuple[Split, Split], tmp_path: Path) -> None:
     torch.manual_seed(0)
-    train, validation = shapes_splits(tmp_path)
-    recipe = tiny_recipe(model={**HBI_SECTION, "reconstruction_layers": 1}, objective={"answering": 1.0})
+    train, validation = splits
+    recipe = tiny_recipe(model=WITH_RECONSTRUCTION, objective={"answering": 1.0})
     trainer = Trainer(recipe, train, validation, tmp_path / "run", cpu=True)
     assert isinstance(trainer.model, HBI)
     answers = answer_questions(trainer.model, validation.records, validation.cache, trainer.tokenizer)

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
-from hbi_infer.model.tokenizer import Tokenizer, clip_tokenizer_json
-from hbi_infer.options import Decoding
-from hbi_training.evaluation.caption_writing import caption_split
 from hbi_training.model.caption_decoder import CaptionDecoder
 from hbi_training.model.config import LEVELS
-from hbi_training.model.hbi import HBI
 from hbi_training.model.token_interaction import Tokens
-from hbi_training.weights.checkpoint import build_model
-from tests.builders.tiny_training import HBI_SECTION, shapes_splits
 
 ROUNDING = 1e-5
+
 SIZES = {"entity": 6, "action": 2, "event": 1}
 
 
@@ -72,21 +65,3 @@ def test_it_can_learn_to_say_what_it_sees() -> None:
         loss.backward()
         optimiser.step()
     assert torch.equal(logits.argmax(-1), captions[:, 1:])
-
-
-def test_captions_of_a_split_are_those_of_its_clips_alone(tmp_path: Path) -> None:
-    _, validation = shapes_splits(tmp_path)
-    corpus = [caption for record in validation.records for caption in record.captions]
-    tokenizer = Tokenizer.from_json(clip_tokenizer_json(corpus))
-    torch.manual_seed(0)
-    section = {**HBI_SECTION, "reconstruction_layers": 1, "caption_layers": 1}
-    model = build_model(section, tokenizer)
-    assert isinstance(model, HBI)
-    assert model.caption_decoder is not None
-    torch.nn.init.normal_(model.caption_decoder.word.weight)  # so that it is sure of what it says
-    for options in (Decoding(max_tokens=6, beam_size=1), Decoding(max_tokens=6, beam_size=3)):
-        together = caption_split(model, validation.cache, [0, 1, 2], tokenizer, options)
-        alone = [caption_split(model, validation.cache, [row], tokenizer, options)[0] for row in range(3)]
-        assert together == alone
-        assert all(together)
-    assert model.training

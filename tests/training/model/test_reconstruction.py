@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
 import torch
 
-from hbi_infer.errors import TrainingError
-from hbi_training.data.frame_cache import Split
-from hbi_training.evaluation.evaluate import evaluate_retrieval
-from hbi_training.model.hbi import HBI, LevelTokens
 from hbi_training.model.reconstruction import Reconstruction
-from hbi_training.model.token_interaction import Tokens
-from hbi_training.run.trainer import Trainer
-from tests.builders.tiny_training import HBI_SECTION, shapes_splits, tiny_recipe
+from hbi_training.model.token_interaction import Tokens, TokensByLevel
 
 LEVELS = ("entity", "event")
-WITH_RECONSTRUCTION = {**HBI_SECTION, "reconstruction_layers": 1}
+
 ROUNDING = 1e-5
-
-
-@pytest.fixture(scope="module")
-def splits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Split, Split]:
-    return shapes_splits(tmp_path_factory.mktemp("shapes"))
 
 
 def reconstruction(seed: int = 0, *, trained: bool = True) -> Reconstruction:
@@ -34,7 +20,7 @@ def reconstruction(seed: int = 0, *, trained: bool = True) -> Reconstruction:
     return module
 
 
-def side(batch: int, *sizes: int, lengths: tuple[int, ...] = ()) -> LevelTokens:
+def side(batch: int, *sizes: int, lengths: tuple[int, ...] = ()) -> TokensByLevel:
     levels = {}
     for level, size in zip(LEVELS, sizes, strict=True):
         mask = torch.ones(batch, size, dtype=torch.bool)
@@ -79,28 +65,3 @@ def test_a_video_alone_is_a_video_whose_text_is_all_padding() -> None:
     beside_nothing, alone = module(text, video)[1], module({}, video)[1]
     for level in LEVELS:
         torch.testing.assert_close(beside_nothing[level].tokens, alone[level].tokens, rtol=0, atol=ROUNDING)
-
-
-def test_reranking_orders_the_best_by_reconstructed_tokens(splits: tuple[Split, Split], tmp_path: Path) -> None:
-    recipe = tiny_recipe(model=WITH_RECONSTRUCTION, objective={"reconstruction": 1.0, "hard_negatives": 1})
-    trainer = Trainer(recipe, *splits, tmp_path, cpu=True)
-    model, validation = trainer.model, splits[1]
-    assert isinstance(model, HBI)
-    assert model.reconstruction is not None
-
-    def measure(rerank: int) -> dict[str, float]:
-        return evaluate_retrieval(model, validation.records, validation.cache, trainer.tokenizer, rerank=rerank)
-
-    untrained = measure(3)
-    for way in ("text_to_video", "video_to_text"):
-        assert untrained[f"reranked/{way}/MnR"] == untrained[f"{way}/MnR"]  # the identity changes no order
-    torch.nn.init.normal_(model.reconstruction.gate.weight, std=0.5)
-    changed = measure(3)
-    for way in ("text_to_video", "video_to_text"):
-        assert changed[f"{way}/MnR"] == untrained[f"{way}/MnR"]
-        assert changed[f"reranked/{way}/R@5"] >= 0
-    assert any(changed[name] != untrained[name] for name in changed)
-    assert measure(1)["reranked/text_to_video/R@1"] == untrained["text_to_video/R@1"]
-    plain = Trainer(tiny_recipe(), *splits, tmp_path / "plain", cpu=True)
-    with pytest.raises(TrainingError, match="has no reconstruction to rerank with"):
-        evaluate_retrieval(plain.model, validation.records, validation.cache, plain.tokenizer, rerank=3)

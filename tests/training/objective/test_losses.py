@@ -1,4 +1,4 @@
-"""The objective's terms against the released numbers and against formulas."""
+"""The loss terms against the released code's numbers and against formulas."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from hbi_infer.errors import TrainingError
 from hbi_training.banzhaf.exact import banzhaf_interaction
 from hbi_training.model.token_interaction import Tokens
 from hbi_training.objective.losses import (
@@ -18,12 +17,11 @@ from hbi_training.objective.losses import (
     released_alignment_loss,
     released_kl,
 )
-from hbi_training.objective.objective import Objective
 from tests.paths import GOLDEN as GOLDEN_FOLDER
 
 GOLDEN = GOLDEN_FOLDER / "loss_functions.npz"
+
 TOLERANCE = 1e-5  # float32, scalars of order 1
-LEVELS = ("entity", "action", "event")
 
 
 @pytest.fixture(scope="module")
@@ -63,20 +61,6 @@ def test_hard_negatives_make_the_videos_side_harder() -> None:
     easy = contrastive_loss(similarity, scale, torch.full((4, 2), -1.0))
     hard = contrastive_loss(similarity, scale, torch.full((4, 2), 0.9))
     assert plain < easy < hard
-
-
-def test_the_terms_follow_the_weights() -> None:
-    similarity = {level: torch.randn(4, 4) for level in LEVELS}
-    scale = torch.tensor(3.0)
-    every = Objective(deep_supervision=0.5, self_distillation=0.2).similarity_terms(similarity, scale)
-    assert set(every) == {f"contrastive_{level}" for level in LEVELS} | {"distillation_action", "distillation_event"}
-    torch.testing.assert_close(every["contrastive_event"], 0.5 * contrastive_loss(similarity["event"], scale))
-    alone = Objective(deep_supervision=0.0, self_distillation=0.0).similarity_terms(similarity, scale)
-    assert list(alone) == ["contrastive_entity"]
-    released = Objective(self_distillation=2.0, variant="released").similarity_terms(similarity, scale)
-    entity, action = similarity["entity"], similarity["action"]
-    expected = 2.0 * (released_kl(action, entity) + released_kl(action.T, entity.T))
-    torch.testing.assert_close(released["distillation_action"], expected)
 
 
 def test_the_released_alignment_and_error(golden: dict[str, torch.Tensor]) -> None:
@@ -144,10 +128,3 @@ def test_alignment_teaches_the_similarities_only_and_is_zero_when_they_follow() 
     met = torch.eye(4)[None]
     everything = Tokens(torch.empty(1, 4, 0), torch.full((1, 4), 0.25), torch.ones(1, 4, dtype=torch.bool))
     assert float(alignment_loss(met, met, everything, everything, 0.1)) == pytest.approx(0, abs=1e-6)
-
-
-def test_an_objective_that_cannot_be() -> None:
-    with pytest.raises(TrainingError, match="variant is 'relased'; known are hbi and released"):
-        Objective(variant="relased")  # type: ignore[arg-type]
-    with pytest.raises(TrainingError, match="needs a trained estimator: give objective"):
-        Objective(variant="released", banzhaf=1.0)

@@ -22,9 +22,10 @@ from hbi_training.objective.self_critical import CaptionCritic
 from hbi_training.run.commands import run_training
 from hbi_training.run.recipe import Recipe
 from hbi_training.run.trainer import Trainer
-from tests.builders.tiny_training import HBI_SECTION, shapes_splits, tiny_recipe
+from tests.builders.tiny_training import ALL_TASKS, FROZEN, tiny_recipe
 
 CAPTIONS = [["a red ring spins", "a ring that spins"], ["two blue stars grow"], ["a green square"]]
+
 TOKENIZER = Tokenizer.from_json(clip_tokenizer_json([caption for captions in CAPTIONS for caption in captions]))
 
 
@@ -136,18 +137,12 @@ def test_half_precision_loses_no_gradient(num_samples: int) -> None:
     assert all(parameter.grad is not None for parameter in writer.parameters())
 
 
-@pytest.fixture(scope="module")
-def splits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Split, Split]:
-    return shapes_splits(tmp_path_factory.mktemp("shapes"))
-
-
 NOTHING_ELSE = {"contrastive": 0, "deep_supervision": 0, "self_distillation": 0}
-FROZEN = ["frame_encoder", "word_encoder", "temporal_transformer", "text_hierarchy", "video_hierarchy", "logit_scale"]
 
 
 def recipe(objective: dict[str, Any], steps: int, **changes: Any) -> Recipe:
     return tiny_recipe(
-        model={**HBI_SECTION, "reconstruction_layers": 1, "caption_layers": 1},
+        model=ALL_TASKS,
         objective={**NOTHING_ELSE, **objective},
         data={"format": "manifest", "folder": "unused", "vocabulary": "corpus"},
         optimiser={

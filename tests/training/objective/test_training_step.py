@@ -13,19 +13,18 @@ import torch
 from hbi_infer.errors import TrainingError
 from hbi_training.banzhaf.estimator import BanzhafEstimator, save_estimator
 from hbi_training.data.frame_cache import Split
-from hbi_training.data.records import Question, VideoRecord
+from hbi_training.data.records import VideoRecord
 from hbi_training.model.hbi import HBI
-from hbi_training.run.trainer import Trainer, common_answers
+from hbi_training.run.trainer import Trainer
 from hbi_training.weights.checkpoint import load_checkpoint
-from tests.builders.tiny_training import HBI_SECTION, MEAN_POOLED_SECTION, same_weights, shapes_splits, tiny_recipe
-
-WITH_RECONSTRUCTION = {**HBI_SECTION, "reconstruction_layers": 1}
-WITH_CAPTIONS = {**WITH_RECONSTRUCTION, "caption_layers": 1}
-
-
-@pytest.fixture(scope="module")
-def splits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Split, Split]:
-    return shapes_splits(tmp_path_factory.mktemp("shapes"))
+from tests.builders.tiny_training import (
+    ALL_TASKS,
+    HBI_SECTION,
+    MEAN_POOLED_SECTION,
+    WITH_RECONSTRUCTION,
+    same_weights,
+    tiny_recipe,
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +36,7 @@ def estimator(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 BANZHAF = [f"banzhaf_{level}" for level in ("entity", "action", "event")]
+
 RECONSTRUCTION = [f"reconstruction_{level}" for level in ("entity", "action", "event")]
 
 
@@ -49,8 +49,8 @@ RECONSTRUCTION = [f"reconstruction_{level}" for level in ("entity", "action", "e
         (WITH_RECONSTRUCTION, {"reconstruction": 1.0, "banzhaf": 0.5}, RECONSTRUCTION + BANZHAF),
         (HBI_SECTION, {"variant": "released", "banzhaf": 1.0, "estimator": "to be filled in"}, BANZHAF),
         (HBI_SECTION, {"answering": 1.0}, ["answer", "answer_levels"]),
-        (WITH_CAPTIONS, {"captioning": 0.5}, ["caption"]),
-        (WITH_CAPTIONS, {"captioning": 0.5, "answering": 1.0, "reconstruction": 1.0}, ["caption", "answer"]),
+        (ALL_TASKS, {"captioning": 0.5}, ["caption"]),
+        (ALL_TASKS, {"captioning": 0.5, "answering": 1.0, "reconstruction": 1.0}, ["caption", "answer"]),
     ],
 )
 def test_objectives_train(
@@ -89,26 +89,6 @@ def test_what_the_model_lacks_is_said(splits: tuple[Split, Split], tmp_path: Pat
     silent = Split([VideoRecord(record.video, record.captions) for record in splits[0].records], splits[0].cache)
     with pytest.raises(TrainingError, match="and clips with questions"):
         Trainer(tiny_recipe(objective={"answering": 1.0}), silent, splits[1], tmp_path, cpu=True)
-
-
-def test_a_run_begun_before_an_option_was_known_is_resumed(splits: tuple[Split, Split], tmp_path: Path) -> None:
-    Trainer(tiny_recipe(), *splits, tmp_path, cpu=True).save()
-    progress = tmp_path / "checkpoints" / "step_00000000" / "progress.json"
-    content = json.loads(progress.read_text())
-    del content["recipe"]["objective"]["banzhaf"]
-    progress.write_text(json.dumps(content))
-    again = Trainer(tiny_recipe(), *splits, tmp_path, cpu=True)
-    again.resume()
-    assert again.step == 0
-
-
-def test_the_closed_list_of_answers() -> None:
-    def record(*answers: str) -> VideoRecord:
-        return VideoRecord(Path("a"), ("a",), questions=tuple(Question("what?", answer, "what") for answer in answers))
-
-    records = [record("red", "two"), record("red", "blue"), record("yes")]
-    assert common_answers(records, 10) == ("red", "blue", "two", "yes")
-    assert common_answers(records, 2) == ("red", "blue")
 
 
 def test_questions_of_a_batch_are_asked_of_their_own_clips(splits: tuple[Split, Split], tmp_path: Path) -> None:

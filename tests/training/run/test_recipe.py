@@ -1,4 +1,4 @@
-"""What every recipe says fits together: its data set is one that is read, and its model has what its objective asks."""
+"""Recipes: every one is readable and fits together, and what is wrong in one is explained."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from hbi_infer.errors import TrainingError
 from hbi_training.data.formats import READERS
 from hbi_training.model.config import HBIConfig
-from hbi_training.run.recipe import load_recipe
-from tests.paths import RECIPES as RECIPES_FOLDER
+from hbi_training.run.recipe import load_recipe, recipe_from_mapping, recipe_to_mapping
+from tests.paths import RECIPES
 
-RECIPES = sorted(RECIPES_FOLDER.glob("*.yaml"))
+PATHS = sorted(RECIPES.glob("*.yaml"))
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_a_recipe_fits_together(path: Path) -> None:
     recipe = load_recipe(path)
     assert recipe.name == path.stem
@@ -30,3 +31,61 @@ def test_a_recipe_fits_together(path: Path) -> None:
     assert not config.answers  # they come from the training questions
     options = recipe.optimiser
     assert options.warmup_steps + (options.decay_steps or 0) <= options.steps
+
+
+def test_a_number_that_yaml_reads_as_a_text_is_a_number() -> None:
+    overrides = {"optimiser.learning_rate": "2e-3", "optimiser.decay_steps": "null"}
+    options = load_recipe(RECIPES / "shapes.yaml", overrides).optimiser
+    assert options.learning_rate == 0.002
+    assert options.decay_steps is None
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_every_recipe_is_readable(path: Path) -> None:
+    recipe = load_recipe(path, {"optimiser.steps": "7"})
+    assert recipe.optimiser.steps == 7
+    assert recipe.name
+    assert recipe_from_mapping(recipe_to_mapping(recipe), "itself") == recipe
+
+
+def test_a_bare_no_of_yaml_is_no_mixed_precision(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    rates = "steps: 1, batch_size: 1, learning_rate: 1, clip_learning_rate: 1"
+    path.write_text(f"{{name: a, model: {{}}, data: {{format: m, folder: f}}, optimiser: {{{rates}}}}}")
+    assert load_recipe(path, {"optimiser.mixed_precision": "no"}).optimiser.mixed_precision == "no"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("name: [", "is not YAML"),
+        ("- a", "is not a mapping"),
+        (
+            "{name: a, model: {}, data: {format: m, folder: f}, optimiser: {steps: many}}",
+            "steps is 'many'; it must be a",
+        ),
+        ("{name: a, model: {}, data: {format: m, folder: f}, optimiser: {steps: 2.5}}", "must be a whole number"),
+        (
+            "{name: a, model: {}, data: {format: m, folder: f}, optimiser: {mixed_precision: fp8}}",
+            "mixed_precision is 'fp8'; choose one of: auto, no, bf16, fp16",
+        ),
+        ("{name: a, modle: {}}", "unknown key 'modle'; did you mean 'model'?"),
+        ("{name: a, model: {}, data: {format: m, folder: f}, optimiser: {stepz: 3}}", "did you mean 'steps'?"),
+        (
+            "{name: a, model: {}, data: {format: m, folder: f}, optimiser: {steps: 3}}",
+            "has no batch_size and no learning_rate and no clip_learning_rate",
+        ),
+    ],
+)
+def test_a_wrong_recipe_is_explained(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(content)
+    with pytest.raises(TrainingError) as caught:
+        load_recipe(path)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["optimiser.steps", "optimiser.batch_size", "report.log_steps"])
+def test_counts_are_at_least_one(key: str) -> None:
+    with pytest.raises(TrainingError, match=f"{key.split('.')[1]} is 0; it must be at least 1"):
+        load_recipe(RECIPES / "shapes.yaml", {key: "0"})

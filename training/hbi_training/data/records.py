@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +65,12 @@ class Annotation:
     captions: tuple[str, ...]
     end_seconds: float | None = None
     questions: tuple[Question, ...] = ()
+
+
+def common_answers(records: Sequence[VideoRecord], most: int) -> tuple[str, ...]:
+    """Returns the most frequent answers to the records' questions, equally frequent ones in alphabetical order."""
+    counts = Counter(question.answer for record in records for question in record.questions)
+    return tuple(sorted(counts, key=lambda answer: (-counts[answer], answer))[:most])
 
 
 def checked_name(name: str, where: str) -> str:

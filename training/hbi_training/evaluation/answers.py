@@ -14,8 +14,8 @@ from torch import Tensor
 from hbi_infer.model.tokenizer import Tokenizer
 from hbi_training.data.frame_cache import FrameCache
 from hbi_training.data.records import Question, VideoRecord
-from hbi_training.model.hbi import HBI
 from hbi_training.model.token_interaction import items
+from hbi_training.weights.checkpoint import Model
 
 CLIPS_AT_ONCE = 64
 
@@ -79,7 +79,7 @@ def answers_to(asked: Sequence[tuple[int, Question]], logits: Tensor, closed_lis
 
 
 @torch.inference_mode()
-def answer_questions(model: HBI, records: Sequence[VideoRecord], cache: FrameCache, tokenizer: Tokenizer) -> Answers:
+def answer_questions(model: Model, records: Sequence[VideoRecord], cache: FrameCache, tokenizer: Tokenizer) -> Answers:
     """Asks every question of a split.
 
     Args:
@@ -87,7 +87,11 @@ def answer_questions(model: HBI, records: Sequence[VideoRecord], cache: FrameCac
         records: The clips of the split.
         cache: Their frames.
         tokenizer: The model's.
+
+    Raises:
+        TrainingError: The model has no answer head.
     """
+    model = model.require("qa", "answering questions")
     assert model.answer_head is not None
     was_training = model.training
     model.eval()

@@ -14,7 +14,8 @@ from hbi_infer.model.tokenizer import Tokenizer
 from hbi_infer.options import Decoding
 from hbi_training.data.frame_cache import FrameCache
 from hbi_training.model.caption_decoder import Cache, CaptionDecoder, Memory
-from hbi_training.model.hbi import HBI, LevelTokens
+from hbi_training.model.token_interaction import TokensByLevel
+from hbi_training.weights.checkpoint import Model
 
 CLIPS_AT_ONCE = 64
 
@@ -41,7 +42,9 @@ class _Steps:
 
 
 @torch.inference_mode()
-def write_captions(model: HBI, video: LevelTokens, options: Decoding, *, start_id: int, end_id: int) -> list[Generated]:
+def write_captions(
+    model: Model, video: TokensByLevel, options: Decoding, *, start_id: int, end_id: int
+) -> list[Generated]:
     """A caption for each of B videos, whose tokens are given level by level.
 
     Args:
@@ -50,7 +53,11 @@ def write_captions(model: HBI, video: LevelTokens, options: Decoding, *, start_i
         options: How to write; no more than the decoder has positions for.
         start_id: What a caption begins with.
         end_id: What it ends with.
+
+    Raises:
+        TrainingError: The model has no caption decoder.
     """
+    model = model.require("caption", "writing captions")
     decoder = model.caption_decoder
     assert decoder is not None
     memory = model.read(video)
@@ -64,7 +71,7 @@ def write_captions(model: HBI, video: LevelTokens, options: Decoding, *, start_i
 
 @torch.inference_mode()
 def caption_split(
-    model: HBI, cache: FrameCache, rows: Sequence[int], tokenizer: Tokenizer, options: Decoding
+    model: Model, cache: FrameCache, rows: Sequence[int], tokenizer: Tokenizer, options: Decoding
 ) -> list[str]:
     """Captions of some clips of a split.
 

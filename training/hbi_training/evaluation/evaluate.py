@@ -22,11 +22,8 @@ from hbi_training.evaluation.answers import Answers, answer_questions, calibrati
 from hbi_training.evaluation.caption_writing import caption_split
 from hbi_training.evaluation.captions import caption_metrics
 from hbi_training.evaluation.retrieval import RetrievalMetrics, retrieval_metrics
-from hbi_training.model.hbi import HBI
-from hbi_training.model.token_interaction import Tokens, items
+from hbi_training.model.token_interaction import Tokens, TokensByLevel, items
 from hbi_training.weights.checkpoint import Model
-
-Levels = dict[str, Tokens]
 
 
 @dataclass(frozen=True)
@@ -82,13 +79,14 @@ def evaluate(
     answers, captions = None, None
     if described:
         metrics |= evaluate_retrieval(model, records, cache, tokenizer, all_captions=all_captions, rerank=rerank)
-    if isinstance(model, HBI) and model.answer_head is not None and any(r.questions for r in records):
+    if "qa" in model.tasks and any(record.questions for record in records):
+        model = model.require("qa", "answering questions")
         answers = answer_questions(model, records, cache, tokenizer)
         if calibrate:
             model.config = replace(model.config, answer_temperature=fit_temperature(answers))
         metrics |= answers.accuracy()
         metrics["answer/calibration_error"] = calibration_error(answers, model.config.answer_temperature)
-    if isinstance(model, HBI) and model.caption_decoder is not None and described:
+    if "caption" in model.tasks and described:
         written = caption_split(model, cache, described, tokenizer, decoding or MEASURED_DECODING)
         captions = dict(zip(described, written, strict=True))
         scores = caption_metrics(written, [records[row].captions for row in described])
@@ -108,7 +106,7 @@ def retrieval_texts(
 
 
 @torch.no_grad()
-def encode_clips(model: Model, cache: FrameCache, batch_size: int = 64) -> Levels:
+def encode_clips(model: Model, cache: FrameCache, batch_size: int = 64) -> TokensByLevel:
     """The tokens of every clip that could be decoded, in their order.
 
     Args:
@@ -182,15 +180,21 @@ def evaluate_retrieval(
 
 
 def reranked_scores(
-    model: Model, texts: Sequence[Levels], videos: Sequence[Levels], scores: npt.NDArray[np.float32], num_best: int
+    model: Model,
+    texts: Sequence[TokensByLevel],
+    videos: Sequence[TokensByLevel],
+    scores: npt.NDArray[np.float32],
+    num_best: int,
 ) -> dict[str, npt.NDArray[np.float32]]:
     """Scores (texts, videos) in which the best N of each query are ordered by their reconstructed tokens.
 
     Returns:
         "text_to_video", where the queries are the rows, and "video_to_text", where they are the columns.
+
+    Raises:
+        TrainingError: The model has no reconstruction.
     """
-    if not isinstance(model, HBI) or model.reconstruction is None:
-        raise TrainingError("the model has no reconstruction to rerank with: train one with reconstruction_layers")
+    model = model.require("rerank", "reranking")
     num_best = min(num_best, *scores.shape)
     chosen = {"text_to_video": np.zeros(scores.shape, np.bool_), "video_to_text": np.zeros(scores.shape, np.bool_)}
     np.put_along_axis(chosen["text_to_video"], np.argsort(-scores, axis=1)[:, :num_best], True, axis=1)
@@ -200,13 +204,13 @@ def reranked_scores(
     fused = np.zeros_like(scores)
     for part in _parts(pairs, PAIRS_AT_ONCE):
         rows, columns = torch.from_numpy(part).T
-        matched = model.reconstruction(items(text, rows), items(video, columns))
+        matched = model.reconstruct(items(text, rows), items(video, columns))
         fused[rows, columns] = model.score(model.matched_similarity(*matched))[:, 0].cpu().numpy()
     above = np.float32(np.ptp(scores) + np.ptp(fused) + 1)
     return {way: np.where(best, fused + above, scores) for way, best in chosen.items()}
 
 
-def joined(parts: Sequence[Levels]) -> Levels:
+def joined(parts: Sequence[TokensByLevel]) -> TokensByLevel:
     """One batch of several, padded to the longest."""
     levels = {}
     for level in parts[0]:
@@ -228,11 +232,11 @@ def _parts(items: Sequence[object] | npt.NDArray[np.intp], size: int) -> Iterato
         yield items[start : start + size]
 
 
-def _encode_videos(model: Model, cache: FrameCache, rows: object, device: torch.device) -> Levels:
+def _encode_videos(model: Model, cache: FrameCache, rows: object, device: torch.device) -> TokensByLevel:
     frames, mask = (torch.from_numpy(part).to(device) for part in cache[rows])  # type: ignore[index]
     return model.encode_video(frames, mask)
 
 
-def _encode_texts(model: Model, tokenizer: Tokenizer, captions: object, device: torch.device) -> Levels:
+def _encode_texts(model: Model, tokenizer: Tokenizer, captions: object, device: torch.device) -> TokensByLevel:
     batch = tokenizer.encode(captions, model.config.max_words)  # type: ignore[arg-type]
     return model.encode_text(torch.from_numpy(batch.ids).to(device), torch.from_numpy(batch.mask).to(device))

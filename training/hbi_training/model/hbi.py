@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +14,16 @@ from hbi_training.model.caption_decoder import CaptionDecoder, Memory
 from hbi_training.model.clip_encoders import FrameEncoder, WordEncoder, build_clip
 from hbi_training.model.config import LEVELS, HBIConfig
 from hbi_training.model.reconstruction import Reconstruction
+from hbi_training.model.tasks import HBITask, Task, cannot
 from hbi_training.model.temporal_transformer import TemporalTransformer
-from hbi_training.model.token_interaction import Tokens, TokenWeights, cross_similarity, matched_similarity
+from hbi_training.model.token_interaction import (
+    Tokens,
+    TokensByLevel,
+    TokenWeights,
+    cross_similarity,
+    matched_similarity,
+)
 from hbi_training.model.token_merge import TokenMerge
-
-LevelTokens = dict[str, Tokens]
 
 VIDEO_ENCODER = ("frame_encoder", "temporal_transformer", "video_hierarchy")
 """The parts that tokens of videos come from."""
@@ -43,9 +49,9 @@ class TokenHierarchy(nn.Module):
             }
         )
 
-    def forward(self, tokens: Tensor, mask: Tensor) -> LevelTokens:
+    def forward(self, tokens: Tensor, mask: Tensor) -> TokensByLevel:
         """(B, N, D) and (B, N) bool -> the tokens of each level."""
-        levels: LevelTokens = {}
+        levels: TokensByLevel = {}
         slots = None
         for level in LEVELS:
             if level in self.merges:
@@ -59,8 +65,11 @@ class HBI(nn.Module):
 
     Args:
         config: Sizes and choices.
-        clip: Encoders with learnt weights; without it they start from random ones.
+        clip: Encoders with learnt weights; None starts from random ones.
     """
+
+    kind: ClassVar[str] = "hbi"
+    config_type: ClassVar[type[HBIConfig]] = HBIConfig
 
     def __init__(self, config: HBIConfig, clip: CLIPModel | None = None) -> None:
         super().__init__()
@@ -106,18 +115,38 @@ class HBI(nn.Module):
                 max_tokens=config.max_words,
             )
 
-    def encode_text(self, token_ids: Tensor, token_mask: Tensor) -> LevelTokens:
+    @property
+    def tasks(self) -> frozenset[Task]:
+        """Tasks that the model can do with the parts that it has."""
+        parts: dict[Task, nn.Module | None] = {
+            "rerank": self.reconstruction,
+            "qa": self.answer_head,
+            "caption": self.caption_decoder,
+        }
+        return frozenset({"retrieve", "interaction", *(task for task, part in parts.items() if part is not None)})
+
+    def require(self, task: HBITask, asked_by: str) -> HBI:
+        """Returns the model itself for a caller that needs one of its tasks.
+
+        Raises:
+            TrainingError: The model cannot do the task; the message begins with `asked_by`.
+        """
+        if task not in self.tasks:
+            raise cannot(task, asked_by)
+        return self
+
+    def encode_text(self, token_ids: Tensor, token_mask: Tensor) -> TokensByLevel:
         """(B, T) int64 and (B, T) bool -> text tokens of each level."""
         return self.text_hierarchy(self.word_encoder(token_ids, token_mask), token_mask)
 
-    def encode_video(self, frames: Tensor, frame_mask: Tensor) -> LevelTokens:
+    def encode_video(self, frames: Tensor, frame_mask: Tensor) -> TokensByLevel:
         """(B, F, H, W, 3) uint8 and (B, F) bool -> video tokens of each level."""
         pixels = self.frame_encoder.normalise(frames.flatten(0, 1))
         if self.config.merging == "released":  # it sees missing frames, and those are zeros after normalisation
             pixels = pixels * frame_mask.flatten()[:, None, None, None].to(pixels.dtype)
         return self.encode_pixels(pixels, frame_mask)
 
-    def encode_pixels(self, pixels: Tensor, frame_mask: Tensor) -> LevelTokens:
+    def encode_pixels(self, pixels: Tensor, frame_mask: Tensor) -> TokensByLevel:
         """(B * F, 3, H, W) float, normalised, and (B, F) bool -> video tokens of each level."""
         return self.video_hierarchy(self.contextualise(self.frame_encoder(pixels), frame_mask), frame_mask)
 
@@ -127,32 +156,32 @@ class HBI(nn.Module):
         features = frame_features.unflatten(0, (-1, frame_mask.shape[1]))
         return features if self.temporal_transformer is None else self.temporal_transformer(features, frame_mask)
 
-    def similarity(self, text: LevelTokens, video: LevelTokens) -> dict[str, Tensor]:
+    def similarity(self, text: TokensByLevel, video: TokensByLevel) -> dict[str, Tensor]:
         """Similarities (A, B) of A texts and B videos at each level."""
         partner = self.config.padded_partner
         return {level: cross_similarity(text[level], video[level], padded_partner=partner) for level in LEVELS}
 
-    def matched_similarity(self, text: LevelTokens, video: LevelTokens) -> dict[str, Tensor]:
+    def matched_similarity(self, text: TokensByLevel, video: TokensByLevel) -> dict[str, Tensor]:
         """Similarities (B, K) of each of B videos with K texts of its own, out of B * K texts, at each level."""
         partner = self.config.padded_partner
         return {level: matched_similarity(text[level], video[level], padded_partner=partner) for level in LEVELS}
 
-    def reconstruct(self, text: LevelTokens, video: LevelTokens) -> tuple[LevelTokens, LevelTokens]:
+    def reconstruct(self, text: TokensByLevel, video: TokensByLevel) -> tuple[TokensByLevel, TokensByLevel]:
         """Tokens of B matched pairs that know of each other; as they are without a reconstruction."""
         return (text, video) if self.reconstruction is None else self.reconstruction(text, video)
 
-    def answer(self, question: LevelTokens, video: LevelTokens) -> dict[str, Tensor]:
+    def answer(self, question: TokensByLevel, video: TokensByLevel) -> dict[str, Tensor]:
         """Logits (B, A) of the answers to B questions about B videos, at each level."""
         assert self.answer_head is not None
         logits: dict[str, Tensor] = self.answer_head(*self.reconstruct(question, video))
         return logits
 
-    def answer_logits(self, question: LevelTokens, video: LevelTokens) -> Tensor:
+    def answer_logits(self, question: TokensByLevel, video: TokensByLevel) -> Tensor:
         """Calibrated logits (B, A), the levels' together: their softmax is the probability of each answer."""
         assert self.answer_head is not None
         return self.answer_head.combine(self.answer(question, video)) / self.config.answer_temperature
 
-    def read(self, video: LevelTokens) -> Memory:
+    def read(self, video: TokensByLevel) -> Memory:
         """What the caption decoder needs of B videos."""
         assert self.caption_decoder is not None
         return self.caption_decoder.read(self.reconstruct({}, video)[1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +14,8 @@ from transformers import CLIPModel
 from hbi_infer.options import FrameSampling
 from hbi_training.model.clip_encoders import FrameEncoder, WordEncoder, build_clip
 from hbi_training.model.config import check_clip_sizes, from_mapping
-from hbi_training.model.token_interaction import Tokens, cross_similarity, matched_similarity
-
-LevelTokens = dict[str, Tokens]
+from hbi_training.model.tasks import HBITask, Task, cannot
+from hbi_training.model.token_interaction import Tokens, TokensByLevel, cross_similarity, matched_similarity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +26,10 @@ class MeanPooledConfig:
     vision_stem: Literal["patch", "convolution"] = "patch"
     max_words: int = 77
     sampling: FrameSampling = field(default_factory=FrameSampling)
+
+    merging: ClassVar[Literal["masked", "released"]] = "masked"
+    padded_partner: ClassVar[Literal["ignore", "zero"]] = "ignore"
+    answers: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         check_clip_sizes(self.clip, self.max_words, self.sampling)
@@ -56,6 +59,10 @@ class MeanPooledCLIP(nn.Module):
     mean.
     """
 
+    kind: ClassVar[str] = "mean_pooled_clip"
+    config_type: ClassVar[type[MeanPooledConfig]] = MeanPooledConfig
+    tasks: ClassVar[frozenset[Task]] = frozenset({"retrieve"})
+
     def __init__(self, config: MeanPooledConfig, clip: CLIPModel | None = None) -> None:
         super().__init__()
         self.config = config
@@ -69,7 +76,15 @@ class MeanPooledCLIP(nn.Module):
         """What the similarity of each level counts in the score."""
         return {"frame": 0.0, "video": 1.0}
 
-    def encode_text(self, token_ids: Tensor, token_mask: Tensor) -> LevelTokens:
+    def require(self, task: HBITask, asked_by: str) -> NoReturn:
+        """Refuses every task that needs a part of an `HBI` model.
+
+        Raises:
+            TrainingError: Always; the message begins with `asked_by`.
+        """
+        raise cannot(task, asked_by)
+
+    def encode_text(self, token_ids: Tensor, token_mask: Tensor) -> TokensByLevel:
         """(B, T) int64 and (B, T) bool -> one token a text, the same at both levels."""
         hidden = self.word_encoder(token_ids, token_mask)
         # The end token is the last real one: 1 there and 0 elsewhere, with no index that depends on the ids.
@@ -78,7 +93,7 @@ class MeanPooledCLIP(nn.Module):
         tokens = Tokens(end, torch.ones_like(end[..., 0]), torch.ones_like(end[..., 0], dtype=torch.bool))
         return {"frame": tokens, "video": tokens}
 
-    def encode_video(self, frames: Tensor, frame_mask: Tensor) -> LevelTokens:
+    def encode_video(self, frames: Tensor, frame_mask: Tensor) -> TokensByLevel:
         """(B, F, H, W, 3) uint8 and (B, F) bool -> the frames, and their mean."""
         features = self.frame_encoder(self.frame_encoder.normalise(frames.flatten(0, 1)))
         features = features.unflatten(0, (-1, frame_mask.shape[1]))
@@ -87,11 +102,11 @@ class MeanPooledCLIP(nn.Module):
         video = Tokens(mean, torch.ones_like(mean[..., 0]), torch.ones_like(mean[..., 0], dtype=torch.bool))
         return {"frame": Tokens(features, weights, frame_mask), "video": video}
 
-    def similarity(self, text: LevelTokens, video: LevelTokens) -> dict[str, Tensor]:
+    def similarity(self, text: TokensByLevel, video: TokensByLevel) -> dict[str, Tensor]:
         """Similarities (A, B) of A texts and B videos, at the level that counts."""
         return {"video": cross_similarity(text["video"], video["video"])}
 
-    def matched_similarity(self, text: LevelTokens, video: LevelTokens) -> dict[str, Tensor]:
+    def matched_similarity(self, text: TokensByLevel, video: TokensByLevel) -> dict[str, Tensor]:
         """Similarities (B, K) of each of B videos with K texts of its own, out of B * K texts."""
         return {"video": matched_similarity(text["video"], video["video"])}
 

@@ -32,7 +32,11 @@ class Tokens(NamedTuple):
     slots: Tensor | None = None
 
 
-def items(levels: Mapping[str, Tokens], rows: Tensor | slice) -> dict[str, Tokens]:
+TokensByLevel = dict[str, Tokens]
+"""Level name -> tokens of B texts or videos."""
+
+
+def items(levels: Mapping[str, Tokens], rows: Tensor | slice) -> TokensByLevel:
     """Some items of a batch, in any order and number, without their slots."""
     return {level: Tokens(*(part[rows] for part in tokens[:3])) for level, tokens in levels.items()}
 

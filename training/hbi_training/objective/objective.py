@@ -9,6 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 from hbi_infer.errors import TrainingError
+from hbi_training.model.tasks import HBITask
 from hbi_training.objective.losses import contrastive_loss, distillation_loss, released_distillation_loss
 
 
@@ -72,6 +73,18 @@ class Objective:
             raise TrainingError(
                 f"the objective's self_critical_samples is {self.self_critical_samples}; it must be at least 1"
             )
+
+    @property
+    def needed_tasks(self) -> dict[str, HBITask]:
+        """Name of each term that needs more of a model than retrieval -> the task that the model must be able to do."""
+        terms: dict[str, tuple[float, HBITask]] = {
+            "banzhaf": (self.banzhaf, "interaction"),
+            "reconstruction": (self.reconstruction, "rerank"),
+            "answering": (self.answering, "qa"),
+            "captioning": (self.captioning, "caption"),
+            "self_critical": (self.self_critical, "caption"),
+        }
+        return {term: task for term, (weight, task) in terms.items() if weight}
 
     @property
     def writes_captions(self) -> bool:

@@ -10,13 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hbi_infer.errors import TrainingError
 from hbi_training.banzhaf.estimator import BanzhafEstimator, load_estimator
 from hbi_training.banzhaf.exact import banzhaf_interaction
 from hbi_training.banzhaf.sampled import Game, sampled_banzhaf_interaction
 from hbi_training.data.batches import Batch
-from hbi_training.model.hbi import HBI, LevelTokens
-from hbi_training.model.token_interaction import Tokens, items, pair_similarities
+from hbi_training.model.token_interaction import Tokens, TokensByLevel, items, pair_similarities
 from hbi_training.objective.distributed import gather, gather_levels
 from hbi_training.objective.losses import alignment_loss, pair_contrastive_loss, released_alignment_loss
 from hbi_training.objective.objective import Objective
@@ -25,7 +23,7 @@ from hbi_training.weights.checkpoint import Model
 
 MAX_LOGIT_SCALE = math.log(100.0)
 
-Pair = tuple[LevelTokens, LevelTokens]
+Pair = tuple[TokensByLevel, TokensByLevel]
 
 IGNORED = -1
 """Stands where there is no word, or no answer, to learn."""
@@ -56,7 +54,7 @@ class TrainingStep(nn.Module):
         self,
         model: Model,
         objective: Objective,
-        known_tokens: LevelTokens | None = None,
+        known_tokens: TokensByLevel | None = None,
         critic: CaptionCritic | None = None,
     ) -> None:
         super().__init__()
@@ -64,15 +62,8 @@ class TrainingStep(nn.Module):
         self.objective = objective
         self.known_tokens = known_tokens
         self.critic = critic
-        if objective.banzhaf and not isinstance(model, HBI):
-            raise TrainingError("the objective's banzhaf aligns tokens of several levels: it needs a model of kind hbi")
-        if objective.reconstruction and (not isinstance(model, HBI) or model.reconstruction is None):
-            raise TrainingError("the objective's reconstruction needs a model with reconstruction_layers of at least 1")
-        if objective.answering and (not isinstance(model, HBI) or model.answer_head is None):
-            raise TrainingError("the objective's answering needs a model of kind hbi, and clips with questions")
-        if objective.writes_captions and (not isinstance(model, HBI) or model.caption_decoder is None):
-            term = "captioning" if objective.captioning else "self_critical"
-            raise TrainingError(f"the objective's {term} needs a model with caption_layers of at least 1")
+        for term, task in objective.needed_tasks.items():
+            model.require(task, f"the objective's {term}")
         if objective.self_critical and critic is None:
             raise ValueError("a self-critical objective needs a critic")
         self.students = nn.ModuleDict()
@@ -91,7 +82,7 @@ class TrainingStep(nn.Module):
         terms |= self._answer_terms(batch, video) | self._caption_terms(batch, video)
         return torch.stack(list(terms.values())).sum(), terms
 
-    def _comparing_terms(self, batch: Batch, video: LevelTokens) -> dict[str, Tensor]:
+    def _comparing_terms(self, batch: Batch, video: TokensByLevel) -> dict[str, Tensor]:
         """Of captions with clips, those that are not theirs among them."""
         text = self.model.encode_text(batch.token_ids, batch.token_mask)
         wrong = None
@@ -109,7 +100,7 @@ class TrainingStep(nn.Module):
         return terms
 
     def _similarity_terms(
-        self, text: LevelTokens, video: LevelTokens, wrong: LevelTokens | None, scale: Tensor
+        self, text: TokensByLevel, video: TokensByLevel, wrong: TokensByLevel | None, scale: Tensor
     ) -> dict[str, Tensor]:
         """Of all texts with all videos, of all devices together."""
         negatives = None
@@ -118,17 +109,18 @@ class TrainingStep(nn.Module):
         similarity = self.model.similarity(gather_levels(text), gather_levels(video))
         return self.objective.similarity_terms(similarity, scale, negatives)
 
-    def _reconstructed_pairs(self, text: LevelTokens, video: LevelTokens, wrong: LevelTokens | None) -> Iterator[Pair]:
+    def _reconstructed_pairs(
+        self, text: TokensByLevel, video: TokensByLevel, wrong: TokensByLevel | None
+    ) -> Iterator[Pair]:
         """Videos with their own texts, then with those of other clips, then with texts that are nearly true of them."""
-        assert isinstance(self.model, HBI)
-        assert self.model.reconstruction is not None
-        yield self.model.reconstruction(text, video)
+        model = self.model.require("rerank", "the objective's reconstruction")
+        yield model.reconstruct(text, video)
         for shift in range(1, self.objective.reconstruction_negatives + 1):
             others = torch.arange(len(next(iter(text.values())).tokens)).roll(-shift)
-            yield self.model.reconstruction(items(text, others), video)
+            yield model.reconstruct(items(text, others), video)
         for k in range(self.objective.hard_negatives if wrong is not None else 0):
             own = slice(k, None, self.objective.hard_negatives)
-            yield self.model.reconstruction(items(wrong or {}, own), video)
+            yield model.reconstruct(items(wrong or {}, own), video)
 
     def _reconstruction_terms(self, pairs: list[Pair], scale: Tensor) -> dict[str, Tensor]:
         """Of this device's pairs: all with all would need a reconstruction each."""
@@ -142,45 +134,45 @@ class TrainingStep(nn.Module):
             terms[f"reconstruction_{level}"] = self.objective.reconstruction * loss
         return terms
 
-    def _answer_terms(self, batch: Batch, video: LevelTokens) -> dict[str, Tensor]:
+    def _answer_terms(self, batch: Batch, video: TokensByLevel) -> dict[str, Tensor]:
         """Of the answer that is chosen, and of each level's, by their mean: deep supervision."""
         if not self.objective.answering or batch.question_ids is None or batch.question_mask is None:
             return {}
-        assert isinstance(self.model, HBI)
-        assert self.model.answer_head is not None
+        model = self.model.require("qa", "the objective's answering")
+        assert model.answer_head is not None
         assert batch.answers is not None
         times = len(batch.answers) // len(batch.frames)
         clips = torch.arange(len(batch.frames), device=batch.frames.device).repeat_interleave(times)
-        questions = self.model.encode_text(batch.question_ids, batch.question_mask)
-        logits = self.model.answer(questions, items(video, clips))
-        combined = self.model.answer_head.combine(logits)
+        questions = model.encode_text(batch.question_ids, batch.question_mask)
+        logits = model.answer(questions, items(video, clips))
+        combined = model.answer_head.combine(logits)
         losses = [_cross_entropy(part, batch.answers) for part in (combined, *logits.values())]
         levels = self.objective.deep_supervision * torch.stack(losses[1:]).mean()
         return {"answer": self.objective.answering * losses[0], "answer_levels": self.objective.answering * levels}
 
-    def _caption_terms(self, batch: Batch, video: LevelTokens) -> dict[str, Tensor]:
+    def _caption_terms(self, batch: Batch, video: TokensByLevel) -> dict[str, Tensor]:
         """Of each word behind those before it; the captions are those that the clips are contrasted with.
 
         And of captions that the decoder draws, where a critic rewards them.
         """
         if not self.objective.writes_captions:
             return {}
-        assert isinstance(self.model, HBI)
-        assert self.model.caption_decoder is not None
-        memory = self.model.read(video)
+        model = self.model.require("caption", "writing captions")
+        assert model.caption_decoder is not None
+        memory = model.read(video)
         terms = {}
         if self.objective.captioning:
-            logits = self.model.caption_decoder(batch.token_ids[:, :-1], memory)
+            logits = model.caption_decoder(batch.token_ids[:, :-1], memory)
             following = batch.token_ids[:, 1:].masked_fill(~batch.token_mask[:, 1:], IGNORED)
             loss = _cross_entropy(logits.flatten(0, 1), following.flatten(), self.objective.label_smoothing)
             terms["caption"] = self.objective.captioning * loss
         if self.objective.self_critical and self.critic is not None and batch.clips is not None:
-            reward = self.critic.loss(self.model.caption_decoder, memory, batch.clips)
+            reward = self.critic.loss(model.caption_decoder, memory, batch.clips)
             terms["self_critical"] = self.objective.self_critical * reward
         return terms
 
     def _alignment_terms(
-        self, text: LevelTokens, video: LevelTokens, target_text: LevelTokens, target_video: LevelTokens
+        self, text: TokensByLevel, video: TokensByLevel, target_text: TokensByLevel, target_video: TokensByLevel
     ) -> dict[str, Tensor]:
         """Of this device's pairs; the target is the interaction of the target's tokens."""
         terms = {}

@@ -22,7 +22,6 @@ from hbi_training.data.shapes import captions_right
 from hbi_training.data.shapes.scene import Split as ShapesSplit
 from hbi_training.evaluation.evaluate import Evaluation, evaluate
 from hbi_training.model.config import from_mapping
-from hbi_training.model.hbi import HBI
 from hbi_training.run.estimator_training import EstimatorOptions, train_estimator
 from hbi_training.run.recipe import Recipe
 from hbi_training.run.trainer import Trainer
@@ -107,7 +106,7 @@ def run_training(
         TrainingError: The recipe does not ask for the task.
     """
     terms = TASK_TERMS[task]
-    if terms and not any(getattr(recipe.objective, term) for term in terms):
+    if terms and not recipe.objective.needed_tasks.keys() & terms:
         raise TrainingError(
             f"the recipe {recipe.name} does not train for {task}: its objective.{terms[0]} is 0; give a recipe that "
             f"does, or --set objective.{terms[0]}=1"
@@ -165,15 +164,16 @@ def run_evaluation(
 
 def _said(model: Model, clips: Split, found: Evaluation) -> Iterator[dict[str, Any]]:
     """Answers that are wrong, and captions that no reference has word for word."""
-    if found.answers is not None and isinstance(model, HBI):
-        probabilities = (found.answers.logits / model.config.answer_temperature).softmax(-1)
+    if found.answers is not None:
+        config = model.require("qa", "answering questions").config
+        probabilities = (found.answers.logits / config.answer_temperature).softmax(-1)
         best = probabilities.max(-1)
         chosen = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         for row, asked, right, (place, probability) in zip(
             found.answers.rows, found.answers.questions, found.answers.right, chosen, strict=True
         ):
             if not right:
-                said = {"said": model.config.answers[place], "probability": round(probability, 4)}
+                said = {"said": config.answers[place], "probability": round(probability, 4)}
                 yield {"video": str(clips.records[row].video), **asked._asdict(), **said}
     for row, caption in (found.captions or {}).items():
         if caption not in (references := clips.records[row].captions):

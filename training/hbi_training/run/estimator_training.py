@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hbi_infer.errors import TrainingError
 from hbi_training.banzhaf.estimator import BanzhafEstimator
 from hbi_training.banzhaf.exact import banzhaf_interaction
 from hbi_training.banzhaf.sampled import RELEASED_SCALE
@@ -63,9 +62,7 @@ def train_estimator(
     Raises:
         TrainingError: The model is of another kind.
     """
-    model = checkpoint.model
-    if not isinstance(model, HBI):
-        raise TrainingError("an estimator learns from the levels of a model of kind hbi, and this one is of another")
+    model = checkpoint.model.require("interaction", "an estimator, which learns from tokens of several levels,")
     model.eval()
     torch.manual_seed(options.seed)
     estimator = BanzhafEstimator(options.channels)

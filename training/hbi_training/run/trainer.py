@@ -3,35 +3,36 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
-import signal
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from threading import current_thread, main_thread
-from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 import hbi_infer
 from hbi_infer.errors import TrainingError
-from hbi_infer.model.tokenizer import Tokenizer, clip_tokenizer_json
-from hbi_training.data.batches import TrainingBatches
+from hbi_infer.model.tokenizer import Tokenizer
 from hbi_training.data.frame_cache import Split
-from hbi_training.data.records import VideoRecord
-from hbi_training.evaluation.evaluate import encode_clips, evaluate
-from hbi_training.model.hbi import VIDEO_ENCODER
-from hbi_training.objective.self_critical import CaptionCritic
-from hbi_training.objective.training_step import MAX_LOGIT_SCALE, TrainingStep
-from hbi_training.run.muon import Muon
-from hbi_training.run.recipe import OptimiserOptions, Recipe, recipe_from_mapping, recipe_to_mapping
-from hbi_training.weights.checkpoint import Checkpoint, Model, build_model, load_checkpoint, save_checkpoint, start_from
+from hbi_training.evaluation.evaluate import evaluate
+from hbi_training.objective.training_step import MAX_LOGIT_SCALE
+from hbi_training.run.builders import (
+    build_accelerator,
+    build_batches,
+    build_first_model,
+    build_step,
+    build_vocabulary,
+    chosen_precision,
+    closed_list,
+    require_captions,
+)
+from hbi_training.run.interrupts import interrupts_held
+from hbi_training.run.optimisers import build_optimisers, learning_rate_factor
+from hbi_training.run.recipe import Recipe, recipe_from_mapping, recipe_to_mapping
+from hbi_training.weights.checkpoint import Checkpoint, Model, save_checkpoint
 
 CHECKPOINTS_KEPT = 2
 
@@ -46,85 +47,6 @@ HEADLINES = {
 
 VALIDATION = "validation/"
 """In front of the names of metrics on the validation split."""
-
-
-@contextmanager
-def interrupts_held() -> Iterator[None]:
-    """Ctrl-C waits for the end of the block: half a step cannot be resumed from."""
-    came: list[int] = []
-    # Another thread gets no signals, and where they are ignored, they stay so.
-    ours = current_thread() is main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if ours:
-        signal.signal(signal.SIGINT, lambda number, _: came.append(number))
-    try:
-        yield
-    finally:
-        if ours:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-    if came:
-        raise KeyboardInterrupt
-
-
-def learning_rate_factor(step: int, options: OptimiserOptions) -> float:
-    """Linear warm-up, perhaps a plateau, then a cosine to 0; the first step is not wasted on a rate of 0."""
-    if step < options.warmup_steps:
-        return (step + 1) / options.warmup_steps
-    decay_steps = options.decay_steps or options.steps - options.warmup_steps
-    progress = 1.0 - (options.steps - step) / max(decay_steps, 1)
-    return 0.5 * (1.0 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
-
-
-def build_optimisers(
-    step: TrainingStep, options: OptimiserOptions, *, muon_dtype: torch.dtype | None = None
-) -> list[torch.optim.Optimizer]:
-    """CLIP's encoders at their own rate, and no decay of norms, biases and the temperature.
-
-    Args:
-        step: The model with its loss.
-        options: Rates, decay and which optimiser matrices get.
-        muon_dtype: What Muon orthogonalises in; None for the weights' own precision.
-
-    Returns:
-        AdamW, and behind it Muon if the options ask for it.
-    """
-    tables = {id(module.weight) for module in step.modules() if isinstance(module, nn.Embedding)}
-    groups: dict[tuple[bool, float, float], list[nn.Parameter]] = {}
-    for name, parameter in step.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        of_clip = name.startswith(("model.frame_encoder.", "model.word_encoder."))
-        rate = options.clip_learning_rate if of_clip else options.learning_rate
-        if options.position_learning_rate is not None and ".position" in name:
-            rate = options.position_learning_rate
-        decay = options.weight_decay if parameter.ndim > 1 else 0.0
-        by_muon = options.matrices == "muon" and parameter.ndim == 2 and id(parameter) not in tables
-        groups.setdefault((by_muon, rate, decay), []).append(parameter)
-
-    def of(muon: bool) -> list[dict[str, Any]]:
-        return [
-            {"params": group, "lr": rate, "initial_lr": rate, "weight_decay": decay}
-            for (by_muon, rate, decay), group in groups.items()
-            if by_muon == muon
-        ]
-
-    optimisers: list[torch.optim.Optimizer] = [torch.optim.AdamW(of(muon=False), betas=(0.9, 0.98))]
-    if options.matrices == "muon":
-        optimisers.append(Muon(of(muon=True), dtype=muon_dtype))
-    return optimisers
-
-
-def computes_in_bfloat16(*, cpu: bool) -> bool:
-    """Whether the device that a run is for has instructions for bfloat16."""
-    if torch.cuda.is_available() and not cpu:
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-
-
-def common_answers(records: Sequence[VideoRecord], most: int) -> tuple[str, ...]:
-    """The answers of the records' questions, the most frequent first, equal ones in the order of the alphabet."""
-    counts = Counter(question.answer for record in records for question in record.questions)
-    return tuple(sorted(counts, key=lambda answer: (-counts[answer], answer))[:most])
 
 
 class Trainer:
@@ -153,67 +75,20 @@ class Trainer:
         cpu: bool = False,
     ) -> None:
         self.recipe, self.validation, self.run_folder = recipe, validation, run_folder
-        options = recipe.optimiser
-        precision = options.mixed_precision
-        if precision == "auto":
-            precision = "bf16" if computes_in_bfloat16(cpu=cpu) else "no"
-        # A recipe may leave parts of its model untrained, a reconstruction that no task reads for one.
-        several = DistributedDataParallelKwargs(find_unused_parameters=True)
-        self.accelerator = Accelerator(mixed_precision=precision, cpu=cpu, kwargs_handlers=[several])
+        precision = chosen_precision(recipe.optimiser, cpu=cpu)
+        self.accelerator = build_accelerator(precision, cpu=cpu)
         self.say = say if self.accelerator.is_main_process else lambda _: None
-        if options.mixed_precision == "auto":
+        if recipe.optimiser.mixed_precision == "auto":
             self.say(f"mixed precision: {precision}")
-        answering = recipe.objective.answering > 0
-        if recipe.objective.writes_captions and not all(record.captions for record in train.records):
-            term = "captioning" if recipe.objective.captioning else "self_critical"
-            raise TrainingError(f"the objective's {term} needs captions, and some clips of the data set have none")
-        corpus = [caption for record in train.records for caption in record.captions + record.hard_negatives]
-        corpus += [question.question for record in train.records for question in record.questions if answering]
-        self.tokenizer_json = clip_tokenizer_json(corpus if recipe.data.vocabulary == "corpus" else None)
+        require_captions(recipe.objective, train.records)
+        self.tokenizer_json = build_vocabulary(recipe, train.records)
         self.tokenizer = Tokenizer.from_json(self.tokenizer_json)
-        torch.manual_seed(recipe.seed)
-        answers = common_answers(train.records, recipe.data.max_answers) if answering else ()
-        model = build_model({**recipe.model, **({"answers": answers} if answers else {})}, self.tokenizer)
-        self.recipe_mapping = recipe_to_mapping(recipe)
-        if recipe.initial:
-            initial = load_checkpoint(Path(recipe.initial))
-            self.say(start_from(initial, model, self.tokenizer))
-            self.recipe_mapping["initial"] = initial.provenance.get("recipe", recipe.initial)  # the whole story
-        train.cache.preload()
-        decoded = [train.records[row] for row in train.cache.decoded]
-        self.batches = TrainingBatches(
-            decoded,
-            train.cache,
-            self.tokenizer,
-            rows=train.cache.decoded,
-            batch_size=options.batch_size,
-            max_words=model.config.max_words,
-            seed=recipe.seed,
-            num_negatives=recipe.objective.hard_negatives,
-            shift_pixels=recipe.data.shift_pixels,
-            answers=answers,
-            num_questions=recipe.objective.questions,
-            rank=self.accelerator.process_index,
-            num_ranks=self.accelerator.num_processes,
-        )
-        known_tokens = None
-        for part in options.frozen:
-            if (frozen := getattr(model, part, None)) is None:
-                raise TrainingError(
-                    f"the optimiser's frozen names {part}, which the model does not have; it has "
-                    f"{', '.join(name for name, _ in model.named_children())}"
-                )
-            frozen.requires_grad_(False)
-        if set(VIDEO_ENCODER) <= set(options.frozen) and not recipe.data.shift_pixels:
-            self.say(f"computing the tokens of {len(decoded)} clips, which stay as they are")
-            known_tokens = encode_clips(model.to(self.accelerator.device), train.cache)
-        critic = None
-        if recipe.objective.self_critical:
-            references = [record.captions for record in decoded]
-            critic = CaptionCritic(references, self.tokenizer, num_samples=recipe.objective.self_critical_samples)
-        step = TrainingStep(model, recipe.objective, known_tokens, critic)
+        answers = closed_list(recipe, train.records)
+        model, self.recipe_mapping = build_first_model(recipe, self.tokenizer, answers, self.say)
+        self.batches = build_batches(recipe, train, self.tokenizer, model, answers, self.accelerator)
+        step = build_step(recipe, model, self.batches, self.accelerator.device, self.say)
         muon_dtype = torch.bfloat16 if precision == "bf16" else None
-        optimisers = build_optimisers(step, options, muon_dtype=muon_dtype)
+        optimisers = build_optimisers(step, recipe.optimiser, muon_dtype=muon_dtype)
         self.step_module, *self.optimisers = self.accelerator.prepare(step, *optimisers)
         self.model: Model = self.accelerator.unwrap_model(self.step_module).model
         self.step = 0

@@ -16,16 +16,13 @@ from safetensors.torch import load_file, save_file
 from hbi_infer.errors import TrainingError
 from hbi_infer.model.tokenizer import PAD_ID, Tokenizer
 from hbi_training.model.clip_encoders import load_clip, refuse_unknown_sizes
-from hbi_training.model.config import HBIConfig
 from hbi_training.model.hbi import HBI
-from hbi_training.model.mean_pooled_clip import MeanPooledCLIP, MeanPooledConfig
+from hbi_training.model.mean_pooled_clip import MeanPooledCLIP
 
 Model = HBI | MeanPooledCLIP
 
-KINDS: dict[str, tuple[Any, Any]] = {
-    "hbi": (HBIConfig, HBI),
-    "mean_pooled_clip": (MeanPooledConfig, MeanPooledCLIP),
-}
+KINDS: dict[str, Any] = {kind.kind: kind for kind in (HBI, MeanPooledCLIP)}
+"""Name of a kind of model, as its configuration file has it -> its class."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ def build_model(section: Mapping[str, Any], tokenizer: Tokenizer | None = None) 
     kind = values.pop("kind", "hbi")
     if kind not in KINDS:
         raise TrainingError(f"the model's kind is '{kind}'; known kinds: {', '.join(KINDS)}")
-    configuration, build = KINDS[kind]
+    model_type = KINDS[kind]
     clip = None
     if isinstance(values.get("clip"), str):
         clip = load_clip(values["clip"])
@@ -75,7 +72,8 @@ def build_model(section: Mapping[str, Any], tokenizer: Tokenizer | None = None) 
     elif tokenizer is not None and "clip" in values:
         values["clip"] = with_vocabulary(values["clip"], tokenizer)
         refuse_unknown_sizes(values["clip"])
-    return build(configuration.from_json(values), clip)
+    model: Model = model_type(model_type.config_type.from_json(values), clip)
+    return model
 
 
 def with_vocabulary(clip: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
@@ -131,11 +129,10 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    kind = "hbi" if isinstance(checkpoint.model, HBI) else "mean_pooled_clip"
     content = {
         "name": checkpoint.name,
         "notice": checkpoint.notice,
-        "model": {"kind": kind, **checkpoint.model.config.to_json()},
+        "model": {"kind": checkpoint.model.kind, **checkpoint.model.config.to_json()},
         "provenance": checkpoint.provenance,
     }
     (partial / "config.json").write_text(json.dumps(content, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""Weights rounded to what a bundle stores, so that a model can be measured as it will be shipped."""
+"""Precision of weights and of computation: rounding weights as a bundle stores them, and where bfloat16 is native."""
 
 from __future__ import annotations
 
@@ -36,3 +36,15 @@ def rounded(model: Module, weights: Weights) -> Module:
                 scale = channel_scale(parameter, tuple(range(1, parameter.ndim)))
                 parameter.copy_((parameter / scale).round() * scale)
     return model
+
+
+def computes_in_bfloat16(*, cpu: bool) -> bool:
+    """Returns whether the device that is used has instructions for bfloat16.
+
+    Args:
+        cpu: True looks at the processor even where there is a GPU.
+    """
+    if torch.cuda.is_available() and not cpu:
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from itertools import cycle
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hbi_training.data.shapes import Combination, Scene, captions, compose, hard_negatives, sample_scene
+from hbi_training.data.shapes import (
+    Combination,
+    Scene,
+    captions,
+    captions_right,
+    compose,
+    hard_negatives,
+    sample_scene,
+    scenes,
+    write_shapes,
+)
 from hbi_training.data.shapes.captions import TEMPLATES, VERBS, Story, near_misses, story_of, tell
 from hbi_training.data.shapes.reading import ATTRIBUTES, attributes_right, in_order, read, readings, wordings
 from hbi_training.data.shapes.scene import MOTIONS, SPLITS, Kind
@@ -20,6 +32,7 @@ SCENES = st.builds(
     st.integers(0, 2**32 - 1),
     st.sampled_from(SPLITS),
 )
+
 RED, BLUE = ("small", "red", "circle"), ("medium", "blue", "square")
 
 
@@ -30,10 +43,15 @@ def scene_of(kind: Kind, *actors: Combination, count: int = 1, still: tuple[str,
 
 
 LEFT, GROWS = Combination(*RED, "moves left"), Combination(*BLUE, "grows")
+
 SEQUENCE = scene_of("sequence", LEFT, GROWS)
+
 TOGETHER = scene_of("together", LEFT, GROWS)
+
 SAME = scene_of("same", LEFT, Combination(*RED, "grows"))
+
 SINGLE = scene_of("single", LEFT, still=("big", "green", "star"))
+
 COUNT = scene_of("count", GROWS, count=2)
 
 
@@ -183,3 +201,13 @@ class TestAttributesRight:
         right = attributes_right(caption, scene)
         assert tuple(right) == ATTRIBUTES
         assert [name for name, is_right in right.items() if not is_right] == wrong.split()
+
+
+def test_captions_are_read_back(tmp_path: Path) -> None:
+    write_shapes(tmp_path, 10, 4, 1, seed=5, workers=1)
+    lines = [json.loads(line) for line in (tmp_path / "val.jsonl").read_text().splitlines()]
+    true = {Path(line["video"]).name: line["captions"][1] for line in lines}
+    assert captions_right(tmp_path, "val", true)["all"] == 100.0
+    near = {Path(line["video"]).name: line["hard_negatives"][0] for line in lines}
+    assert captions_right(tmp_path, "val", {**near, **dict(list(true.items())[:2])})["all"] == 50.0
+    assert len(list(scenes(5, "val", 4))) == 4

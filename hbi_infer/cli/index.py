@@ -1,0 +1,51 @@
+"""The command `hbi-infer index`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hbi_infer.cli.inputs import end_with, failures_of, index_document, load_model, update_index
+from hbi_infer.cli.options import (
+    BundleOption,
+    DeviceOption,
+    IndexOption,
+    JsonOption,
+    RebuildOption,
+    VerboseOption,
+    WorkersOption,
+)
+from hbi_infer.render import stdout, tables
+
+
+def index(
+    videos: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of videos.")],
+    bundle: BundleOption = None,
+    device: DeviceOption = "auto",
+    index_file: IndexOption = None,
+    workers: WorkersOption = None,
+    rebuild: RebuildOption = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again files that failed before.")] = False,
+    as_json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Index a folder of videos, or bring its index up to date.
+
+    Only new and changed files are read. It can be interrupted at any time: what was indexed is kept.
+
+    \b
+    hbi-infer index ~/Videos
+    """  # noqa: D301
+    from hbi_infer.api import Index
+
+    hbi = load_model(bundle, device, verbose)
+    with Index.open(videos, hbi, location=index_file, rebuild=rebuild) as opened:
+        report = update_index(opened, workers, retry_failed=retry_failed)
+        failures = failures_of(opened, report)
+        if as_json:
+            stdout.emit_json(index_document(opened, report))
+        else:
+            tables.show_update(report, opened.store.num_clips(), opened.store.path)
+    end_with(failures, "searched")

@@ -1,0 +1,23 @@
+"""Options that several commands of `hbi-infer` have, each with its help text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+BundleOption = Annotated[Path | None, typer.Option(metavar="PATH", help="The model: a bundle's folder or zip.")]
+DeviceOption = Annotated[
+    str,
+    typer.Option(metavar="DEVICE", help="auto, cpu, cuda, openvino, tensorrt or tensorrt-rtx; see hbi-infer doctor."),
+]
+IndexOption = Annotated[
+    Path | None, typer.Option("--index", metavar="FILE", help="The index; by default in your cache folder.")
+]
+WorkersOption = Annotated[int | None, typer.Option(metavar="N", min=1, help="Processes that decode videos.")]
+RebuildOption = Annotated[bool, typer.Option("--rebuild", help="Throw the index away and index everything anew.")]
+NoUpdateOption = Annotated[bool, typer.Option("--no-update", help="Take what is indexed; read no video.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+CsvOption = Annotated[bool, typer.Option("--csv", help="Comma-separated values on stdout.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Say which device is used and why.")]

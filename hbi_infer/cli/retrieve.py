@@ -1,0 +1,173 @@
+"""The command `hbi-infer retrieve`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hbi_infer.cli.inputs import (
+    FolderOptions,
+    as_given,
+    check_texts,
+    end_with,
+    index_document,
+    load_model,
+    model_document,
+    output_style,
+    read_lines,
+    updated_index,
+)
+from hbi_infer.cli.options import (
+    BundleOption,
+    CsvOption,
+    DeviceOption,
+    IndexOption,
+    JsonOption,
+    NoUpdateOption,
+    RebuildOption,
+    VerboseOption,
+    WorkersOption,
+)
+from hbi_infer.errors import InputError
+from hbi_infer.files import is_file
+from hbi_infer.options import EVERYTHING, Filter, Searching
+from hbi_infer.render import stdout, tables
+
+if TYPE_CHECKING:
+    from hbi_infer.api import HBI, Index
+    from hbi_infer.tasks.search import Match
+
+DATES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]
+"""Formats of dates. By itself Typer takes a bare number, such as 2026, for seconds since 1970."""
+
+
+def retrieve(
+    videos: Annotated[Path | None, typer.Option(metavar="DIR", help="The folder to search.")] = None,
+    query: Annotated[
+        list[str] | None, typer.Option("--query", "-q", metavar="TEXT", help="What to find; may be repeated.")
+    ] = None,
+    queries: Annotated[Path | None, typer.Option(metavar="FILE", help="A query on each line.")] = None,
+    like: Annotated[Path | None, typer.Option(metavar="VIDEO", help="Find what is like this video.")] = None,
+    video: Annotated[Path | None, typer.Option(metavar="VIDEO", help="Rank --captions for this video.")] = None,
+    captions: Annotated[Path | None, typer.Option(metavar="FILE", help="A caption on each line.")] = None,
+    top_k: Annotated[
+        int, typer.Option("--top-k", "-k", metavar="N", min=1, help="Largest number of results of a query.")
+    ] = Searching().top_k,
+    rerank: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Score the N best anew by reconstructed tokens, if the bundle can.")
+    ] = 0,
+    all_clips: Annotated[bool, typer.Option("--all-clips", help="A video may be found with several clips.")] = False,
+    path: Annotated[str | None, typer.Option(metavar="GLOB", help="Only files such as '*/cats/*'.")] = None,
+    folder: Annotated[str | None, typer.Option(metavar="DIR", help="Only this folder inside --videos.")] = None,
+    min_duration: Annotated[float | None, typer.Option(metavar="SECONDS", help="Only videos this long.")] = None,
+    max_duration: Annotated[float | None, typer.Option(metavar="SECONDS", help="Only videos this short.")] = None,
+    newer: Annotated[
+        datetime | None,
+        typer.Option(metavar="DATE", formats=DATES, help="Only files changed then or later, such as 2026-11-30."),
+    ] = None,
+    older: Annotated[
+        datetime | None,
+        typer.Option(metavar="DATE", formats=DATES, help="Only files changed before, such as 2026-11-30T12:00:00."),
+    ] = None,
+    as_json: JsonOption = False,
+    as_csv: CsvOption = False,
+    bundle: BundleOption = None,
+    device: DeviceOption = "auto",
+    index_file: IndexOption = None,
+    workers: WorkersOption = None,
+    rebuild: RebuildOption = False,
+    no_update: NoUpdateOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Search a folder of videos; what is new in it is indexed first.
+
+    On a terminal the results are a table. Into a pipe or a file go tab-separated lines: query, rank, score, file,
+    start, end and the times of the best frames, in seconds.
+
+    \b
+    hbi-infer retrieve --videos samples/ --query "a red circle moves left"
+    hbi-infer retrieve --videos samples/ --like samples/one.mp4 --top-k 3 --json
+    hbi-infer retrieve --video samples/one.mp4 --captions captions.txt
+    """  # noqa: D301
+    style = output_style(as_json, as_csv)
+    _check_usage(videos, bool(query or queries), like, video, captions)
+    if rerank and (like or video):
+        raise typer.BadParameter("--rerank goes with --query (or --queries)")
+    texts = [*(query or ()), *read_lines(queries)]
+    check_texts(texts)
+    if (given := like or video) is not None and not is_file(given):
+        raise InputError(f"there is no file {given}: give a video to search with")
+    hbi = load_model(bundle, device, verbose)
+    if rerank:
+        hbi.bundle.require("rerank")
+    if video is not None:
+        _rank_captions(hbi, video, read_lines(captions), top_k, style)
+        return
+    assert videos is not None
+    where = Filter(
+        path_glob=path,
+        folder=folder,
+        min_seconds=min_duration,
+        max_seconds=max_duration,
+        newer_than=newer,
+        older_than=older,
+    )
+    options = Searching(top_k=top_k, where=where, all_clips=all_clips, rerank=rerank)
+    with updated_index(hbi, videos, FolderOptions(index_file, workers, rebuild, no_update)) as (opened, report):
+        answers = [_found_like(opened, like, options)] if like else _found(opened, texts, options)
+        if style == "json":
+            stdout.emit_json(index_document(opened, report) | {"answers": [each.to_json() for each in answers]})
+        else:
+            tables.show_matches([(each.asked, each.matches) for each in answers], style, as_given(videos))
+        if where != EVERYTHING and not any(each.matches for each in answers):
+            stdout.note("note", f"none of the {opened.store.num_clips()} indexed clips passes the filters")
+    end_with(report.failed if report else [], "searched")
+
+
+def _check_usage(
+    videos: Path | None, has_text: bool, like: Path | None, video: Path | None, captions: Path | None
+) -> None:
+    if (video is None) != (captions is None):
+        raise typer.BadParameter("--video and --captions go together")
+    if [has_text, like is not None, video is not None].count(True) != 1:
+        raise typer.BadParameter("give one of --query (or --queries), --like, and --video with --captions")
+    if (videos is None) != (video is not None):
+        raise typer.BadParameter("--query and --like need --videos DIR; --video with --captions takes none")
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The matches of a query, and what JSON says of the query."""
+
+    asked: str
+    document: dict[str, Any]
+    matches: list[Match]
+
+    def to_json(self) -> dict[str, Any]:
+        return {**self.document, "results": [match.to_json() for match in self.matches]}
+
+
+def _found(opened: Index, texts: list[str], options: Searching) -> list[_Found]:
+    from hbi_infer.tasks.search import search
+    from hbi_infer.tasks.texts import encode_texts
+
+    queries = encode_texts(opened.encoder, texts, "query")
+    found = zip(queries.texts, queries.cut_at_words, search(opened, queries, options), strict=True)
+    return [_Found(text, {"query": text, "cut_at_word": cut}, matches) for text, cut, matches in found]
+
+
+def _found_like(opened: Index, video: Path, options: Searching) -> _Found:
+    return _Found(str(video), {"like": str(video)}, opened.like(video, options))
+
+
+def _rank_captions(hbi: HBI, video: Path, captions: list[str], top_k: int, style: tables.Style) -> None:
+    ranked = hbi.rank_captions(video, captions, top_k=top_k)
+    if style == "json":
+        document = {"model": model_document(hbi), "video": str(video)}
+        stdout.emit_json(document | {"captions": [match.to_json() for match in ranked]})
+    else:
+        tables.show_captions(str(video), ranked, style)

@@ -1,0 +1,146 @@
+"""The parts of a training run, built from its recipe: accelerator, vocabulary, model, batches, training step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+
+from hbi_infer.errors import TrainingError
+from hbi_infer.model.tokenizer import Tokenizer, clip_tokenizer_json
+from hbi_training.data.batches import TrainingBatches
+from hbi_training.data.frame_cache import Split
+from hbi_training.data.records import VideoRecord, common_answers
+from hbi_training.evaluation.evaluate import encode_clips
+from hbi_training.model.hbi import VIDEO_ENCODER
+from hbi_training.objective.objective import Objective
+from hbi_training.objective.self_critical import CaptionCritic
+from hbi_training.objective.training_step import TrainingStep
+from hbi_training.run.recipe import OptimiserOptions, Recipe, recipe_to_mapping
+from hbi_training.weights.checkpoint import Model, build_model, load_checkpoint, start_from
+from hbi_training.weights.rounding import computes_in_bfloat16
+
+Say = Callable[[str], None]
+
+
+def chosen_precision(options: OptimiserOptions, *, cpu: bool) -> str:
+    """Returns the mixed precision of a run: "no", "bf16" or "fp16"."""
+    if options.mixed_precision == "auto":
+        return "bf16" if computes_in_bfloat16(cpu=cpu) else "no"
+    return options.mixed_precision
+
+
+def build_accelerator(precision: str, *, cpu: bool) -> Accelerator:
+    """Builds the accelerator, which joins the devices of a run and computes in mixed precision."""
+    # A recipe may leave parts of its model untrained, for example a reconstruction that no task reads.
+    several = DistributedDataParallelKwargs(find_unused_parameters=True)
+    return Accelerator(mixed_precision=precision, cpu=cpu, kwargs_handlers=[several])
+
+
+def build_vocabulary(recipe: Recipe, records: Sequence[VideoRecord]) -> str:
+    """Returns the content of tokenizer.json: CLIP's own vocabulary, or the part that the training texts need."""
+    if recipe.data.vocabulary == "clip":
+        return clip_tokenizer_json(None)
+    corpus = [caption for record in records for caption in record.captions + record.hard_negatives]
+    if recipe.objective.answering:
+        corpus += [question.question for record in records for question in record.questions]
+    return clip_tokenizer_json(corpus)
+
+
+def closed_list(recipe: Recipe, records: Sequence[VideoRecord]) -> tuple[str, ...]:
+    """Returns the answers that a run learns, the most frequent first; none if it learns none."""
+    return common_answers(records, recipe.data.max_answers) if recipe.objective.answering else ()
+
+
+def build_first_model(
+    recipe: Recipe, tokenizer: Tokenizer, answers: Sequence[str], say: Say
+) -> tuple[Model, dict[str, Any]]:
+    """Builds the model with its first weights: random ones from the recipe's seed, or those of `recipe.initial`.
+
+    Args:
+        recipe: What to train.
+        tokenizer: Tokenizer of the model.
+        answers: Closed list of answers; none leaves the model without an answer head, unless it names its own.
+        say: Called with a line about the weights that are taken over.
+
+    Returns:
+        The model, and the recipe as JSON, in which `initial` is the recipe of the earlier stage.
+    """
+    torch.manual_seed(recipe.seed)
+    model = build_model({**recipe.model, **({"answers": tuple(answers)} if answers else {})}, tokenizer)
+    mapping = recipe_to_mapping(recipe)
+    if recipe.initial:
+        initial = load_checkpoint(Path(recipe.initial))
+        say(start_from(initial, model, tokenizer))
+        mapping["initial"] = initial.provenance.get("recipe", recipe.initial)
+    return model, mapping
+
+
+def build_batches(
+    recipe: Recipe, train: Split, tokenizer: Tokenizer, model: Model, answers: Sequence[str], accelerator: Accelerator
+) -> TrainingBatches:
+    """Builds this device's batches of the clips that could be decoded, and reads their frames into memory."""
+    train.cache.preload()
+    rows = train.cache.decoded
+    return TrainingBatches(
+        [train.records[row] for row in rows],
+        train.cache,
+        tokenizer,
+        rows=rows,
+        batch_size=recipe.optimiser.batch_size,
+        max_words=model.config.max_words,
+        seed=recipe.seed,
+        num_negatives=recipe.objective.hard_negatives,
+        shift_pixels=recipe.data.shift_pixels,
+        answers=answers,
+        num_questions=recipe.objective.questions,
+        rank=accelerator.process_index,
+        num_ranks=accelerator.num_processes,
+    )
+
+
+def build_step(recipe: Recipe, model: Model, batches: TrainingBatches, device: torch.device, say: Say) -> TrainingStep:
+    """Builds the model with its loss; parts that the recipe freezes are frozen.
+
+    Raises:
+        TrainingError: The model lacks a part that is to be frozen, or a task that the objective needs.
+    """
+    freeze(model, recipe.optimiser.frozen)
+    known_tokens = None
+    if set(VIDEO_ENCODER) <= set(recipe.optimiser.frozen) and not recipe.data.shift_pixels:
+        say(f"computing the tokens of {len(batches.records)} clips, which stay as they are")
+        known_tokens = encode_clips(model.to(device), batches.cache)
+    critic = None
+    if recipe.objective.self_critical:
+        references = [record.captions for record in batches.records]
+        critic = CaptionCritic(references, batches.tokenizer, num_samples=recipe.objective.self_critical_samples)
+    return TrainingStep(model, recipe.objective, known_tokens, critic)
+
+
+def freeze(model: Model, names: Sequence[str]) -> None:
+    """Excludes parts of a model from training.
+
+    Raises:
+        TrainingError: The model has no part of that name.
+    """
+    parts: dict[str, Any] = {**dict(model.named_children()), **dict(model.named_parameters(recurse=False))}
+    for name in names:
+        if name not in parts:
+            raise TrainingError(
+                f"the optimiser's frozen names {name}, which the model does not have; it has {', '.join(parts)}"
+            )
+        parts[name].requires_grad_(False)
+
+
+def require_captions(objective: Objective, records: Sequence[VideoRecord]) -> None:
+    """Refuses clips without captions where the caption decoder is trained.
+
+    Raises:
+        TrainingError: A clip has no caption.
+    """
+    if objective.writes_captions and not all(record.captions for record in records):
+        term = "captioning" if objective.captioning else "self_critical"
+        raise TrainingError(f"the objective's {term} needs captions, and some clips of the data set have none")
