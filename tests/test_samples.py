@@ -52,7 +52,7 @@ def test_the_samples_are_small_and_one_is_damaged(samples: Index) -> None:
     assert len(files) == 11
     assert sum(file.stat().st_size for file in files) < MEBIBYTE
     assert len({file.suffix for file in files}) >= 5
-    assert [path for path, _ in samples.failures()] == ["damaged.mp4"]
+    assert [fault.path for fault in samples.failures()] == ["damaged.mp4"]
 
 
 @pytest.mark.parametrize("query", [FORWARD, BACKWARD])

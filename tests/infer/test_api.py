@@ -34,7 +34,7 @@ def test_index_and_search_a_folder(hbi: HBI, tmp_path: Path) -> None:
     (folder / "damaged.mp4").write_bytes(b"damaged")
     with hbi.index(folder, location=tmp_path / "index.sqlite") as index:
         assert [match.path.name for match in index.search("a red video")] == ["red.mp4", "blue.mp4"]
-        assert [path for path, _ in index.failures()] == ["damaged.mp4"]
+        assert [fault.path for fault in index.failures()] == ["damaged.mp4"]
     (match,) = hbi.search(folder, "blue", location=tmp_path / "index.sqlite", top_k=1)
     assert match.path == folder / "blue.mp4"
 

@@ -11,15 +11,16 @@ import typer
 from hbi_infer.api import HBI, Index
 from hbi_infer.cli.inputs import FolderOptions, end_with, updated_index
 from hbi_infer.errors import IndexStoreError
+from hbi_infer.index.store import VideoFault
 from hbi_infer.index.update import IndexProgress
 
 
 def test_a_failure_that_may_pass_says_how_to_try_again(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(typer.Exit) as end:
-        end_with([("a.mp4", "took longer than 120 s to decode"), ("b.mp4", "is empty")], "searched")
+        end_with([VideoFault("a.mp4", "was slow", "too_slow"), VideoFault("b.mp4", "is empty", "damaged")], "searched")
     assert end.value.exit_code == 3
     slow, empty = capsys.readouterr().err.splitlines()
-    assert slow.startswith("warning: a.mp4 cannot be searched: took longer than 120 s to decode; ")
+    assert slow.startswith("warning: a.mp4 cannot be searched: was slow; ")
     assert slow.endswith("; try again with hbi-infer index --retry-failed")
     assert empty == "warning: b.mp4 cannot be searched: is empty"
 

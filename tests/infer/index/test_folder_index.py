@@ -18,9 +18,9 @@ def test_a_folder_is_indexed_and_searched(index: Index, folder: Path) -> None:
     report = index.update(workers=1)
     assert (report.added, report.changed, report.removed, report.unchanged, report.clips) == (3, 0, 0, 0, 3)
     assert report.partial == []
-    [(path, reason)] = report.failed
-    assert path == "damaged.mp4"
-    assert reason
+    [fault] = report.failed
+    assert (fault.path, fault.problem) == ("damaged.mp4", "damaged")
+    assert fault.reason
     assert index.failures() == report.failed
     assert min(report.decode_seconds, report.wait_seconds, report.encode_seconds, report.store_seconds) > 0
     parts = report.wait_seconds + report.encode_seconds + report.store_seconds

@@ -24,7 +24,9 @@ from tests.builders.stored_videos import LAYOUT, paths, put, video
 
 def test_what_was_put_comes_back(store: SqliteStore, tmp_path: Path, identity: Identity) -> None:
     first, second = video("a.mp4", duration_seconds=4.0), video("sub/b.mp4", 1, seed=1, status="partial", reason="cut")
-    failed = LedgerEntry(path="c.mp4", version=FileVersion(0, 0), status="failed", reason="no frames")
+    failed = LedgerEntry(
+        path="c.mp4", version=FileVersion(0, 0), status="failed", reason="no frames", problem="damaged"
+    )
     put(store, first, second)
     store.put(failed, [], first.tokens[:0], first.vectors[:0])
     store.close()
@@ -211,7 +213,7 @@ FILL = """
 import sys
 from pathlib import Path
 from hbi_infer.errors import IndexStoreError
-from hbi_infer.index.sqlite_file import Identity
+from hbi_infer.index.sqlite_file import FORMAT_VERSION, Identity
 from hbi_infer.index.sqlite_store import SqliteStore
 from tests.builders.stored_videos import LAYOUT, put, video
 store = SqliteStore(Path(sys.argv[1]), Identity(bundle_sha256="a" * 64, layout=LAYOUT, folder=Path(sys.argv[2])))

@@ -16,6 +16,7 @@ import pytest
 
 from hbi_infer.api import HBI, Index
 from hbi_infer.errors import BundleError, InputError
+from hbi_infer.index.store import VideoFault
 from hbi_infer.index.update import IndexProgress
 from hbi_infer.tokens.levels import LevelTokens
 from tests.builders.tiny_bundle import COLOURS, write_video
@@ -28,7 +29,7 @@ def test_what_has_not_changed_is_left_alone(index: Index, folder: Path) -> None:
     report = index.update(workers=1)
     assert (report.added, report.changed, report.removed, report.unchanged, report.clips) == (0, 0, 0, 3, 0)
     assert (report.failed, report.clips_per_second) == ([], 0)
-    assert [path for path, _ in index.failures()] == ["damaged.mp4"]
+    assert [fault.path for fault in index.failures()] == ["damaged.mp4"]
     assert index.store.version() == version
     report = index.update(workers=1, retry_failed=True)
     assert (report.changed, report.unchanged, len(report.failed)) == (1, 2, 1)
@@ -108,7 +109,7 @@ def test_links_that_lead_in_circles_or_nowhere_do_no_harm(index: Index, folder: 
     (folder / "nowhere.mp4").symlink_to(folder.parent / "nowhere.mp4")
     report = index.update(workers=1)
     assert report.clips == 3
-    assert "damaged.mp4" in {path for path, _ in report.failed}
+    assert "damaged.mp4" in {fault.path for fault in report.failed}
     assert index.update(workers=1).clips == 0
 
 
@@ -143,7 +144,7 @@ def test_what_is_indexed_of_a_folder_that_cannot_be_read_is_kept(model: HBI, ope
         (folder / "sub").chmod(mode)
         with without_roots_rights():
             report = index.update(workers=0)
-            assert report.failed == [("sub", "cannot be read: Permission denied")]
+            assert report.failed == [VideoFault("sub", "cannot be read: Permission denied", "not_opened")]
             assert (report.removed, report.unchanged) == (0, 1)
         assert index.search("green")[0].path == folder / "sub" / "deeper" / "green.mp4"
         (folder / "sub").chmod(0o755)
@@ -161,7 +162,8 @@ def test_a_video_that_could_not_be_opened_is_indexed_once_it_can_be(model: HBI, 
         for file in open_folder.glob("index.sqlite*"):
             file.chmod(0o666)
         with without_roots_rights():
-            assert index.update(workers=0).failed == [("red.mp4", "cannot be opened: Permission denied")]
+            denied = VideoFault("red.mp4", "cannot be opened: Permission denied", "not_opened")
+            assert index.update(workers=0).failed == [denied]
             report = index.update(workers=0)
             assert (report.unchanged, report.failed) == (2, []), "it is not tried in vain"
         video.chmod(0o644)
@@ -182,7 +184,8 @@ class NotFinite(HBI):
 def test_a_video_on_which_the_model_fails_is_not_stored(folder: Path, bundle: Path) -> None:
     with Index.open(folder, NotFinite.load(bundle), location=folder.parent / "index.sqlite") as index:
         report = index.update(workers=1)
-        assert ("sub/green_blue.mkv", "makes the model give numbers that are not finite") in report.failed
+        reason = "makes the model give numbers that are not finite"
+        assert VideoFault("sub/green_blue.mkv", reason, "not_finite") in report.failed
         assert report.clips == index.store.num_clips() == 1
 
 
