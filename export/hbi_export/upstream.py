@@ -27,8 +27,8 @@ from hbi_training.weights.released import (
 )
 from hbi_training.weights.tensor_files import load_tensors
 
-Task = Literal["retrieval", "vqa"]
-PUBLISHED_MAX_WORDS: dict[Task, int] = {"retrieval": 24, "vqa": 32}
+ReleasedTask = Literal["retrieval", "vqa"]
+PUBLISHED_MAX_WORDS: dict[ReleasedTask, int] = {"retrieval": 24, "vqa": 32}
 """Task -> tokens of a text in the authors' published runs on MSR-VTT."""
 
 
@@ -49,7 +49,7 @@ def load_upstream(
     checkpoint: Path,
     *,
     clip: Path | None = None,
-    task: Task | None = None,
+    task: ReleasedTask | None = None,
     answers: Path | None = None,
     max_words: int | None = None,
     sampling: FrameSampling | None = None,

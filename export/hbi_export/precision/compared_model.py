@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from hbi_infer.model.manifest import TASK_GRAPHS
 from hbi_infer.model.token_model import load_graph
 from hbi_infer.model.tokenizer import Tokenizer
 from hbi_infer.options import FrameSampling
+from hbi_infer.tokens.scoring import Scoring
 from hbi_training.weights.checkpoint import Checkpoint, load_checkpoint
 
 
@@ -33,8 +34,7 @@ class ComparedModel:
         device: A device of `hbi_engines.registry.RUNTIMES`, or "eager".
         graphs: Names of its graphs.
         open_graph: Makes one of them ready to run.
-        rates: Level name -> factor of its similarity in the score.
-        padded_partner: See `hbi_infer.model.manifest.BundleManifest`.
+        scoring: How it compares tokens.
         sampling: Sampling of frames.
         tokenizer_json: Text of the tokenizer's file.
         max_words: Largest number of tokens of a text.
@@ -46,8 +46,7 @@ class ComparedModel:
     device: str
     graphs: frozenset[str]
     open_graph: Callable[[str], Runnable]
-    rates: Mapping[str, float]
-    padded_partner: Any
+    scoring: Scoring
     sampling: FrameSampling
     tokenizer_json: str
     max_words: int
@@ -85,8 +84,7 @@ def compared_bundle(bundle: Bundle, device: str, *, name: str = "") -> ComparedM
         device=device,
         graphs=frozenset(manifest.graphs),
         open_graph=partial(load_graph, bundle, device=device),
-        rates={level.name: level.rate for level in manifest.levels},
-        padded_partner=manifest.padded_partner,
+        scoring=manifest.scoring,
         sampling=manifest.sampling,
         tokenizer_json=bundle.tokenizer_json(),
         max_words=manifest.max_words,
@@ -103,8 +101,7 @@ def compared_checkpoint(checkpoint: Checkpoint, *, name: str = "") -> ComparedMo
         device="eager",
         graphs=frozenset(graph_names(model)),
         open_graph=lambda graph: EagerGraph(graph_module(checkpoint, graph)),
-        rates=model.level_rates,
-        padded_partner=model.config.padded_partner,
+        scoring=Scoring(model.level_rates, model.config.padded_partner),
         sampling=model.config.sampling,
         tokenizer_json=checkpoint.tokenizer_json,
         max_words=model.config.max_words,

@@ -175,7 +175,7 @@ def _output_checks(found: Measurement, expected: Measurement) -> Iterator[Output
 def _require_alike(reference: ComparedModel, model: ComparedModel) -> None:
     for what, one, other in (
         ("frame sampling", reference.sampling, model.sampling),
-        ("levels", list(reference.rates), list(model.rates)),
+        ("levels", list(reference.scoring.rates), list(model.scoring.rates)),
         ("number of words", reference.max_words, model.max_words),
         ("answers", reference.answers, model.answers),
         ("tokenizer", reference.tokenizer_json, model.tokenizer_json),

@@ -19,7 +19,6 @@ from hbi_infer.model.caption_decoder import CaptionDecoder
 from hbi_infer.model.graph_names import GRAPHS, PAIR_GRAPHS
 from hbi_infer.model.text_generation import generate
 from hbi_infer.tokens.levels import Levels, LevelTokens, named_inputs, some
-from hbi_infer.tokens.similarity import similarity
 from hbi_training.data.frame_cache import Split
 from hbi_training.evaluation.answers import answers_to, questions_about
 from hbi_training.evaluation.captions import caption_metrics
@@ -72,7 +71,7 @@ def measure_model(model: ComparedModel, clips: Split, reference: Measurement | N
     metrics: dict[str, float] = {}
     if captions:
         text = _levels(model, outputs["text_encoder"])
-        scores = similarity(text, some(video, np.array(described)), model.rates, padded_partner=model.padded_partner)
+        scores = model.scoring.similarity(text, some(video, np.array(described)))
         metrics |= retrieval_metrics([scores], video_of_text).as_dict()
     if asked and model.can("qa"):
         place_of_row = {row: place for place, row in enumerate(rows)}
@@ -176,7 +175,9 @@ def _run(model: ComparedModel, graph: str, engine: Runnable, inputs: Arrays) -> 
 
 
 def _levels(model: ComparedModel, outputs: Arrays) -> dict[str, LevelTokens]:
-    return {level: LevelTokens(outputs[f"{level}_tokens"], outputs[f"{level}_weights"]) for level in model.rates}
+    return {
+        level: LevelTokens(outputs[f"{level}_tokens"], outputs[f"{level}_weights"]) for level in model.scoring.rates
+    }
 
 
 def _parts(inputs: Arrays) -> list[Arrays]:

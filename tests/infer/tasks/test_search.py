@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,10 +17,9 @@ from hbi_infer.errors import BundleError, InputError, VideoError
 from hbi_infer.model.bundle import write_bundle
 from hbi_infer.model.manifest import GraphSpec
 from hbi_infer.options import EVERYTHING, Filter, Searching
-from hbi_infer.tasks import search as task
-from hbi_infer.tasks.search import Match
 from hbi_infer.tasks.texts import encode_texts
 from hbi_infer.tokens.similarity import similarity
+from tests.builders.searched_index import VIDEOS, names, search
 from tests.builders.tiny_bundle import (
     FRAMES,
     OPSET,
@@ -30,41 +28,14 @@ from tests.builders.tiny_bundle import (
     tiny_graphs,
     tiny_manifest,
     tokenizer_json,
-    write_tiny_bundle,
     write_video,
 )
-
-VIDEOS = {
-    "red.mp4": ["red"],
-    "copies/red_too.mp4": ["red"],
-    "green_then_blue.mp4": ["green", "blue"],
-    "long.mp4": ["blue"] * 6,
-}
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
-    root = tmp_path_factory.mktemp("retrieve")
-    for name, colours in VIDEOS.items():
-        write_video(root / "videos" / name, *colours)
-    model = HBI.load(write_tiny_bundle(root / "bundle"), device="cpu", threads=1)
-    with Index.open(root / "videos", model, location=root / "index.sqlite") as index:
-        index.update(workers=1)
-        yield index
 
 
 @pytest.fixture(scope="module")
 def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
     with make_index(tmp_path_factory.mktemp("synthetic"), 2000, width=64, num_queries=20) as index:
         yield index
-
-
-def search(index: Index, queries: list[str], **options: Any) -> list[list[Match]]:
-    return task.search(index, encode_texts(index.encoder, queries, "query"), Searching(**options))
-
-
-def names(matches: list[Match]) -> list[str]:
-    return [match.path.name for match in matches]
 
 
 def test_each_query_gets_its_matches(index: Index) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,36 +14,12 @@ from hbi_infer.api import HBI, Index
 from hbi_infer.cli import app
 from hbi_infer.errors import InputError
 from hbi_infer.model.tokenizer import TokenBatch, Tokenizer
-from hbi_infer.options import Searching
-from hbi_infer.tasks import search as task
-from hbi_infer.tasks.search import Match
 from hbi_infer.tasks.texts import QueryTruncatedWarning, encode_texts
+from tests.builders.searched_index import names, search
 from tests.builders.tiny_bundle import (
     write_tiny_bundle,
     write_video,
 )
-
-VIDEOS = {
-    "red.mp4": ["red"],
-    "copies/red_too.mp4": ["red"],
-    "green_then_blue.mp4": ["green", "blue"],
-    "long.mp4": ["blue"] * 6,
-}
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Index]:
-    root = tmp_path_factory.mktemp("retrieve")
-    for name, colours in VIDEOS.items():
-        write_video(root / "videos" / name, *colours)
-    model = HBI.load(write_tiny_bundle(root / "bundle"), device="cpu", threads=1)
-    with Index.open(root / "videos", model, location=root / "index.sqlite") as index:
-        index.update(workers=1)
-        yield index
-
-
-def search(index: Index, queries: list[str], **options: Any) -> list[list[Match]]:
-    return task.search(index, encode_texts(index.encoder, queries, "query"), Searching(**options))
 
 
 @pytest.mark.parametrize("query", ["", "  \n"])
@@ -75,10 +51,6 @@ def test_a_warning_shows_the_beginning_of_a_long_query(index: Index) -> None:
 def test_no_queries_are_refused(index: Index) -> None:
     with pytest.raises(InputError, match="there is no query: give at least one"):
         search(index, [])
-
-
-def names(matches: list[Match]) -> list[str]:
-    return [match.path.name for match in matches]
 
 
 class Counting(HBI):
