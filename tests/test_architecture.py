@@ -46,7 +46,14 @@ ROOMS = {
         "cli",
     ),
     "hbi_training": ("data model", "weights", "banzhaf evaluation", "objective", "run", "cli"),
-    "hbi_export": ("graphs", "pytorch precision tensorrt", "report bundle upstream triton random_bundle", "cli"),
+    "hbi_export": (
+        "options graphs",
+        "report",
+        "pytorch precision tensorrt",
+        "bundle upstream triton",
+        "random_bundle",
+        "cli",
+    ),
 }
 """Rooms (folders or files) of each package: one imports those of earlier lines, and nothing else outside itself."""
 

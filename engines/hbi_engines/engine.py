@@ -1,4 +1,4 @@
-"""What every runtime offers: named arrays in, named arrays out, checked here against what the graph declares."""
+"""The protocol of every runtime: named arrays in, named arrays out; inputs are checked here against the graph's."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from hbi_engines.errors import EngineError
 
 Arrays = Mapping[str, npt.NDArray[Any]]
+"""Name -> array."""
 
 
 class CudaArray(Protocol):
@@ -19,7 +20,7 @@ class CudaArray(Protocol):
 
     @property
     def __cuda_array_interface__(self) -> Mapping[str, Any]:
-        """Where it is and what it holds, as Numba's documentation defines it."""
+        """Address, element type and shape, as Numba's documentation defines them."""
 
 
 Inputs = Mapping[str, npt.NDArray[Any] | CudaArray]
@@ -30,10 +31,10 @@ class TensorSpec:
     """Name, element type and shape of an input or output of a graph.
 
     Attributes:
-        name: As in the graph.
-        dtype: NumPy's name of the element type: uint8, bool, int64, float32...
-        shape: A number is a fixed size. A text is a size known only when the graph runs, and two axes of one call that
-            carry the same text have the same size; "" is a size of its own.
+        name: Name in the graph.
+        dtype: Element type, by NumPy's name: uint8, bool, int64, float32...
+        shape: Sizes of the axes. A number is fixed. A text names a size that only a run knows, the same for all axes
+            that carry the same text; "" is a size of its own.
     """
 
     name: str
@@ -46,7 +47,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class AxisRange:
-    """The sizes that a dynamic axis may have in an engine that was built for some; the middle one is the fastest."""
+    """Sizes of a dynamic axis that an engine was built for; it is fastest at the usual one."""
 
     least: int
     usual: int
@@ -57,10 +58,10 @@ class AxisRange:
 
 
 class Runnable(Protocol):
-    """A graph that can be run, by whatever runs it."""
+    """A graph that can be run, by any runtime."""
 
     def run(self, inputs: Arrays) -> Mapping[str, npt.NDArray[Any]]:
-        """Named arrays in, named arrays out."""
+        """Computes outputs (B, ...) from inputs (B, ...), by their names."""
 
 
 class Engine(Protocol):
@@ -68,32 +69,32 @@ class Engine(Protocol):
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
-        """What `run` takes."""
+        """Inputs of `run`."""
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
-        """What `run` returns."""
+        """Outputs of `run`."""
 
     @property
     def device(self) -> str:
-        """Where the graph runs, as in `hbi_engines.registry.RUNTIMES`."""
+        """Device that the graph runs on, a key of `hbi_engines.registry.RUNTIMES`."""
 
     @property
     def device_reason(self) -> str:
-        """One line for the user: which device it is and why."""
+        """A line for the user: the device, and why it was chosen."""
 
     def run(self, inputs: Inputs) -> dict[str, npt.NDArray[Any]]:
-        """Run the graph once.
+        """Runs the graph once: inputs (B, ...) to outputs (B, ...).
 
         Args:
             inputs: NumPy arrays. An engine of TensorRT takes arrays in the memory of its GPU as well.
 
         Raises:
-            EngineError: The inputs are not what the graph declares, or the runtime failed.
+            EngineError: The inputs do not fit the graph, or the runtime failed.
         """
 
     def close(self) -> None:
-        """Free the graph and its memory; `run` cannot be called afterwards."""
+        """Frees the graph and its memory; `run` cannot be called afterwards."""
 
 
 def check_inputs(
@@ -103,16 +104,16 @@ def check_inputs(
     *,
     on_gpu: bool = False,
 ) -> None:
-    """Check names, element types and shapes of `inputs` before a runtime sees them.
+    """Checks names, element types and shapes of `inputs` before a runtime sees them.
 
     Args:
-        specs: What the graph takes.
-        inputs: What it was given.
-        ranges: Sizes that dynamic axes may have, by the name of the axis; any size where there is none.
-        on_gpu: Whether arrays in the memory of a GPU are taken.
+        specs: Inputs that the graph declares.
+        inputs: Arrays that it was given.
+        ranges: Name of a dynamic axis -> allowed sizes; an axis without an entry has any size.
+        on_gpu: Whether arrays in the memory of a GPU are allowed.
 
     Raises:
-        EngineError: Something differs; the message says what was given and what to pass instead.
+        EngineError: An array does not fit; the message says what was given and what to pass instead.
     """
     expected = ", ".join(str(spec) for spec in specs)
     missing = [spec.name for spec in specs if spec.name not in inputs]
@@ -153,7 +154,7 @@ def check_inputs(
 
 
 def _layout(spec: TensorSpec, array: Any, on_gpu: bool) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    """Element type and shape of an input."""
+    """Returns element type and shape of an input."""
     if isinstance(array, np.ndarray):
         return array.dtype, array.shape
     described = getattr(array, "__cuda_array_interface__", None)

@@ -1,7 +1,8 @@
-"""Engines that TensorRT built of a bundle's graphs, each with a record beside it of what it is good for.
+"""Finds engines that TensorRT built of a bundle's graphs, by the records beside them.
 
 An engine belongs to one graph, to one release of one flavour of TensorRT and to the GPUs that it was built for.
-TensorRT finds out only while it loads one, and does not always say why; so the record, a JSON document, is read first.
+TensorRT notices a misfit only while it loads an engine, and does not always say why; so the record, a JSON document,
+is read first.
 
     BUNDLE/engines/video_encoder.tensorrt-rtx.fp16.sm86-sm89.engine
     BUNDLE/engines/video_encoder.tensorrt-rtx.fp16.sm86-sm89.json
@@ -21,10 +22,10 @@ from hbi_engines.engine import AxisRange, TensorSpec
 from hbi_engines.errors import DeviceError, EngineError
 
 FOLDER = "engines"
-"""Inside a bundle's folder."""
+"""Folder of the engines inside a bundle's folder."""
 FORMAT_VERSION = 1
 SHOWN = 12
-"""Digits of a hash in a message."""
+"""Digits of a hash that a message shows."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,10 @@ class Flavor:
     """One of the two TensorRTs, whose Python interfaces are alike.
 
     Attributes:
-        device: What --device calls it, and what is named after it.
-        module: What is imported.
-        option: What `hbi-export trt --flavor` and the extra to install are called.
-        suits: Which GPUs it is for.
+        device: Name in --device, and in names of files.
+        module: Name of the Python module.
+        option: Name in `hbi-export trt --flavor`, and of the extra to install.
+        suits: GPUs that it is for, in words.
     """
 
     device: str
@@ -55,7 +56,7 @@ FLAVORS = {
 
 @dataclass(frozen=True)
 class PluginUse:
-    """A plugin that an engine calls, by what it is registered as."""
+    """A plugin that an engine calls, by the names that it is registered under."""
 
     name: str
     version: str
@@ -67,13 +68,13 @@ class PluginUse:
 
 @dataclass(frozen=True)
 class Target:
-    """What an engine must fit: who is to run it, and where.
+    """TensorRT, precision and GPU that an engine must fit.
 
     Attributes:
-        flavor: Which TensorRT.
+        flavor: The TensorRT.
         version: Its exact version.
-        precision: Of the products of matrices: "fp32", "fp16" or "bf16".
-        gpu: The one it is to run on; None where there is none, and then nothing is said of it.
+        precision: Precision of the products of matrices: "fp32", "fp16" or "bf16".
+        gpu: GPU to run on; None where there is none, and any will do.
     """
 
     flavor: Flavor
@@ -84,24 +85,24 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineRecord:
-    """What an engine is and how it was built.
+    """Origin, requirements and size of an engine.
 
     Attributes:
-        graph: Its name in the bundle.
-        graph_sha256: Of the ONNX file that it was built of.
-        engine_sha256: Of the engine's own file.
+        graph: Name of the graph in the bundle.
+        graph_sha256: Hash of the ONNX file that the engine was built of.
+        engine_sha256: Hash of the engine's own file.
         flavor: A key of `FLAVORS`.
-        version: The exact release of TensorRT.
-        compute_capabilities: Of GPUs that it runs on, such as "sm89".
-        gpu: The only GPU that it runs on, by name; empty where any of those compute capabilities will do.
-        precision: Of the products of matrices: "fp32", "fp16" or "bf16".
+        version: Exact release of TensorRT.
+        compute_capabilities: Compute capabilities of the GPUs that it runs on, such as "sm89".
+        gpu: Name of the only GPU that it runs on; empty where any of those compute capabilities will do.
+        precision: Precision of the products of matrices: "fp32", "fp16" or "bf16".
         ranges: Name of a dynamic axis -> its sizes.
-        inputs: What goes in.
-        outputs: What comes out.
-        plugins: What must be registered before it is loaded.
-        layers: Of the network before TensorRT fused them.
-        size_bytes: Of the engine's file.
-        build_seconds: How long it took, reading the graph included.
+        inputs: Inputs of the graph.
+        outputs: Outputs of the graph.
+        plugins: Plugins that must be registered before it is loaded.
+        layers: Number of layers before TensorRT fused them.
+        size_bytes: Size of the engine's file.
+        build_seconds: Time of the build, reading the graph included.
     """
 
     graph: str
@@ -122,16 +123,16 @@ class EngineRecord:
 
     @property
     def stem(self) -> str:
-        """Of the names of its two files. Another build for the same purpose takes their place."""
+        """Stem of the names of its two files; another build for the same target replaces them."""
         return f"{self.graph}.{self.flavor}.{self.precision}.{'-'.join(self.compute_capabilities)}"
 
     def to_json(self) -> bytes:
-        """The bytes of the record's file."""
+        """Returns the bytes of the record's file."""
         return (json.dumps({"format_version": FORMAT_VERSION, **dataclasses.asdict(self)}, indent=2) + "\n").encode()
 
     @classmethod
     def read(cls, path: Path) -> EngineRecord:
-        """Read a record.
+        """Reads a record.
 
         Raises:
             EngineError: It cannot be read, or this version did not write it.
@@ -160,7 +161,7 @@ class EngineRecord:
             ) from error
 
     def mismatch(self, graph_sha256: str, target: Target) -> str:
-        """Why the engine cannot run the graph there; empty if it can, as far as a record tells."""
+        """Returns why the engine cannot run the graph there; empty if it can, as far as a record tells."""
         if self.graph_sha256 != graph_sha256:
             return (
                 f"it was built of another {self.graph} (sha256 {self.graph_sha256[:SHOWN]}; the bundle's is "
@@ -183,25 +184,25 @@ class EngineRecord:
 
 @dataclass(frozen=True)
 class BuiltEngines:
-    """Where the engines of a graph lie.
+    """Location of the engines of a graph.
 
     Attributes:
-        bundle: The bundle's folder, or its zip, which holds none.
-        graph: The graph's name.
+        bundle: Folder of the bundle; a zip holds no engines.
+        graph: Name of the graph.
     """
 
     bundle: Path
     graph: str
 
     def records(self, flavor: Flavor) -> list[Path]:
-        """Files of records of the graph's engines for one TensorRT, by name."""
+        """Lists the record files of the graph's engines for one TensorRT, by name."""
         return sorted((self.bundle / FOLDER).glob(f"{self.graph}.{flavor.device}.*.json"))
 
     def find(self, graph_sha256: str, target: Target) -> tuple[Path, EngineRecord]:
-        """The file and the record of the engine that fits.
+        """Finds the file and the record of the engine that fits.
 
         Raises:
-            DeviceError: None does; says why, and the command that builds one.
+            DeviceError: No engine fits; says why, and the command that builds one.
         """
         reasons = []
         for path in self.records(target.flavor):
@@ -217,7 +218,7 @@ class BuiltEngines:
         raise DeviceError(f"device {target.flavor.device} cannot run here: {found}; {self.how_to_build(target)}")
 
     def how_to_build(self, target: Target) -> str:
-        """The command that builds what is missing."""
+        """Returns the command that builds a missing engine."""
         if self.bundle.is_file():
             return f"engines are built into a bundle's folder: unpack {self.bundle} and give --bundle the folder"
         gpu = f" --gpu {target.gpu.compute_capability}" if target.gpu and target.flavor.option == "rtx" else ""
@@ -228,10 +229,10 @@ class BuiltEngines:
 
 
 def read_engine(path: Path, record: EngineRecord) -> bytes:
-    """The bytes of an engine, once they are known to be those that were built.
+    """Reads an engine and checks it against the hash in its record.
 
     Raises:
-        EngineError: The file is missing or another one.
+        EngineError: The file is missing or was altered.
     """
     try:
         content = path.read_bytes()

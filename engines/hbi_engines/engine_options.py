@@ -1,4 +1,4 @@
-"""What a runtime is told besides the graph that it is to open."""
+"""Options for opening a graph in a runtime."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from hbi_engines.engine_files import BuiltEngines
 
 
 @dataclass(frozen=True)
-class Opening:
-    """How to open a graph.
+class EngineOptions:
+    """Options for opening a graph.
 
     Attributes:
-        threads: Of the processor, for runtimes that compute there.
-        why: Why this device, for `Engine.device_reason`.
-        built: Where engines of the graph lie; None for a graph without a bundle.
+        threads: Processor threads, for runtimes that compute there.
+        why: Reason for the choice of the device, for `Engine.device_reason`.
+        built: Location of the graph's engines; None for a graph without a bundle.
     """
 
     threads: int
@@ -22,5 +22,5 @@ class Opening:
     built: BuiltEngines | None = None
 
     def on_processor(self, device: str) -> str:
-        """The reason of a device that computes on the processor."""
+        """Returns the reason of a device that computes on the processor."""
         return f"{device} ({self.threads} thread{'' if self.threads == 1 else 's'}), {self.why}"

@@ -5,7 +5,7 @@ The whole tree is drawn at the top of `hbi_infer/errors.py`.
 
 
 class HBIError(Exception):
-    """Something that the user can mend. The message says what was given, what was expected and what to do."""
+    """A problem that the user can mend. The message says what was given, what was expected and what to do."""
 
 
 class EngineError(HBIError):
@@ -13,4 +13,4 @@ class EngineError(HBIError):
 
 
 class DeviceError(EngineError):
-    """A device was asked for that cannot run here."""
+    """The requested device cannot run here."""

@@ -1,8 +1,8 @@
-"""A graph whose products of matrices are in half precision and whose other operators stay in float32.
+"""Converts the products of matrices of a graph to half precision; its other operators stay in float32.
 
-It is what PyTorch's autocast does: the sums of a residual stream, norms and softmaxes keep their precision, and so does
+PyTorch's autocast does the same: the sums of a residual stream, norms and softmaxes keep their precision, and so does
 the clustering of tokens, where rounding would choose other centres. A runtime that follows the types of a graph needs
-to be told no more.
+no further option.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ import onnx
 from onnx import NodeProto, TensorProto, helper
 
 Precision: TypeAlias = Literal["fp32", "fp16", "bf16"]
-"""Of the products of matrices."""
+"""Precision of the products of matrices."""
 
 HALF_TYPES: dict[Precision, int] = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
 PRODUCTS = frozenset({"MatMul", "Gemm", "Conv"})
 MASKING = {"Add", "Sub", "Mul", "Div", "Where"}
-"""What stands between the first product of an attention and its softmax."""
+"""Operators between the first product of an attention and its softmax."""
 
 
 def halve_products(graph: onnx.GraphProto, precision: Precision, kinds: Collection[str] = PRODUCTS) -> None:
-    """Casts what goes into the products of layers and attentions, and what comes out back to float32.
+    """Casts the inputs of the products of layers and attentions, and casts their results back to float32.
 
     Functions beside the graph stay as they are: the exact interaction is exact in every precision. So do products that
     are in half precision or quantised already.
 
     Args:
-        graph: Changed in place.
-        precision: Of the products.
-        kinds: Operators that are to be halved.
+        graph: The graph, which is changed in place.
+        precision: Precision of the products.
+        kinds: Operators to convert.
     """
     if precision == "fp32":
         return
@@ -62,7 +62,7 @@ def halve_products(graph: onnx.GraphProto, precision: Precision, kinds: Collecti
 
 
 def _narrow(graph: onnx.GraphProto) -> set[str]:
-    """Names of what is in half precision, or comes out of a quantisation."""
+    """Returns the names of tensors that are in half precision or come out of a quantisation."""
     halves = set(HALF_TYPES.values())
     names = {weight.name for weight in graph.initializer if weight.data_type in halves}
     for node in graph.node:
@@ -73,22 +73,22 @@ def _narrow(graph: onnx.GraphProto) -> set[str]:
 
 
 def products_with_weights(graph: onnx.GraphProto) -> Iterator[NodeProto]:
-    """Layers: products of what the graph is given and of what it holds."""
+    """Yields the layers: products of an activation and a weight."""
     constants = {weight.name for weight in graph.initializer}
     for node in graph.node:  # in topological order
-        if all(name in constants for name in node.input):  # weights are stored smaller than they are used
+        if all(name in constants for name in node.input):  # such as casts of weights that are stored smaller
             constants.update(node.output)
         if node.op_type in PRODUCTS and not constants.isdisjoint(node.input):
             yield node
 
 
 def _products_of_attentions(graph: onnx.GraphProto) -> Iterator[NodeProto]:
-    """Queries times keys, and a softmax of that times values."""
+    """Yields the products of attentions: queries with keys, and softmaxes with values."""
     makers = {name: node for node in graph.node for name in node.output}
     products = [node for node in graph.node if node.op_type == "MatMul"]
     for softmax in (node for node in graph.node if node.op_type == "Softmax"):
         readers = [node for node in products if node.input[0] == softmax.output[0]]
-        if not readers:  # it makes weights, not an attention
+        if not readers:  # the softmax makes weights, not an attention
             continue
         yield from readers
         names = list(softmax.input)
@@ -101,7 +101,7 @@ def _products_of_attentions(graph: onnx.GraphProto) -> Iterator[NodeProto]:
 
 
 def set_nodes(graph: onnx.GraphProto, nodes: list[NodeProto]) -> None:
-    """Puts nodes, some of which may be in the graph, in the place of those that it has."""
+    """Replaces the nodes of a graph; some of the new ones may be old ones."""
     copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
     del graph.node[:]
     graph.node.extend(copies)

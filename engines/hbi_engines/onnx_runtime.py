@@ -1,8 +1,8 @@
-"""ONNX Runtime on the processor and on NVIDIA GPUs.
+"""Runs graphs in ONNX Runtime, on the processor and on NVIDIA GPUs.
 
 ONNX Runtime's CUDA build lists CUDA as available on a machine without a GPU, and a session that asks for CUDA there
 runs on the processor with a note on stderr. Here a request for CUDA is checked before and after the session is made,
-and what is missing is named.
+and the error names what is missing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from hbi_engines.cuda.driver import driver_problem
 from hbi_engines.engine import Engine, Inputs, TensorSpec, check_inputs
-from hbi_engines.engine_options import Opening
+from hbi_engines.engine_options import EngineOptions
 from hbi_engines.errors import DeviceError, EngineError
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -49,7 +49,7 @@ class OnnxRuntimeEngine:
         self.device_reason = device_reason
 
     def run(self, inputs: Inputs) -> dict[str, npt.NDArray[Any]]:
-        """Run the graph once; see `hbi_engines.engine.Engine.run`."""
+        """Runs the graph once, from inputs (B, ...) to outputs (B, ...); see `hbi_engines.engine.Engine.run`."""
         if self._session is None:
             raise EngineError("the engine is closed; open the graph again to run it")
         check_inputs(self.inputs, inputs)
@@ -58,31 +58,31 @@ class OnnxRuntimeEngine:
             return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
 
     def close(self) -> None:
-        """Free the session."""
+        """Frees the session."""
         self._session = None
 
 
-def open_cpu(graph: Path | bytes, opening: Opening) -> Engine:
-    """Load the graph on the processor."""
-    return OnnxRuntimeEngine(_session(graph, CPU, opening.threads), "cpu", opening.on_processor("cpu"))
+def open_cpu(graph: Path | bytes, options: EngineOptions) -> Engine:
+    """Loads the graph on the processor."""
+    return OnnxRuntimeEngine(_session(graph, CPU, options.threads), "cpu", options.on_processor("cpu"))
 
 
-def open_cuda(graph: Path | bytes, opening: Opening) -> Engine:
-    """Load the graph on the first visible NVIDIA GPU, once `cuda_problem` found none.
+def open_cuda(graph: Path | bytes, options: EngineOptions) -> Engine:
+    """Loads the graph on the first visible NVIDIA GPU, where there is no `cuda_problem`.
 
     Raises:
         DeviceError: ONNX Runtime fell back to the processor all the same.
     """
-    session = _session(graph, CUDA, opening.threads)
+    session = _session(graph, CUDA, options.threads)
     if (provider := session.get_providers()[0]) != CUDA:
         raise DeviceError(
             f"device cuda cannot run here: ONNX Runtime fell back to {provider}; its own message above says why"
         )
-    return OnnxRuntimeEngine(session, "cuda", f"cuda, {opening.why}")
+    return OnnxRuntimeEngine(session, "cuda", f"cuda, {options.why}")
 
 
 def cpu_problem() -> str:
-    """What keeps ONNX Runtime from running here at all and how to mend it; empty if nothing is known to."""
+    """Returns why ONNX Runtime cannot run here at all and how to mend it; empty if no reason is known."""
     try:
         _import()
     except EngineError as error:
@@ -91,7 +91,7 @@ def cpu_problem() -> str:
 
 
 def cuda_problem() -> str:
-    """What keeps a CUDA session from running here and how to mend it; empty if nothing is known to."""
+    """Returns why a CUDA session cannot run here and how to mend it; empty if no reason is known."""
     try:
         runtime = _import()
     except EngineError as error:
@@ -109,7 +109,7 @@ def cuda_problem() -> str:
 
 
 def has_cuda() -> bool:
-    """Whether the installed ONNX Runtime is one that was built for CUDA.
+    """Returns whether the installed ONNX Runtime was built for CUDA.
 
     Raises:
         EngineError: It cannot be used at all.
@@ -118,18 +118,18 @@ def has_cuda() -> bool:
 
 
 def installed_wheels() -> dict[str, str]:
-    """Name -> version of each package that installs the module onnxruntime; more than one write over each other."""
+    """Returns the versions of all packages that install the module onnxruntime; two overwrite each other."""
     import importlib.metadata
 
     found = {}
-    for name in WHEELS:  # by name: to look through all packages takes a third of a second
+    for name in WHEELS:  # by name: looking through all packages takes a third of a second
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
 
 
 def wheels_problem() -> str:
-    """What is wrong with the packages that are installed and how to mend it; empty if nothing is."""
+    """Returns what is wrong with the installed packages and how to mend it; empty if nothing is."""
     names = list(installed_wheels())
     if len(names) < 2:
         return ""
@@ -140,9 +140,9 @@ def wheels_problem() -> str:
 
 
 def _missing_libraries(runtime: Any) -> list[str]:
-    """Libraries of CUDA and cuDNN that ONNX Runtime needs and that neither the system nor pip's packages provide."""
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
-        runtime.preload_dlls()  # what pip installed in site-packages/nvidia, where the loader does not look
+    """Lists libraries of CUDA and cuDNN that ONNX Runtime needs and that neither the system nor pip provides."""
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints the libraries that it does not find
+        runtime.preload_dlls()  # from site-packages/nvidia, where the loader does not look
     provider = Path(runtime.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"
     listing = subprocess.run(["/usr/bin/env", "ldd", str(provider)], capture_output=True, text=True, check=False).stdout
     unresolved = [line.split()[0] for line in listing.splitlines() if "not found" in line]
@@ -168,13 +168,13 @@ def _session(graph: Path | bytes, provider: str, threads: int) -> Any:
 
 
 def _import() -> Any:
-    """The onnxruntime module, which from 1.32 on would tell its makers about each session; from here it does not.
+    """Imports onnxruntime with its telemetry, which it has from 1.32 on, switched off.
 
     Raises:
-        EngineError: It is not installed; or its folder was left without contents, which happens where both wheels were
-            installed and one was removed.
+        EngineError: It is not installed, or its folder is empty, as where both wheels were installed and one was
+            removed.
     """
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, when it is imported; a user's own choice stays
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, on import; a user's own choice stays
     try:
         import onnxruntime
     except ImportError as error:
@@ -189,7 +189,7 @@ def _import() -> Any:
 
 @contextlib.contextmanager
 def _mapped(what: str) -> Iterator[None]:
-    """Turn every exception of ONNX Runtime into an EngineError."""
+    """Turns every exception of ONNX Runtime into an EngineError."""
     try:
         yield
     except _raised() as error:
@@ -199,7 +199,7 @@ def _mapped(what: str) -> Iterator[None]:
 
 @cache
 def _raised() -> tuple[type[Exception], ...]:
-    """What ONNX Runtime raises: exceptions that have no base class of their own."""
+    """Lists the exceptions of ONNX Runtime, which have no base class of their own."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     found = (kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))

@@ -1,6 +1,6 @@
-"""OpenVINO on the processor, in float32 or with the products of matrices in bfloat16.
+"""Runs graphs in OpenVINO on the processor, in float32 or with the products of matrices in bfloat16.
 
-OpenVINO's own switch to bfloat16 is not used: it also rounds what the clustering of tokens compares.
+OpenVINO's own switch to bfloat16 is not used: it also rounds the distances that the clustering of tokens compares.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from hbi_engines.engine import Engine, Inputs, TensorSpec, check_inputs
-from hbi_engines.engine_options import Opening
+from hbi_engines.engine_options import EngineOptions
 from hbi_engines.errors import EngineError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class OpenVINOEngine:
         self.device_reason = device_reason
 
     def run(self, inputs: Inputs) -> dict[str, npt.NDArray[Any]]:
-        """Run the graph once; see `hbi_engines.engine.Engine.run`."""
+        """Runs the graph once, from inputs (B, ...) to outputs (B, ...); see `hbi_engines.engine.Engine.run`."""
         if self._request is None:
             raise EngineError("the engine is closed; open the graph again to run it")
         check_inputs(self.inputs, inputs)
@@ -49,12 +49,12 @@ class OpenVINOEngine:
         return {spec.name: made[spec.name] for spec in self.outputs}
 
     def close(self) -> None:
-        """Free the compiled graph."""
+        """Frees the compiled graph."""
         self._request = None
 
 
-def open_compiled(precision: Precision, graph: Path | bytes, opening: Opening) -> Engine:
-    """Compile the graph, once `problem` found none.
+def open_compiled(precision: Precision, graph: Path | bytes, options: EngineOptions) -> Engine:
+    """Compiles the graph, where there is no `problem`.
 
     Raises:
         EngineError: OpenVINO refused the graph.
@@ -64,23 +64,23 @@ def open_compiled(precision: Precision, graph: Path | bytes, opening: Opening) -
     content, inputs, outputs = _in_standard_operators(graph, precision)
     core = openvino.Core()
     properties = {
-        # What is float32 in the graph stays so; on some processors OpenVINO computes it in bfloat16 by default.
+        # By default OpenVINO computes float32 in bfloat16 on some processors.
         "INFERENCE_PRECISION_HINT": "f32",
-        # Where weights are stored in int8, some processors would round to int8 what they are multiplied with, too.
+        # Where weights are stored in int8, OpenVINO would round activations to int8 on some processors.
         "EXECUTION_MODE_HINT": "ACCURACY",
-        "INFERENCE_NUM_THREADS": opening.threads,
+        "INFERENCE_NUM_THREADS": options.threads,
         "PERFORMANCE_HINT": "LATENCY",
     }
     with _mapped("refused the graph"):
         request = core.compile_model(core.read_model(content), "CPU", properties).create_infer_request()
     device = "openvino" if precision == "fp32" else f"openvino:{precision}"
-    return OpenVINOEngine(request, inputs, outputs, device, opening.on_processor(device))
+    return OpenVINOEngine(request, inputs, outputs, device, options.on_processor(device))
 
 
 def problem(precision: Precision) -> str:
-    """What keeps OpenVINO from running here and how to mend it; empty if nothing is known to."""
+    """Returns why OpenVINO cannot run here and how to mend it; empty if no reason is known."""
     try:
-        import onnx  # noqa: F401 - reads what OpenVINO does not
+        import onnx  # noqa: F401 - writes functions out, which OpenVINO does not know
         import openvino
     except ImportError as error:
         return f"OpenVINO cannot be imported ({error}); {INSTALL}"
@@ -97,7 +97,7 @@ def problem(precision: Precision) -> str:
 def _in_standard_operators(
     graph: Path | bytes, precision: Precision
 ) -> tuple[bytes, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """The graph with its functions written out, for OpenVINO knows none; with its inputs and outputs.
+    """Returns the graph with its functions written out, for OpenVINO knows none; and its inputs and outputs.
 
     OpenVINO also forgets the names of dynamic axes, so that they are read from the file.
     """
@@ -128,7 +128,7 @@ def _spec(value: Any) -> TensorSpec:
 
 @contextlib.contextmanager
 def _mapped(what: str) -> Iterator[None]:
-    """Turn the exceptions of OpenVINO, which are plain ones, into an EngineError."""
+    """Turns the exceptions of OpenVINO, which are built-in ones, into an EngineError."""
     try:
         yield
     except (RuntimeError, TypeError, ValueError) as error:

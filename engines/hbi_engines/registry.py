@@ -1,4 +1,4 @@
-"""Opens a graph on a device; the runtimes register here."""
+"""Opens a graph on a device; every runtime is registered here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from hbi_engines import onnx_runtime, openvino_runtime
 from hbi_engines.engine import Engine
 from hbi_engines.engine_files import FLAVORS, BuiltEngines, Flavor
-from hbi_engines.engine_options import Opening
+from hbi_engines.engine_options import EngineOptions
 from hbi_engines.errors import DeviceError
 from hbi_engines.tensorrt import runtime as tensorrt_runtime
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Runtime:
-    """How graphs run on one device.
+    """Runtime of one device.
 
     Attributes:
-        open: (graph, how) -> engine.
-        problem: () -> what keeps the device from running here and how to mend it; empty if nothing is known to.
+        open: Opens a graph.
+        problem: Returns why the device cannot run here and how to mend it; empty if no reason is known.
     """
 
-    open: Callable[[Path | bytes, Opening], Engine]
+    open: Callable[[Path | bytes, EngineOptions], Engine]
     problem: Callable[[], str]
 
 
@@ -53,24 +53,24 @@ RUNTIMES: dict[str, Runtime] = {
     "tensorrt-rtx:fp16": _tensorrt(FLAVORS["tensorrt-rtx"], "fp16"),
     "tensorrt-rtx:bf16": _tensorrt(FLAVORS["tensorrt-rtx"], "bf16"),
 }
-"""Device -> its runtime. Without a precision behind the colon it is float32."""
+"""Device -> its runtime; a device without a precision behind a colon computes in float32."""
 PROCESSOR_DEVICES = ("cpu", "openvino", "openvino:bf16")
-"""Those that need no GPU."""
+"""Devices that need no GPU."""
 BEST_FIRST = ("tensorrt", "tensorrt-rtx", "cuda", "cpu", "openvino")
-"""What "auto" tries. All compute in float32; the TensorRTs only count where somebody built engines for them."""
+"""Devices that "auto" tries, all in float32; the TensorRTs only where engines were built for them."""
 
 
 def open_engine(
     graph: Path | bytes, device: str = "auto", threads: int | None = None, built: BuiltEngines | None = None
 ) -> Engine:
-    """Load an ONNX graph.
+    """Loads an ONNX graph.
 
     Args:
         graph: The graph's file, or its bytes where the caller has checked them.
         device: One of `RUNTIMES`, or "auto": a GPU if one can run the graph, else the processor.
             `Engine.device_reason` says what was chosen and why.
         threads: Processor threads, by default one for each physical core that this process may use.
-        built: Where engines of the graph lie that TensorRT built beforehand.
+        built: Location of engines that TensorRT built of the graph.
 
     Raises:
         DeviceError: The device is unknown or cannot run here; never a silent fall back to another one.
@@ -82,7 +82,7 @@ def open_engine(
         raise DeviceError(f"threads is {threads}; give 1 or more, or leave it out for one for each physical core")
     if device != "auto":
         check_device(device)
-        return RUNTIMES[device].open(graph, Opening(threads, "as asked", built))
+        return RUNTIMES[device].open(graph, EngineOptions(threads, "as asked", built))
     reasons: list[str] = []
     for candidate in BEST_FIRST:
         if candidate in FLAVORS and not (built and built.records(FLAVORS[candidate])):
@@ -90,14 +90,14 @@ def open_engine(
         why = f"chosen because {'; '.join(reasons) or 'it can run here'}"
         try:
             check_device(candidate)
-            return RUNTIMES[candidate].open(graph, Opening(threads, why, built))
+            return RUNTIMES[candidate].open(graph, EngineOptions(threads, why, built))
         except DeviceError as error:
             reasons.append(str(error))
     raise DeviceError(f"no device can run here: {'; '.join(reasons)}")
 
 
 def check_device(device: str) -> None:
-    """Refuse a device that cannot run here, before any file is touched.
+    """Refuses a device that cannot run here, before any file is touched.
 
     Raises:
         DeviceError: The device is unknown or cannot run here.
@@ -111,7 +111,7 @@ def check_device(device: str) -> None:
 
 
 def physical_cores() -> int:
-    """Physical cores that this process may run on; two hyper-threads of one core count once."""
+    """Counts the physical cores that this process may run on; two hyper-threads of one core count once."""
     cores = set()
     for number in os.sched_getaffinity(0):
         siblings = Path(f"/sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list")

@@ -7,31 +7,32 @@ from typing import Annotated, Literal
 
 import typer
 
+from hbi_export.options import BATCH, MAX_DROP, BuildOptions, CheckData, TritonOptions
+from hbi_infer.options import FrameSampling
 from hbi_infer.render.stdout import errors_told
-
-MAX_DROP = 0.5
-"""Points by which a metric of a release may fall."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Turn trained models into bundles for hbi-infer.")
 
-Output = Annotated[Path, typer.Option("--output", "-o", metavar="BUNDLE", help="The bundle's folder.")]
+Output = Annotated[Path, typer.Option("--output", "-o", metavar="BUNDLE", help="Folder of the new bundle.")]
 Stored = Annotated[
     Literal["float32", "float16", "int8"],
-    typer.Option("--weights", help="How weights are stored: float16 halves the size, int8 quarters it. Same speed."),
+    typer.Option("--weights", help="Format of stored weights: float16 halves the size, int8 quarters it. Same speed."),
 ]
-Samples = Annotated[Path | None, typer.Option(help="A folder of videos to check the video encoder on besides.")]
-FramesPerSecond = Annotated[float, typer.Option(help="Frames taken for each second of video.")]
-MaxFrames = Annotated[int, typer.Option(min=1, help="The most frames of a clip.")]
-TestFormat = Annotated[str, typer.Option("--format", help="The format of the data set.")]
-TestSplit = Annotated[str, typer.Option("--split", help="The split to measure on.")]
-TestClips = Annotated[int | None, typer.Option("--num", min=1, help="Only the first so many clips of the split.")]
-MaxDrop = Annotated[float, typer.Option(min=0, help="The most points by which R@1, answer accuracy or CIDEr may fall.")]
+Samples = Annotated[Path | None, typer.Option(help="Folder of videos to check the video encoder on besides.")]
+FramesPerSecond = Annotated[float, typer.Option(help="Frames taken from each second of video.")]
+MaxFrames = Annotated[int, typer.Option(min=1, help="Largest number of frames of a clip.")]
+TestFormat = Annotated[str, typer.Option("--format", help="Format of the data set.")]
+TestSplit = Annotated[str, typer.Option("--split", help="Split to measure on.")]
+TestClips = Annotated[
+    int | None, typer.Option("--num", min=1, help="Number of clips, the first ones of the split; by default all.")
+]
+MaxDrop = Annotated[float, typer.Option(min=0, help="Points by which R@1, answer accuracy or CIDEr may fall.")]
 Devices = Annotated[
     list[str] | None,
-    typer.Option("--device", metavar="DEVICE", help="As in hbi-infer; repeat it, or separate several by commas."),
+    typer.Option("--device", metavar="DEVICE", help="Device, as in hbi-infer; repeat it, or separate them by commas."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON document instead of a table.")]
-ClipSeconds = Annotated[float, typer.Option(min=0.1, help="Longer videos are cut into clips of this length.")]
+ClipSeconds = Annotated[float, typer.Option(min=0.1, help="Length of the clips that longer videos are cut into.")]
 
 
 @app.callback()
@@ -41,21 +42,21 @@ def hbi_export() -> None:
 
 @app.command()
 def onnx(
-    checkpoint: Annotated[Path, typer.Argument(help="What hbi-train wrote: runs/NAME/model.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint that hbi-train wrote: runs/NAME/model.")],
     output: Output,
     weights: Stored = "float32",
     samples: Samples = None,
     reranker: Annotated[
         bool,
         typer.Option(
-            help="Put in the graph of 'retrieve --rerank'. A model whose objective had no reconstruction term has not "
-            "learnt to compare pairs by it: leave it out."
+            help="Include the graph of 'retrieve --rerank'. Leave it out for a model whose objective had no "
+            "reconstruction term: it has not learnt to compare pairs so."
         ),
     ] = True,
     clip_seconds: Annotated[
         float | None,
         typer.Option(
-            min=0.1, help="Longer videos are cut into clips of this length.", show_default="that of the training"
+            min=0.1, help="Length of the clips that longer videos are cut into.", show_default="that of the training"
         ),
     ] = None,
 ) -> None:
@@ -76,13 +77,13 @@ def onnx(
 
 @app.command()
 def clip(
-    source: Annotated[str, typer.Argument(metavar="NAME_OR_DIR", help="A CLIP on the hub, or a local folder.")],
+    source: Annotated[str, typer.Argument(metavar="NAME_OR_DIR", help="CLIP model on the hub, or in a local folder.")],
     output: Output,
     weights: Stored = "float32",
     samples: Samples = None,
-    frames_per_second: FramesPerSecond = 1.0,
-    max_frames: MaxFrames = 12,
-    clip_seconds: ClipSeconds = 12.0,
+    frames_per_second: FramesPerSecond = FrameSampling.frames_per_second,
+    max_frames: MaxFrames = FrameSampling.max_frames,
+    clip_seconds: ClipSeconds = FrameSampling.clip_seconds,
 ) -> None:
     """Export any CLIP model for zero-shot search, with no training.
 
@@ -90,7 +91,6 @@ def clip(
     """
     from hbi_export.bundle import clip_checkpoint, export_bundle
     from hbi_export.report import show_checks
-    from hbi_infer.options import FrameSampling
 
     sampling = FrameSampling(frames_per_second=frames_per_second, max_frames=max_frames, clip_seconds=clip_seconds)
     checkpoint = clip_checkpoint(source, sampling=sampling)
@@ -99,46 +99,46 @@ def clip(
 
 @app.command()
 def upstream(
-    checkpoint: Annotated[Path, typer.Option(metavar="FILE", help="A released HBI model: a state dict.")],
+    checkpoint: Annotated[Path, typer.Option(metavar="FILE", help="Released HBI model: a state dict.")],
     output: Output,
     clip: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="CLIP's own ViT weights. Only needed for a checkpoint that lacks tensors of CLIP; the released ones "
-            "hold all of them.",
+            help="CLIP's own ViT weights, for a checkpoint that lacks tensors of CLIP; the released ones hold all of "
+            "them.",
         ),
     ] = None,
     task: Annotated[
-        Literal["retrieval", "vqa"] | None, typer.Option(help="By default what the checkpoint was trained for.")
+        Literal["retrieval", "vqa"] | None,
+        typer.Option(help="Task; by default the one that the checkpoint was trained for."),
     ] = None,
     answers: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="train_ans2label.json, which belongs to a vqa checkpoint.")
+        Path | None, typer.Option(metavar="FILE", help="List of answers of a vqa checkpoint: train_ans2label.json.")
     ] = None,
     max_words: Annotated[
         int | None,
         typer.Option(
             min=2,
-            help="What the model was trained with: texts are padded to it, and that changes scores. By default 24 for "
-            "retrieval and 32 for vqa, as in the published runs on MSR-VTT; ActivityNet and DiDeMo have 64.",
+            help="Number of tokens that texts are padded to, as in the training, for it changes scores. By default 24 "
+            "for retrieval and 32 for vqa, as in the published runs on MSR-VTT; ActivityNet and DiDeMo have 64.",
         ),
     ] = None,
     weights: Stored = "float32",
     samples: Samples = None,
-    frames_per_second: FramesPerSecond = 1.0,
-    max_frames: MaxFrames = 12,
-    clip_seconds: ClipSeconds = 12.0,
+    frames_per_second: FramesPerSecond = FrameSampling.frames_per_second,
+    max_frames: MaxFrames = FrameSampling.max_frames,
+    clip_seconds: ClipSeconds = FrameSampling.clip_seconds,
 ) -> None:
-    """Export the authors' released model, with the released code's behaviour: its scores are that code's.
+    """Export the authors' released model. It gives the scores of the released code.
 
-    Files are read without running anything in them. ActivityNet's model takes --max-words 64 --max-frames 64.
+    Nothing in the files is executed. ActivityNet's model takes --max-words 64 --max-frames 64.
 
     Example: hbi-export upstream --checkpoint hbi_msrvtt.pth -o hbi-msrvtt
     """
     from hbi_export.bundle import export_bundle
     from hbi_export.report import show_checks
     from hbi_export.upstream import load_upstream
-    from hbi_infer.options import FrameSampling
 
     sampling = FrameSampling(frames_per_second=frames_per_second, max_frames=max_frames, clip_seconds=clip_seconds)
     released = load_upstream(checkpoint, clip=clip, task=task, answers=answers, max_words=max_words, sampling=sampling)
@@ -149,17 +149,21 @@ def upstream(
 
 @app.command()
 def trt(
-    bundle: Annotated[Path, typer.Argument(help="A bundle's folder; engines are put into it.")],
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle; engines are put into it.")],
     flavor: Annotated[
         Literal["auto", "tensorrt", "rtx"],
         typer.Option(help="TensorRT, for the GPU that is here; or TensorRT-RTX, which needs none to build."),
-    ] = "auto",
+    ] = BuildOptions.flavor,
     precision: Annotated[
-        Literal["fp32", "fp16", "bf16"], typer.Option(help="Of the products of matrices; all else is in float32.")
-    ] = "fp32",
-    batch: Annotated[str, typer.Option(metavar="LEAST,USUAL,MOST", help="Clips or texts at a time.")] = "1,8,64",
+        Literal["fp32", "fp16", "bf16"],
+        typer.Option(help="Precision of the products of matrices; all else is in float32."),
+    ] = BuildOptions.precision,
+    batch: Annotated[
+        str, typer.Option(metavar="LEAST,USUAL,MOST", help="Number of items, such as texts, at a time.")
+    ] = f"{BATCH.least},{BATCH.usual},{BATCH.most}",
     gpu: Annotated[
-        str, typer.Option(metavar="SM,SM", help="GPUs to build for, such as sm86,sm89; else the one that is here.")
+        str,
+        typer.Option(metavar="SM,SM", help="GPUs to build for, such as sm86,sm89; by default the one here."),
     ] = "",
     plugins: Annotated[
         bool,
@@ -168,8 +172,8 @@ def trt(
             "processor and compile for every GPU, but they have not yet run on one, and whether TensorRT-RTX runs "
             "plugins written in Python is unproven. Without them TensorRT makes kernels of the nodes' functions."
         ),
-    ] = False,
-    check: Annotated[bool, typer.Option("--check", help="Build nothing; say which engines can be used here.")] = False,
+    ] = BuildOptions.plugins,
+    check: Annotated[bool, typer.Option("--check", help="Build nothing; print which engines are usable here.")] = False,
 ) -> None:
     """Build TensorRT engines of all graphs of a bundle, for --device tensorrt and tensorrt-rtx of hbi-infer.
 
@@ -184,7 +188,7 @@ def trt(
         checks = trt_build.check_engines(bundle)
         trt_report.show_engine_checks(checks)
         raise typer.Exit(1 if any(engine.problem for engine in checks) else 0)
-    options = trt_build.BuildOptions(
+    options = BuildOptions(
         flavor=flavor,
         precision=precision,
         batch=trt_build.batch_range(batch),
@@ -202,17 +206,23 @@ def trt(
 
 @app.command()
 def triton(
-    bundle: Annotated[Path, typer.Argument(help="A bundle.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="REPO", help="The model repository's folder.")],
+    bundle: Annotated[Path, typer.Argument(help="Bundle to serve.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="REPO", help="Folder of the model repository.")],
     backend: Annotated[
         Literal["onnx", "tensorrt"], typer.Option(help="Serve the graphs, or engines that 'hbi-export trt' built.")
-    ] = "onnx",
-    precision: Annotated[Literal["fp32", "fp16", "bf16"], typer.Option(help="Of those engines.")] = "fp32",
-    max_batch: Annotated[int, typer.Option(min=1, help="The most clips or texts of one execution.")] = 64,
-    instances: Annotated[int, typer.Option(min=1, help="Executions of a model at a time, on each GPU.")] = 1,
+    ] = TritonOptions.backend,
+    precision: Annotated[
+        Literal["fp32", "fp16", "bf16"], typer.Option(help="Precision of those engines.")
+    ] = TritonOptions.precision,
+    max_batch: Annotated[
+        int, typer.Option(min=1, help="Largest number of items, such as texts, of one execution.")
+    ] = TritonOptions.max_batch,
+    instances: Annotated[
+        int, typer.Option(min=1, help="Executions of a model at a time, on each GPU.")
+    ] = TritonOptions.instances,
     queue_delay: Annotated[
-        int, typer.Option(min=0, metavar="MICROSECONDS", help="How long a request waits for others.")
-    ] = 500,
+        int, typer.Option(min=0, metavar="MICROSECONDS", help="Time for which a request waits for others.")
+    ] = TritonOptions.max_queue_delay_microseconds,
     force: Annotated[bool, typer.Option("--force", help="Replace models of the same names.")] = False,
 ) -> None:
     """Write a model repository for Triton Inference Server: a model for each graph, with dynamic batching.
@@ -221,7 +231,7 @@ def triton(
 
     Example: hbi-export triton clip-b32 -o models
     """
-    from hbi_export.triton import TritonOptions, export_triton
+    from hbi_export.triton import export_triton
 
     options = TritonOptions(
         backend=backend,
@@ -236,7 +246,7 @@ def triton(
 
 @app.command()
 def quantize(
-    bundle: Annotated[Path, typer.Argument(help="A bundle in float32.")],
+    bundle: Annotated[Path, typer.Argument(help="Bundle in float32.")],
     output: Output,
     precision: Annotated[
         Literal["fp16", "bf16", "int8"],
@@ -248,20 +258,20 @@ def quantize(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Videos to measure the ranges of int8 on. Of a data set, its training split; without the texts of one "
-            "the text encoder stays in float32.",
+            help="Videos to measure the ranges of int8 on, or a data set, whose training split is taken. Without the "
+            "texts of a data set the text encoder stays in float32.",
         ),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="A data set: refuse the bundle if it does worse on it.")
+        Path | None, typer.Option(metavar="DIR", help="Data set: refuse the bundle if it does worse on it.")
     ] = None,
-    data_format: TestFormat = "manifest",
-    split: TestSplit = "test",
-    num: TestClips = None,
+    data_format: TestFormat = CheckData.data_format,
+    split: TestSplit = CheckData.split,
+    num: TestClips = CheckData.num,
     max_drop: MaxDrop = MAX_DROP,
     device: Devices = None,
 ) -> None:
-    """Write a bundle in another precision, if with --data it does as well as the one it is made of.
+    """Write a bundle in another precision. With --data it must do as well as the bundle it is made of.
 
     Layers and attentions are in half precision, or the layers of the encoders in int8; norms, clustering and the exact
     interaction stay in float32.
@@ -270,7 +280,6 @@ def quantize(
     """
     from hbi_export.precision import report as precision_report
     from hbi_export.precision.calibration import read_calibration
-    from hbi_export.precision.gate import CheckData
     from hbi_export.precision.quantize import Gate, gate_device, quantized_bundle, write_quantized
     from hbi_infer.model.bundle import Bundle
 
@@ -282,7 +291,7 @@ def quantize(
     gate = None
     if data is not None:
         test = CheckData(data, data_format, split, num)
-        gate = Gate(test, _separated(device) or [gate_device(precision)], max_drop, precision_report.tell_side)
+        gate = Gate(test, _separated(device) or [gate_device(precision)], max_drop, precision_report.tell_model)
     report = write_quantized(made, source, output, gate)
     if report is not None:
         precision_report.show(report)
@@ -292,32 +301,37 @@ def quantize(
 
 @app.command()
 def check(
-    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="What to check.")],
+    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="Bundles to check.")],
     against: Annotated[
-        Path, typer.Option(metavar="BUNDLE_OR_CHECKPOINT", help="The reference, on the processor in float32.")
+        Path, typer.Option(metavar="BUNDLE_OR_CHECKPOINT", help="Reference, which runs on the processor in float32.")
     ],
-    data: Annotated[Path, typer.Option(metavar="DIR", help="A data set of real clips.")],
-    data_format: TestFormat = "manifest",
-    split: TestSplit = "test",
-    num: TestClips = None,
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Data set of real clips.")],
+    data_format: TestFormat = CheckData.data_format,
+    split: TestSplit = CheckData.split,
+    num: TestClips = CheckData.num,
     max_drop: MaxDrop = MAX_DROP,
     device: Devices = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare bundles, on each device, with the bundle or the checkpoint that they were made from.
 
-    Every output of every graph is compared on real clips, and so is every task that both can do. Exits with 1 if R@1,
-    answer accuracy or CIDEr fall too far.
+    Compares every output of every graph, and every task that both can do, on real clips. Exits with 1 if R@1, answer
+    accuracy or CIDEr fall too far.
 
     Example: hbi-export check my-model-int8 --against my-model --data data/shapes --num 200 --device cpu,openvino
     """
     from hbi_export.precision import report as precision_report
-    from hbi_export.precision.compared_model import side_at
-    from hbi_export.precision.gate import CheckData, compare_sides
+    from hbi_export.precision.compared_model import model_at
+    from hbi_export.precision.gate import compare_models
 
-    sides = [side_at(bundle, name) for bundle in bundles for name in _separated(device) or ["cpu"]]
-    test = CheckData(data, data_format, split, num)
-    report = compare_sides(side_at(against, "cpu"), sides, test, max_drop=max_drop, on_side=precision_report.tell_side)
+    models = [model_at(bundle, name) for bundle in bundles for name in _separated(device) or ["cpu"]]
+    report = compare_models(
+        model_at(against, "cpu"),
+        models,
+        CheckData(data, data_format, split, num),
+        max_drop=max_drop,
+        on_model=precision_report.tell_model,
+    )
     if as_json:
         precision_report.show_json(report)
     else:

@@ -1,4 +1,4 @@
-"""Models of real size with random weights: what takes how long does not depend on what a model has learnt."""
+"""Makes models of real size with random weights: run time does not depend on what a model has learnt."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from hbi_infer.model.tokenizer import Tokenizer, clip_tokenizer_json
 from hbi_training.weights.checkpoint import Checkpoint, build_model, save_checkpoint
 
 NUM_ANSWERS = 1500
-"""As many as the published models of question answering choose from."""
+"""Number of answers that the published models of question answering choose from."""
 
 
 def _published(patch_size: int) -> dict[str, Any]:
-    """The sizes of the published models: CLIP's ViT-B, 12 frames, 32 words; every task."""
+    """Returns the sizes of the published models: CLIP's ViT-B, 12 frames, 32 words; every task."""
     return {
         "kind": "hbi",
-        # What is not said is transformers' default, which is that of CLIP's ViT-B.
+        # Missing sizes are transformers' defaults, which are those of CLIP's ViT-B.
         "clip": {
             "projection_dim": 512,
             "text_config": {},
@@ -45,12 +45,12 @@ SIZES = {"vit-b-32": _published(32), "vit-b-16": _published(16)}
 
 
 def random_checkpoint(section: Mapping[str, Any], tokenizer_json: str, name: str) -> Checkpoint:
-    """A model of some sizes; the same weights each time.
+    """Makes a model of given sizes, with the same weights each time.
 
     Args:
-        section: What a recipe says of a model.
+        section: Section "model" of a recipe.
         tokenizer_json: See `hbi_infer.model.tokenizer`.
-        name: Of the model.
+        name: Name of the model.
     """
     torch.manual_seed(0)
     model = build_model(section, Tokenizer.from_json(tokenizer_json)).eval()
@@ -58,14 +58,14 @@ def random_checkpoint(section: Mapping[str, Any], tokenizer_json: str, name: str
 
 
 def random_model(size: str, say: Callable[[str], None]) -> tuple[Path, Path]:
-    """The bundle and the checkpoint of a size, made when they are asked for the first time, and kept in the cache.
+    """Makes the bundle and the checkpoint of a size, or takes them from the cache.
 
     Args:
         size: One of `SIZES`.
-        say: Is told what takes the time.
+        say: Called with a line about what takes time.
 
     Returns:
-        The two folders.
+        Folders of the bundle and of the checkpoint.
 
     Raises:
         InputError: The size is unknown.
@@ -78,7 +78,7 @@ def random_model(size: str, say: Callable[[str], None]) -> tuple[Path, Path]:
         say(f"taking the random model in {folder}, made before; remove that folder to make it anew")
     else:
         say(f"making a random model in {folder}; it is kept for the next time")
-        for old in cache.glob(f"{size}-*"):  # of other code: its graphs are not those that are exported now
+        for old in cache.glob(f"{size}-*"):  # of other code, which exported other graphs
             shutil.rmtree(old)
         partial = folder.with_name(f"{folder.name}.partial")
         checkpoint = random_checkpoint(SIZES[size], clip_tokenizer_json(), size)
@@ -89,7 +89,7 @@ def random_model(size: str, say: Callable[[str], None]) -> tuple[Path, Path]:
 
 
 def _code_sha256() -> str:
-    """Of the code that makes models and graphs."""
+    """Hashes the code that makes models and graphs."""
     digest = hashlib.sha256()
     for package in (hbi_export, hbi_training):
         for file in sorted(Path(package.__path__[0]).rglob("*.py")):

@@ -1,4 +1,4 @@
-"""What an export says on the terminal."""
+"""Prints the result of an export, and tables that do not wrap in pipes."""
 
 from __future__ import annotations
 
@@ -10,17 +10,26 @@ from rich.table import Table
 
 from hbi_export.graphs.parity import OutputCheck
 
+PLAIN_WIDTH = 140
+"""Width of tables in a pipe or a file, where no window limits them."""
+
+
+def wide_console() -> Console:
+    """Returns a console on stdout on which no column wraps for want of a window."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    return console
+
 
 def show_checks(checks: Sequence[OutputCheck], bundle: Path) -> None:
-    """Prints how each output compares with the model, and where the bundle is."""
+    """Prints how each output compares with the model, and the bundle's path and size."""
     table = Table("graph", "inputs", "output", "largest difference", "smallest cosine", "items beyond")
     for check in checks:
         difference, cosine = f"{check.largest_difference:.1e}", f"{check.cosine:.7f}"
         beyond = f"{check.items_beyond} of {check.items}"
         table.add_row(check.graph, check.inputs, check.output, difference, cosine, beyond)
-    console = Console()
-    if not console.is_terminal:
-        console.width = 140  # nobody's window: let no column wrap
+    console = wide_console()
     console.print(table)
     size_bytes = sum(file.stat().st_size for file in bundle.iterdir())
     console.print(f"{bundle}: {size_bytes / 1e6:.1f} MB", highlight=False)

@@ -1,7 +1,7 @@
-"""A bundle as a model repository of Triton Inference Server: a model for each graph.
+"""Writes a bundle as a model repository of Triton Inference Server: a model for each graph.
 
-    REPO/shapes.bundle.json, shapes.tokenizer.json          what a client needs: sampling, words, answers
-    REPO/shapes_video_encoder/config.pbtxt                  what goes in and comes out, and how requests are batched
+    REPO/shapes.bundle.json, shapes.tokenizer.json          files for clients: sampling, words, answers
+    REPO/shapes_video_encoder/config.pbtxt                  inputs, outputs, and how requests are batched
     REPO/shapes_video_encoder/1/model.onnx or model.plan    or model.sm80.plan, model.sm90.plan for several GPUs
 
 Facts about the format: Triton's user guide ("Model Repository", "Model Configuration") and its model_config.proto.
@@ -16,16 +16,16 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from hbi_engines.engine import AxisRange, TensorSpec
 from hbi_engines.engine_files import FLAVORS, FOLDER, BuiltEngines, EngineRecord, read_engine
 from hbi_engines.half_products import Precision
+from hbi_export.options import TritonOptions
 from hbi_export.tensorrt.build import ranges_of
 from hbi_infer.errors import ExportError
 from hbi_infer.model.bundle import Bundle
 
-Backend = Literal["onnx", "tensorrt"]
 DATA_TYPES = {
     "bool": "TYPE_BOOL",
     "uint8": "TYPE_UINT8",
@@ -41,34 +41,15 @@ VERSION = "1"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TritonOptions:
-    """How the models are served.
-
-    Attributes:
-        backend: "onnx" runs the graphs themselves, "tensorrt" the engines that `hbi-export trt` built of them.
-        precision: Of those engines.
-        max_batch: The most clips or texts that one execution takes; an engine's own limit goes first.
-        instances: Executions of a model at the same time, on each GPU, or on the processor where there is none.
-        max_queue_delay_microseconds: How long a request waits for others to share an execution with.
-    """
-
-    backend: Backend = "onnx"
-    precision: Precision = "fp32"
-    max_batch: int = 64
-    instances: int = 1
-    max_queue_delay_microseconds: int = 500
-
-
-@dataclass(frozen=True, kw_only=True)
 class Served:
-    """The files of a model, and what it takes.
+    """Files, inputs and outputs of a model.
 
     Attributes:
-        files: Triton's names of them -> their bytes, checked against their hashes.
-        inputs: What goes in.
-        outputs: What comes out.
+        files: Triton's file names -> bytes, checked against their hashes.
+        inputs: Inputs of the graph.
+        outputs: Outputs of the graph.
         batch: Items at a time; None where the inputs have no number of items in common, and nothing can be batched.
-        ranges: Sizes of the axes that are dynamic, by their names.
+        ranges: Name of a dynamic axis -> its sizes.
         file_of_gpu: Compute capability, as Triton writes it -> the file for such a GPU, where there are several.
     """
 
@@ -87,12 +68,12 @@ def export_triton(
 
     Args:
         path: The bundle.
-        repository: Made if it is not there.
-        options: How the models are served.
+        repository: Folder of the repository, made if it is not there.
+        options: Options of serving.
         force: Whether models of the same names are replaced.
 
     Returns:
-        The models' folders.
+        Folders of the models.
 
     Raises:
         BundleError: A file of the bundle is missing, damaged or another one.
@@ -149,7 +130,7 @@ def _served(bundle: Bundle, graph: str, options: TritonOptions) -> Served:
 
 
 def _batch(inputs: Sequence[TensorSpec], ranges: Mapping[str, AxisRange], max_batch: int) -> AxisRange | None:
-    """How many items go through together: the range of the first axis that all inputs share."""
+    """Returns the range of the first axis that all inputs share: how many items go through together."""
     first, *others = {tensor.shape[0] for tensor in inputs}
     if others or not isinstance(first, str):
         return None
@@ -158,7 +139,7 @@ def _batch(inputs: Sequence[TensorSpec], ranges: Mapping[str, AxisRange], max_ba
 
 
 def _engines(bundle: Bundle, graph: str, precision: Precision) -> dict[str, EngineRecord]:
-    """Compute capability -> the engine of a graph that Triton's TensorRT can load."""
+    """Finds the engines of a graph that Triton's TensorRT can load, by compute capability."""
     flavor = FLAVORS["tensorrt"]
     sha256 = bundle.manifest.graphs[graph].sha256
     found = [EngineRecord.read(file) for file in BuiltEngines(bundle.path, graph).records(flavor)]
@@ -187,7 +168,7 @@ def _file(bundle: Bundle, record: EngineRecord) -> Path:
 
 
 def _write_model(folder: Path, served: Served, config: str) -> None:
-    """The model appears under its name when it is whole."""
+    """Writes a model so that it appears under its name when it is whole."""
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     (partial / VERSION).mkdir(parents=True)
@@ -200,16 +181,16 @@ def _write_model(folder: Path, served: Served, config: str) -> None:
 
 
 def model_config(name: str, served: Served, options: TritonOptions, bundle_sha256: str) -> str:
-    """The text of config.pbtxt.
+    """Returns the text of config.pbtxt.
 
     Triton lets requests share an execution where their shapes agree but for the batch. Texts are therefore best padded
     to one length, which changes no output.
 
     Args:
-        name: Of the model, and of its folder.
-        served: What it takes.
-        options: How it is served.
-        bundle_sha256: Of the bundle.json beside the models, by which a client sees that its words belong to them.
+        name: Name of the model and of its folder.
+        served: Files, inputs and outputs of the model.
+        options: Options of serving.
+        bundle_sha256: Hash of the bundle.json beside the models, by which a client sees that its words belong to them.
     """
     batched = served.batch is not None
     warm = [
@@ -223,7 +204,7 @@ def model_config(name: str, served: Served, options: TritonOptions, bundle_sha25
         "input": [_tensor(tensor, batched=batched) for tensor in served.inputs],
         "output": [_tensor(tensor, batched=batched) for tensor in served.outputs],
         "instance_group": [{"count": options.instances, "kind": _Word("KIND_AUTO")}],
-        # The first execution on a GPU is slow: a model is not said to be ready before it is over.
+        # The first execution on a GPU is slow: Triton reports a model as ready only after it.
         "model_warmup": [{"name": "one item of zeros", "batch_size": 1, "inputs": warm}],
         "parameters": {"key": "bundle_sha256", "value": {"string_value": bundle_sha256}},
         "cc_model_filenames": [{"key": gpu, "value": file} for gpu, file in served.file_of_gpu.items()],
@@ -234,7 +215,7 @@ def model_config(name: str, served: Served, options: TritonOptions, bundle_sha25
 
 
 class _Word(str):
-    """A name of an enumeration: written without quotes."""
+    """Name of an enumeration, which is written without quotes."""
 
 
 def _data_type(tensor: TensorSpec) -> _Word:
@@ -244,7 +225,7 @@ def _data_type(tensor: TensorSpec) -> _Word:
 
 
 def _tensor(tensor: TensorSpec, *, batched: bool) -> dict[str, Any]:
-    """An input or output; without its batch, a single number for each item is [1] in a request and [] in the graph."""
+    """Describes an input or output; a single number for each item is [1] in a request and [] in the graph."""
     dims = [size if isinstance(size, int) else -1 for size in tensor.shape[batched:]]
     described = {"name": tensor.name, "data_type": _data_type(tensor), "dims": dims or [1]}
     return described if dims else {**described, "reshape": {"shape": []}}
@@ -259,7 +240,7 @@ def _warm_up_dims(served: Served) -> list[list[int]]:
 
 
 def _pbtxt(fields: dict[str, Any], depth: int = 0) -> str:
-    """Fields in the text format of protocol buffers."""
+    """Writes fields in the text format of protocol buffers."""
     lines = []
     indent = "  " * depth
     for name, value in fields.items():

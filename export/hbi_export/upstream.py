@@ -1,4 +1,4 @@
-"""The authors' released checkpoints become checkpoints of ours, with the released behaviour switched on."""
+"""Reads the authors' released checkpoints as checkpoints of ours, with the released behaviour switched on."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from hbi_training.weights.released import (
 )
 from hbi_training.weights.tensor_files import load_tensors
 
-Task = Literal["retrieval", "vqa"]
-PUBLISHED_MAX_WORDS: dict[Task, int] = {"retrieval": 24, "vqa": 32}
-"""Of the runs on MSR-VTT that the authors published."""
+ReleasedTask = Literal["retrieval", "vqa"]
+PUBLISHED_MAX_WORDS: dict[ReleasedTask, int] = {"retrieval": 24, "vqa": 32}
+"""Task -> tokens of a text in the authors' published runs on MSR-VTT."""
 
 
 @dataclass(frozen=True)
 class Released:
-    """A released checkpoint as read.
+    """A released checkpoint that was read.
 
     Attributes:
         checkpoint: The model.
-        origins: Lines that say how many tensors came from which file and what was left out.
+        origins: Lines on how many tensors came from which file, and which were left out.
     """
 
     checkpoint: Checkpoint
@@ -49,7 +49,7 @@ def load_upstream(
     checkpoint: Path,
     *,
     clip: Path | None = None,
-    task: Task | None = None,
+    task: ReleasedTask | None = None,
     answers: Path | None = None,
     max_words: int | None = None,
     sampling: FrameSampling | None = None,
@@ -58,13 +58,14 @@ def load_upstream(
     """Reads a released checkpoint.
 
     Args:
-        checkpoint: The state dict of its retrieval or of its question answering.
+        checkpoint: State dict of retrieval or of question answering.
         clip: CLIP's own weights, for tensors that the checkpoint lacks.
-        task: "retrieval", or "vqa"; by default what the checkpoint was trained for.
+        task: "retrieval" or "vqa"; by default the one that the checkpoint was trained for.
         answers: The released list of answers, train_ans2label.json; needed to answer questions.
-        max_words: What texts are padded to; the released merging depends on it. By default `PUBLISHED_MAX_WORDS`.
-        sampling: How videos become frames; the image size is the model's own.
-        tokenizer_json: By default CLIP's.
+        max_words: Length that texts are padded to, on which the released merging depends. By default
+            `PUBLISHED_MAX_WORDS`.
+        sampling: Sampling of frames; the image size is the model's own.
+        tokenizer_json: Text of the tokenizer's file; by default CLIP's.
 
     Raises:
         ExportError: A file cannot be read, or does not belong to the others.
@@ -107,13 +108,13 @@ def _completed(found: dict[str, Tensor], checkpoint: Path, clip: Path | None) ->
 
 
 def _grouped(names: Iterable[str]) -> str:
-    """Names counted by their first parts: clip.visual.* (152), banzhafmodel.* (12)."""
+    """Counts names by their first parts: clip.visual.* (152), banzhafmodel.* (12)."""
     parts = Counter(".".join(name.split(".")[: 2 if name.startswith("clip.") else 1]) for name in names)
     return some([f"{part}.* ({count})" if count > 1 else part for part, count in parts.items()], 8)
 
 
 def _read_answers(path: Path | None, num_answers: int, where: str) -> tuple[str, ...]:
-    """The answers in the order of their labels; none for a model that answers no questions."""
+    """Reads the answers in the order of their labels; none for a model that answers no questions."""
     if not num_answers:
         if path is not None:
             raise ExportError(f"{path} was given for a model that answers no questions: leave --answers out")

@@ -1,6 +1,6 @@
-"""A model on disk: a folder, or a zip of one, with bundle.json, ONNX graphs and a tokenizer.
+"""Reads and writes bundles: a folder, or a zip of one, with bundle.json, ONNX graphs and a tokenizer.
 
-Every file is read whole, checked against its hash and handed on as bytes, so that what was checked is what is used.
+Every file is read whole, checked against its hash and handed on as bytes, so that the checked bytes are those in use.
 Nothing is unpacked and nothing is executed.
 """
 
@@ -28,10 +28,10 @@ HOW_TO_GET = {
     "qa": "train a model with 'hbi-train qa' and export it with 'hbi-export onnx'",
     "caption": "train a model with 'hbi-train caption' and export it with 'hbi-export onnx'",
 }
-"""Of each task: where bundles that can do it come from."""
+"""Task -> how to get a bundle that can do it."""
 
 FILE_LIMIT_BYTES = 2**31
-"""The largest file of a bundle: ONNX cannot hold more in one file, and a zip can claim any size."""
+"""Largest size of a file: ONNX cannot hold more in one file, and a zip can claim any size."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Bundle:
     """A bundle whose manifest has been read and whose files are there.
 
     Attributes:
-        path: The folder or the zip file.
-        manifest: What bundle.json says.
-        sha256: Of the bytes of bundle.json; as those hold the hash of every other file, it names the whole model.
+        path: Folder or zip file.
+        manifest: Content of bundle.json.
+        sha256: Hash of the bytes of bundle.json, which hold the hashes of all other files: it names the whole model.
     """
 
     path: Path
@@ -50,10 +50,10 @@ class Bundle:
 
     @classmethod
     def load(cls, path: Path | str) -> Bundle:
-        """Read the manifest and see that every file is there; each is checked against its hash when it is read.
+        """Reads the manifest and checks that every file is there; a file's hash is checked when it is read.
 
         Raises:
-            BundleError: No bundle, a damaged or an unsafe one, or one of a newer format; says what to do.
+            BundleError: There is no bundle, or it is damaged, unsafe or of a newer format; says what to do.
         """
         path = Path(path)
         content = _read(path, MANIFEST, MANIFEST_LIMIT_BYTES)
@@ -68,10 +68,10 @@ class Bundle:
         return bundle
 
     def require(self, task: str) -> None:
-        """See that the bundle can do a task.
+        """Checks that the bundle can do a task.
 
         Raises:
-            BundleError: It cannot; says what it can do and how to get one that can.
+            BundleError: It cannot; says what it can do and how to get a bundle that can.
         """
         if task not in self.manifest.tasks:
             raise BundleError(
@@ -79,7 +79,7 @@ class Bundle:
             )
 
     def graph_bytes(self, name: str) -> bytes:
-        """The ONNX graph `name`, checked against its hash.
+        """Reads the ONNX graph `name`, checked against its hash.
 
         Raises:
             BundleError: The bundle has no such graph, or the file is not the one that was exported.
@@ -92,7 +92,7 @@ class Bundle:
         return self._checked(self.manifest.graphs[name].file)
 
     def tokenizer_json(self) -> str:
-        """The text of the tokenizer's file, checked against its hash.
+        """Reads the text of the tokenizer's file, checked against its hash.
 
         Raises:
             BundleError: The file is not the one that was exported.
@@ -100,16 +100,16 @@ class Bundle:
         return self._checked(self.manifest.tokenizer.file).decode()
 
     def verify(self) -> None:
-        """Read every file and check it.
+        """Reads every file and checks it.
 
         Raises:
-            BundleError: One of them is not the one that was exported.
+            BundleError: A file is not the one that was exported.
         """
         for file in self._hashes():
             self._checked(file)
 
     def sizes_bytes(self) -> dict[str, int]:
-        """File -> its size, as stored on disk or as declared in the zip."""
+        """Returns the sizes of the files, as stored on disk or as declared in the zip."""
         present = _file_names(self.path)
         return {file: present[file] for file in self._hashes()}
 
@@ -129,15 +129,15 @@ class Bundle:
 
 
 def default_bundle_path() -> Path:
-    """The embedded model."""
+    """Returns the folder of the embedded model."""
     return Path(str(resources.files("hbi_infer"))) / "bundles" / "shapes"
 
 
 def require_bundle_folder(folder: Path) -> None:
-    """See that a bundle may be written to a folder: there is none, or it is empty or a bundle.
+    """Checks that a bundle may be written to a folder: there is none, or it is empty or a bundle.
 
     Raises:
-        BundleError: It is something else.
+        BundleError: The folder is something else.
     """
     if folder.exists() and not (folder / MANIFEST).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
         raise BundleError(f"{folder} exists and is not a bundle; choose a new folder")
@@ -146,13 +146,13 @@ def require_bundle_folder(folder: Path) -> None:
 def write_bundle(
     folder: Path, manifest: BundleManifest, graphs: Mapping[str, bytes], tokenizer_json: str
 ) -> BundleManifest:
-    """Write a bundle so that at every moment `folder` holds the old one, none, or the new one, never a part.
+    """Writes a bundle so that at every moment `folder` holds the old one, none, or the new one, never a part.
 
     Args:
-        folder: Made, or replaced if it is a bundle.
-        manifest: Its hashes are filled in here; `manifest.graphs` names the same graphs as `graphs`.
+        folder: Folder that is made, or replaced if it is a bundle.
+        manifest: Manifest whose hashes are filled in here; it names the same graphs as `graphs`.
         graphs: Name -> serialised ONNX model.
-        tokenizer_json: The text of the tokenizer's file.
+        tokenizer_json: Text of the tokenizer's file.
 
     Returns:
         The manifest as written.
@@ -194,7 +194,7 @@ def write_bundle(
 
 
 def _file_names(path: Path) -> dict[str, int]:
-    """Name -> size in bytes of the files that lie beside bundle.json, which is among them."""
+    """Returns the sizes of the files beside bundle.json, itself included, by their names."""
     try:
         if path.is_dir():
             return {entry.name: entry.stat().st_size for entry in path.iterdir() if entry.is_file()}
@@ -209,7 +209,7 @@ def _file_names(path: Path) -> dict[str, int]:
 
 
 def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """Name -> member of the folder in the archive that holds bundle.json: the top one, or a single one below it."""
+    """Returns the members of the archive's folder with bundle.json: the top one, or a single one below it."""
     names = {PurePosixPath(info.filename): info for info in archive.infolist() if not info.is_dir()}
     for name in names:
         if name.is_absolute() or ".." in name.parts or "\\" in str(name):
@@ -222,7 +222,7 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]
 
 
 def _read(path: Path, file: str, limit_bytes: int) -> bytes:
-    """The bytes of a file of the bundle at `path`, at most `limit_bytes`, which is checked before they are read."""
+    """Reads a file of the bundle at `path`; its size is checked first against `limit_bytes`."""
     sizes = _file_names(path)
     if file not in sizes:
         raise BundleError(f"{path} has no {file}: give a bundle's folder or a .zip of it")

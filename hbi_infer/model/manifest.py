@@ -1,7 +1,7 @@
-"""bundle.json: what a bundle says about its model, parsed strictly.
+"""Reads and writes bundle.json, the description of a bundle's model, strictly.
 
-A key that this version does not know is an error, not something to skip: it may change what the graphs mean. A change
-of the format that older versions must not read raises `FORMAT_VERSION`.
+A key that this version does not know is an error, for it may change the meaning of the graphs. A change of the format
+that older versions must not read raises `FORMAT_VERSION`.
 """
 
 from __future__ import annotations
@@ -19,20 +19,16 @@ from typing import Any, Literal
 
 from hbi_engines.engine import TensorSpec
 from hbi_infer.errors import BundleError, InputError
+from hbi_infer.model.graph_names import TASKS, graphs_of_task
 from hbi_infer.options import FrameSampling
 from hbi_infer.tokens.scoring import Scoring
 
 FORMAT_VERSION = 1
-TASK_GRAPHS = {
-    "retrieve": ("video_encoder", "text_encoder"),
-    "rerank": ("video_encoder", "text_encoder", "reranker"),
-    "qa": ("video_encoder", "text_encoder", "answerer"),
-    "caption": ("video_encoder", "captioner_prefill", "captioner_step"),
-}
-"""What each task that this version can do needs; a bundle may be able to do more."""
+TASK_GRAPHS = {task: graphs_of_task(task) for task in TASKS}
+"""Task that this version can do -> the graphs that it needs; a bundle may be able to do more."""
 ADDED_LATER = {"added_later": True}
-"""Marks a field that first bundles did not have: it is read as its default where it is missing, and is only written
-where it says something else, so that versions that do not know it can read the rest."""
+"""Marks a field that the first bundles did not have: where it is missing it has its default, and it is only written
+with another value, so that versions that do not know it can read the rest."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +37,9 @@ class LevelSpec:
 
     Attributes:
         name: "entity", "action" or "event"; the graphs' outputs are called `<name>_tokens` and `<name>_weights`.
-        video_tokens: V, the most tokens that a clip has at this level.
-        text_tokens: The most tokens that a text has at this level.
-        rate: What the level's similarity is multiplied with in the score.
+        video_tokens: V, the largest number of tokens of a clip at this level.
+        text_tokens: Largest number of tokens of a text at this level.
+        rate: Factor of the level's similarity in the score.
     """
 
     name: str
@@ -54,7 +50,7 @@ class LevelSpec:
 
 @dataclass(frozen=True)
 class TokenizerSpec:
-    """The tokenizer's file; `write_bundle` fills the hash in."""
+    """File of the tokenizer; `write_bundle` fills the hash in."""
 
     file: str = "tokenizer.json"
     sha256: str = ""
@@ -62,10 +58,10 @@ class TokenizerSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class GraphSpec:
-    """One ONNX graph: its file, and what goes in and comes out. `write_bundle` fills the hash in.
+    """One ONNX graph: its file, inputs and outputs. `write_bundle` fills the hash in.
 
     `precision` is "float32", perhaps with weights stored smaller ("int8 weights"), or that of its products: "fp16",
-    "bf16" (no device cpu) or "int8".
+    "bf16" (not on device cpu) or "int8".
     """
 
     file: str
@@ -78,16 +74,16 @@ class GraphSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Where the model comes from.
+    """Origin of a model.
 
     Attributes:
-        recipe: How it was trained.
-        data: On what.
-        seed: Of the training.
-        code_version: Of this project.
-        metrics: What it scored, in this precision: name -> number, text or a further mapping.
-        quantized_from: The sha256 of the bundle that `hbi-export quantize` made this one of; "" for an exported one.
-        calibration: What the ranges of an int8 bundle were measured on.
+        recipe: Recipe of its training.
+        data: Data set of its training.
+        seed: Seed of its training.
+        code_version: Version of this project.
+        metrics: Measured metrics in this precision: name -> number, text or a further mapping.
+        quantized_from: Hash of the bundle that `hbi-export quantize` made this one of; "" for an exported one.
+        calibration: Data that the ranges of an int8 bundle were measured on.
     """
 
     recipe: str
@@ -101,23 +97,23 @@ class Provenance:
 
 @dataclass(frozen=True, kw_only=True)
 class BundleManifest:
-    """bundle.json.
+    """Content of bundle.json.
 
     Attributes:
-        name: The model's name.
-        notice: One line that users of the model should read; may be empty.
+        name: Name of the model.
+        notice: A line that users of the model should read; may be empty.
         width: D, the width of the tokens.
-        max_words: The most tokens of a text, start and end of text included.
-        vocabulary_size: Every token id is below it.
-        sampling: How a video becomes frames.
-        levels: In the order of the encoders' outputs.
+        max_words: Largest number of tokens of a text, start and end of text included.
+        vocabulary_size: Number of token ids.
+        sampling: Sampling of frames.
+        levels: Levels in the order of the encoders' outputs.
         padded_partner: "ignore" leaves padded tokens out of the maxima of the similarity; "zero" counts each as a 0.
-        logit_scale: What a score is multiplied with where a softmax over scores is taken.
-        tasks: What the bundle can do, of `TASK_GRAPHS`.
-        answers: What the logits of the graph `answerer` stand for, in their order; none without the task "qa".
-        tokenizer: Its file.
+        logit_scale: Factor of a score where a softmax over scores is taken.
+        tasks: Tasks that the bundle can do, of `TASK_GRAPHS`.
+        answers: Answers that the logits of the graph `answerer` stand for, in their order; none without the task "qa".
+        tokenizer: File of the tokenizer.
         graphs: Name -> graph.
-        provenance: Where the model comes from.
+        provenance: Origin of the model.
     """
 
     name: str
@@ -172,11 +168,11 @@ class BundleManifest:
             )
 
     def to_json(self) -> bytes:
-        """The bytes of bundle.json; equal manifests give equal bytes."""
+        """Returns the bytes of bundle.json; equal manifests give equal bytes."""
         return (json.dumps(self.to_document(), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
     def to_document(self) -> dict[str, Any]:
-        """What bundle.json holds."""
+        """Returns the content of bundle.json as JSON's types."""
         document = dataclasses.asdict(self)
         for part, values in ((self, document), (self.provenance, document["provenance"])):
             for item in dataclasses.fields(part):
@@ -186,10 +182,11 @@ class BundleManifest:
 
     @classmethod
     def from_json(cls, content: bytes) -> BundleManifest:
-        """Parse bundle.json.
+        """Parses bundle.json.
 
         Raises:
-            BundleError: Not JSON, another format version, or a key or value that does not belong there.
+            BundleError: The content is not JSON, of another format version, or has a key or value that does not
+                belong there.
         """
         try:
             document = json.loads(content)
@@ -212,7 +209,7 @@ class BundleManifest:
 
 
 def _parse(kind: Any, value: Any, where: str) -> Any:
-    """`value`, from JSON, as the type `kind`; `where` is its place in the document."""
+    """Converts `value`, from JSON, to the type `kind`; `where` is its place in the document."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
         return _parse_dataclass(typing.cast("type[Any]", kind), value, where)

@@ -17,6 +17,7 @@ from hbi_engines.registry import PROCESSOR_DEVICES, check_device, open_engine
 from hbi_infer.errors import BundleError, DeviceError, EngineError, InputError
 from hbi_infer.model.bundle import Bundle, default_bundle_path
 from hbi_infer.model.caption_decoder import CaptionDecoder
+from hbi_infer.model.graph_names import GRAPHS
 from hbi_infer.model.text_generation import Generated, generate
 from hbi_infer.model.tokenizer import TokenBatch, Tokenizer
 from hbi_infer.options import Decoding
@@ -174,33 +175,27 @@ class TokenModel:
 
     @cached_property
     def _text_encoder(self) -> Engine:
-        return self._open(
-            "text_encoder", {f"{level}_{part}" for level in self.scoring.rates for part in ("tokens", "weights")}
-        )
+        return self._open("text_encoder")
 
     @cached_property
     def _video_encoder(self) -> Engine:
-        return self._open(
-            "video_encoder", {f"{level}_{part}" for level in self.scoring.rates for part in ("tokens", "weights")}
-        )
+        return self._open("video_encoder")
 
     @cached_property
     def _reranker(self) -> Engine:
-        return self._open("reranker", {"score"})
+        return self._open("reranker")
 
     @cached_property
     def _answerer(self) -> Engine:
-        return self._open("answerer", {"logits"})
+        return self._open("answerer")
 
     @cached_property
     def _caption_decoder(self) -> CaptionDecoder:
-        cache = {"logits", "present_keys", "present_values"}
-        memory = {"memory_keys", "memory_values", "memory_mask"}
-        return CaptionDecoder(self._open("captioner_prefill", cache | memory), self._open("captioner_step", cache))
+        return CaptionDecoder(self._open("captioner_prefill"), self._open("captioner_step"))
 
     @cached_property
     def _similarity(self) -> Engine:
-        return self._open("similarity", {"scores"})
+        return self._open("similarity")
 
     @cached_property
     def _on_gpu(self) -> bool:
@@ -210,10 +205,11 @@ class TokenModel:
 
     @cached_property
     def _interaction(self) -> Engine:
-        return self._open("interaction", {f"{level}_interaction" for level in self.scoring.rates})
+        return self._open("interaction")
 
-    def _open(self, name: str, wanted: set[str]) -> Engine:
+    def _open(self, name: str) -> Engine:
         engine = self._open_graph(name)
+        wanted = set(GRAPHS[name].output_names(self.scoring.rates))
         if missing := sorted(wanted - {spec.name for spec in engine.outputs}):
             raise BundleError(f"the graph {name} of {self.bundle.path} has no {', '.join(missing)}: export it again")
         return engine

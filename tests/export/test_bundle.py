@@ -23,7 +23,7 @@ from transformers import BertConfig, BertModel, CLIPConfig, CLIPModel, CLIPVisio
 from hbi_engines.engine import Engine
 from hbi_engines.registry import open_engine
 from hbi_export.bundle import clip_checkpoint, export_bundle
-from hbi_export.graphs.modules import TracedGraph, named, trace_text_encoder, trace_video_encoder
+from hbi_export.graphs.modules import TracedGraph, named, trace_graph
 from hbi_export.graphs.parity import OutputCheck, check_graph, compare
 from hbi_export.graphs.sample_inputs import random_text_inputs, random_token_inputs, random_video_inputs
 from hbi_export.pytorch.engine import TorchDevice, torch_graphs
@@ -75,7 +75,7 @@ def with_parts(checkpoint: Checkpoint, **parts: Any) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def text_graph(checkpoint: Checkpoint) -> TracedGraph:
-    return trace_text_encoder(checkpoint.model)
+    return trace_graph(checkpoint, "text_encoder")
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def text_engine(text_graph: TracedGraph) -> Engine:
 
 @pytest.fixture(scope="module")
 def video_graph(checkpoint: Checkpoint) -> TracedGraph:
-    return trace_video_encoder(checkpoint.model)
+    return trace_graph(checkpoint, "video_encoder")
 
 
 @pytest.fixture(scope="module")
@@ -280,9 +280,9 @@ def test_a_bundle_that_answers_and_explains(answering: Exported) -> None:
 
 @pytest.mark.parametrize(("weights", "share"), [("float16", 0.7), ("int8", 0.5)])
 def test_weights_stored_smaller(checkpoint: Checkpoint, tmp_path: Path, weights: Weights, share: float) -> None:
-    full = trace_video_encoder(checkpoint.model)
-    model = rounded(checkpoint.model, weights)
-    graph = trace_video_encoder(model, weights=weights)
+    full = trace_graph(checkpoint, "video_encoder")
+    rounded_checkpoint = replace(checkpoint, model=rounded(checkpoint.model, weights))
+    graph = trace_graph(rounded_checkpoint, "video_encoder", weights=weights)
     large = [
         weight for weight in onnx.load_from_string(graph.content).graph.initializer if np.prod(weight.dims) >= 1024
     ]
@@ -444,7 +444,7 @@ def test_bad_arguments_are_one_line(arguments: list[str], message: str) -> None:
 def test_a_folder_of_something_else_is_refused_before_anything_is_traced(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hbi_export.bundle.trace_video_encoder", lambda *_, **__: pytest.fail("it was traced"))
+    monkeypatch.setattr("hbi_export.bundle.trace_graph", lambda *_, **__: pytest.fail("it was traced"))
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(BundleError, match="exists and is not a bundle"):
         export_bundle(checkpoint, tmp_path)

@@ -19,7 +19,8 @@ from tritonclient.grpc import model_config_pb2
 from hbi_engines.engine import AxisRange, TensorSpec
 from hbi_engines.engine_files import FOLDER, EngineRecord, PluginUse
 from hbi_engines.registry import open_engine
-from hbi_export.triton import TritonOptions, export_triton
+from hbi_export.options import TritonOptions
+from hbi_export.triton import export_triton
 from hbi_infer.errors import BundleError, EngineError, ExportError
 from hbi_infer.model.bundle import Bundle, default_bundle_path, write_bundle
 from hbi_infer.model.manifest import GraphSpec

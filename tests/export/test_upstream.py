@@ -21,7 +21,7 @@ from torch.export import Dim
 from hbi_engines.registry import open_engine
 from hbi_export import cli
 from hbi_export.bundle import build_manifest
-from hbi_export.graphs.modules import named, trace, trace_answerer, trace_interaction, trace_text_encoder
+from hbi_export.graphs.modules import named, trace, trace_graph
 from hbi_export.upstream import Released, load_upstream
 from hbi_infer import HBI
 from hbi_infer.errors import ExportError, HBIError, TrainingError
@@ -76,17 +76,13 @@ def write_pixel_bundle(released: Released, folder: Path) -> HBI:
     """A bundle as `export_bundle` writes it, but for a video encoder that takes pixels."""
     model = released.checkpoint.model
     assert isinstance(model, training_model.HBI)
-    config = model.config
-    frames = torch.zeros(2, config.sampling.max_frames, 3, config.sampling.image_size, config.sampling.image_size)
+    sampling = model.config.sampling
+    frames = torch.zeros(2, sampling.max_frames, 3, sampling.image_size, sampling.image_size)
     inputs = {"frames": frames, "frame_mask": torch.ones(frames.shape[:2], dtype=torch.bool)}
-    graphs = {
-        "video_encoder": trace(PixelGraph(model), inputs, {}),
-        "text_encoder": trace_text_encoder(model),
-        "interaction": trace_interaction(config),
-    }
-    if model.answer_head is not None:
-        graphs["answerer"] = trace_answerer(model)
-    manifest = build_manifest(released.checkpoint, model, graphs, "float32")
+    graphs = {"video_encoder": trace(PixelGraph(model), inputs, {})}
+    for name in ("text_encoder", "interaction", *(["answerer"] if "qa" in model.tasks else [])):
+        graphs[name] = trace_graph(released.checkpoint, name)
+    manifest = build_manifest(released.checkpoint, graphs, "float32")
     write_bundle(
         folder, manifest, {name: graph.content for name, graph in graphs.items()}, released.checkpoint.tokenizer_json
     )

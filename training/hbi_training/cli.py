@@ -11,7 +11,7 @@ from hbi_infer.errors import TrainingError
 from hbi_infer.render.stdout import errors_told
 
 if TYPE_CHECKING:
-    from hbi_training.run.commands import Task
+    from hbi_training.run.commands import TrainingTask
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Train HBI models: data sets, recipes, measurements."
@@ -47,7 +47,7 @@ def data_shapes(
     write_shapes(out, num - val - test, val, test, seed=seed, workers=workers)
 
 
-def _training_command(task: Task, help_text: str) -> None:
+def _training_command(task: TrainingTask, help_text: str) -> None:
     """Adds the command that trains for a task; all of them take the same options and resume where they stopped."""
 
     @app.command(task, help=help_text)

@@ -1,4 +1,4 @@
-"""What NVIDIA's driver says of the GPUs of this machine, with nothing but the driver's own library."""
+"""Asks NVIDIA's driver about the GPUs of this machine, through nothing but the driver's own library."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 LIBRARY = "libcuda.so.1"
 NAME_LIMIT_BYTES = 256
 MAJOR, MINOR = 75, 76
-"""Numbers of the attributes that together are the compute capability."""
+"""Numbers of the two attributes that make up the compute capability."""
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,9 @@ class GPU:
     """A visible GPU.
 
     Attributes:
-        name: NVIDIA's name of it.
-        compute_capability: What code must be built for, such as "sm89".
-        memory_bytes: All of its memory.
+        name: Name that NVIDIA gives it.
+        compute_capability: Architecture that code must be built for, such as "sm89".
+        memory_bytes: Size of its memory.
     """
 
     name: str
@@ -28,7 +28,7 @@ class GPU:
 
 
 def driver_problem() -> str:
-    """What keeps any program here from using a GPU and how to mend it; empty if nothing is known to."""
+    """Returns why no program here can use a GPU and how to mend it; empty if no reason is known."""
     try:
         driver = ctypes.CDLL(LIBRARY)
     except OSError:
@@ -44,7 +44,7 @@ def driver_problem() -> str:
 
 
 def visible_gpus() -> list[GPU]:
-    """The GPUs in the driver's order, of which programs use the first; none where `driver_problem` finds one."""
+    """Lists the GPUs in the driver's order, of which programs use the first; none where there is a `driver_problem`."""
     if driver_problem():
         return []
     driver = ctypes.CDLL(LIBRARY)
@@ -68,7 +68,7 @@ def _gpu(driver: ctypes.CDLL, number: int) -> GPU:
 
 
 def driver_versions() -> dict[str, str]:
-    """The driver's own version and the newest CUDA that it runs, as far as they can be found."""
+    """Returns the driver's version and the newest CUDA that it runs, as far as they can be found."""
     found = {}
     module = Path("/sys/module/nvidia/version")
     if module.is_file():

@@ -1,6 +1,6 @@
 """Launches kernels on the GPU that is here, through NVIDIA's own bindings of the CUDA driver.
 
-Only a plugin that runs imports this: without a GPU the bindings are not needed.
+Only a running plugin imports this module: without a GPU the bindings are not needed.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from hbi_engines.errors import EngineError
 from hbi_engines.kernels.definitions import THREADS, Element, Kernel, Work, compile_kernel
 
 DEFAULT_SHARED_BYTES = 48 * 1024
-"""What a block may have without asking for it."""
+"""Shared memory of a block that needs no request."""
 
 
 def launch(kernel: Kernel, element: Element, work: Work, addresses: Sequence[int], stream: int) -> None:
-    """Add a kernel's work to a stream of the current context.
+    """Adds a kernel's work to a stream of the current context.
 
     Args:
-        kernel: Which one.
-        element: What its tensors of floats hold.
-        work: Its sizes.
-        addresses: Of its inputs and then its outputs, in the memory of the GPU.
+        kernel: The kernel.
+        element: Element type of its float tensors.
+        work: Sizes of the launch.
+        addresses: Addresses of its inputs and then its outputs, in the memory of the GPU.
         stream: A CUDA stream.
 
     Raises:
-        EngineError: CUDA refused it.
+        EngineError: CUDA refused the launch.
     """
     context = _call(driver.cuCtxGetCurrent)
     function = _loaded(kernel, element, int(context))
@@ -43,7 +43,7 @@ def launch(kernel: Kernel, element: Element, work: Work, addresses: Sequence[int
 
 @cache
 def _loaded(kernel: Kernel, element: Element, _context: int) -> Any:
-    """The kernel's function in the current context."""
+    """Loads the kernel's function into the current context."""
     device = _call(driver.cuCtxGetDevice)
     attributes = driver.CUdevice_attribute
     major, minor = (
@@ -59,10 +59,10 @@ def _loaded(kernel: Kernel, element: Element, _context: int) -> Any:
 
 
 def _call(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function of the CUDA driver returns besides its status.
+    """Calls a function of the CUDA driver and returns its result without the status.
 
     Raises:
-        EngineError: It failed.
+        EngineError: The call failed.
     """
     status, *results = function(*arguments)
     if status != driver.CUresult.CUDA_SUCCESS:

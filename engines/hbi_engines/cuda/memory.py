@@ -1,6 +1,6 @@
-"""Memory and work on the first visible GPU, through NVIDIA's own bindings of the CUDA runtime.
+"""Manages memory and work on the first visible GPU, through NVIDIA's own bindings of the CUDA runtime.
 
-Only `tensorrt_runtime` imports this, and only to run an engine: without a GPU the bindings are not needed.
+Only a running engine imports this module: without a GPU the bindings are not needed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hbi_engines.errors import EngineError
 
 
 class CapturedWork:
-    """Work on a stream as a CUDA graph: one launch for all of it, at the addresses that it was captured with."""
+    """Work on a stream, captured as a CUDA graph: one launch for all of it, at the captured addresses."""
 
     def __init__(self, graph: Any, stream: int) -> None:
         self._stream = stream
@@ -25,35 +25,35 @@ class CapturedWork:
         _call(runtime.cudaGraphDestroy, graph)
 
     def launch(self) -> None:
-        """Add the work to the stream once more."""
+        """Adds the work to the stream once more."""
         _call(runtime.cudaGraphLaunch, self._executable, self._stream)
 
     def close(self) -> None:
-        """Free the graph."""
+        """Frees the graph."""
         _call(runtime.cudaGraphExecDestroy, self._executable)
 
 
 class CudaWorkspace:
-    """A stream of work, and named buffers that are used again and grow when more is asked for."""
+    """A stream of work, and named buffers that are reused and grow on demand."""
 
     def __init__(self) -> None:
         self.stream = int(_call(runtime.cudaStreamCreateWithFlags, runtime.cudaStreamNonBlocking))
         self._buffers: dict[str, tuple[int, int]] = {}
 
     def reserve(self, name: str, size_bytes: int) -> int:
-        """The address of a buffer of at least so many bytes; what it held before may be lost."""
+        """Returns the address of a buffer of at least `size_bytes`; its contents may be lost."""
         address, capacity = self._buffers.get(name, (0, 0))
         if capacity < size_bytes or not address:
             if address:
                 del self._buffers[name]
                 _call(runtime.cudaFree, address)
-            capacity = max(size_bytes, 1)  # an array without elements has an address too
+            capacity = max(size_bytes, 1)  # an empty array has an address too
             address = int(_call(runtime.cudaMalloc, capacity))
             self._buffers[name] = (address, capacity)
         return address
 
     def write(self, name: str, array: npt.NDArray[Any] | CudaArray) -> None:
-        """Fill a buffer with an array without gaps from either memory, before any work that is added later."""
+        """Fills a buffer with a contiguous array (N, ...) from either memory, before any work that is added later."""
         address = self._buffers[name][0]
         if isinstance(array, np.ndarray):
             source, size_bytes, kind = array.ctypes.data, array.nbytes, runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
@@ -65,13 +65,13 @@ class CudaWorkspace:
             _call(runtime.cudaMemcpyAsync, address, source, size_bytes, kind, self.stream)
 
     def read(self, name: str, into: npt.NDArray[Any]) -> None:
-        """Fill an array from a buffer, behind the work that was added before; it holds it after `synchronize`."""
+        """Fills an array (N, ...) from a buffer, after the work added so far; it is valid after `synchronize`."""
         if into.nbytes:
             kind = runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost
             _call(runtime.cudaMemcpyAsync, into.ctypes.data, self._buffers[name][0], into.nbytes, kind, self.stream)
 
     def capture(self, work: Callable[[], None]) -> CapturedWork:
-        """Work that only adds to the stream; it is recorded, not done.
+        """Records work that only adds to the stream, without doing it.
 
         Raises:
             EngineError: The work cannot be captured.
@@ -79,16 +79,16 @@ class CudaWorkspace:
         _call(runtime.cudaStreamBeginCapture, self.stream, runtime.cudaStreamCaptureMode.cudaStreamCaptureModeRelaxed)
         try:
             work()
-        finally:  # a stream is left as it was, even by work that failed
+        finally:  # work that fails must not leave the stream capturing
             graph = _call(runtime.cudaStreamEndCapture, self.stream)
         return CapturedWork(graph, self.stream)
 
     def synchronize(self) -> None:
-        """Wait until all work is done."""
+        """Waits until all work is done."""
         _call(runtime.cudaStreamSynchronize, self.stream)
 
     def close(self) -> None:
-        """Free the buffers and the stream."""
+        """Frees the buffers and the stream."""
         for name in list(self._buffers):
             _call(runtime.cudaFree, self._buffers.pop(name)[0])
         if self.stream:
@@ -97,15 +97,15 @@ class CudaWorkspace:
 
 
 def wait_for_other_work() -> None:
-    """Wait for work on all streams: an array that another library made may not be filled yet."""
+    """Waits for work on all streams: an array that another library made may not be filled yet."""
     _call(runtime.cudaDeviceSynchronize)
 
 
 def _call(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function of the CUDA runtime returns besides its status.
+    """Calls a function of the CUDA runtime and returns its result without the status.
 
     Raises:
-        EngineError: It failed.
+        EngineError: The call failed.
     """
     status, *results = function(*arguments)
     if status != runtime.cudaError_t.cudaSuccess:

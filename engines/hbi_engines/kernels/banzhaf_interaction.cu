@@ -1,4 +1,4 @@
-// The exact Banzhaf interaction of words and frames (hbi_infer/banzhaf.py), a block for each pair of a text and a video.
+// Exact Banzhaf interaction of words and frames (hbi_infer/tokens/banzhaf.py): a block for each pair of text and video.
 //
 //   I = 1/2 (dP dM_text + (dQ dM_video)^T)
 //
@@ -9,11 +9,11 @@
 #define FIRST_NODE -20.0f
 #define NODE_STEP 0.5f
 #define NUM_NODES 89
-#define NODES 16  // of the integral, taken at a time
+#define NODES 16  // nodes of the integral at a time
 #define SMALLEST_WEIGHT 1e-9f
 #define TINY 1.17549435e-38f
 
-// Weights (N,) scaled to a mean of 1 over real tokens; 0 at padding. One thread.
+// Scales weights (N,) to a mean of 1 over real tokens; padding gets 0. One thread runs it.
 PART void mean_one(const Element* given, const Mask* mask, int size, float* weights) {
   float sum = 0.0f, count = 0.0f;
   for (int token = 0; token < size; ++token) {
@@ -26,13 +26,13 @@ PART void mean_one(const Element* given, const Mask* mask, int size, float* weig
     weights[token] = mask[token] ? fmaxf(weights[token] / mean, SMALLEST_WEIGHT) : 0.0f;
 }
 
-// dM (K, N): by how much token j raises the best of row k. Of gains whose rows and columns are so far apart. `order`
-// (K, N) takes the tokens of each row in descending order.
+// Computes dM (K, N): the amount by which token j raises the best of row k. `row_step` and `column_step` are strides of
+// `gains`. `order` (K, N) receives the tokens of each row in descending order.
 PART void best_gain(const float* gains, int rows, int columns, int row_step, int column_step, float chance,
                     int* order, float* raised) {
   for (int place = thread(); place < rows * columns; place += num_threads()) {
     int row = place / columns, token = place % columns;
-    order[place] = token;  // what is not a number has no rank: an order all the same, and no number comes out
+    order[place] = token;  // NaN has no rank: the order stays valid, and the result is NaN
     raised[place] = 0.0f * gains[row * row_step + token * column_step];
   }
   barrier();
@@ -45,7 +45,7 @@ PART void best_gain(const float* gains, int rows, int columns, int row_step, int
   }
   barrier();
   for (int row = thread(); row < rows; row += num_threads()) {
-    float behind = 0.0f;  // what the best of those behind is worth on average
+    float behind = 0.0f;  // expected best of the tokens behind
     for (int rank = columns - 1; rank >= 0; --rank) {
       int token = order[row * columns + rank];
       float gain = gains[row * row_step + token * column_step];
@@ -56,8 +56,8 @@ PART void best_gain(const float* gains, int rows, int columns, int row_step, int
   barrier();
 }
 
-// dP (N, N): by how much token i raises the normalised weight of token k; of weights of mean 1. `own` and `step` have
-// room for (N, NODES) each, `measure` for (NODES).
+// Computes dP (N, N) from weights of mean 1: the amount by which token i raises the normalised weight of token k. `own`
+// and `step` have room for (N, NODES) each, `measure` for (NODES).
 PART void weight_gain(const float* weights, int size, float chance, float* raised, float* own, float* step,
                       float* measure) {
   for (int pair = thread(); pair < size * size; pair += num_threads()) raised[pair] = 0.0f;
@@ -101,7 +101,7 @@ KERNEL banzhaf_interaction(const Element* similarity, const Element* text_weight
   float* gains = shared;                     // (T, V)
   float* raised_best = gains + num_pairs;    // dM, (T, V) or (V, T)
   float* words_part = raised_best + num_pairs;  // dP dM, (T, V)
-  float* raised_weight = words_part + num_pairs;  // dP, (T, T) or (V, V); before that an order
+  float* raised_weight = words_part + num_pairs;  // dP, (T, T) or (V, V); first the order of best_gain
   float* text = raised_weight + most * most;
   float* video = text + num_words;
   float* own = video + num_frames;
@@ -114,7 +114,7 @@ KERNEL banzhaf_interaction(const Element* similarity, const Element* text_weight
   for (int pair = thread(); pair < num_pairs; pair += num_threads()) {
     bool real = text_mask[pair / num_frames] && video_mask[pair % num_frames];
     float gain = load(similarity + pair);
-    gains[pair] = !real || gain < 0.0f ? 0.0f : gain;  // what is not a number stays so
+    gains[pair] = !real || gain < 0.0f ? 0.0f : gain;  // NaN stays NaN
   }
   barrier();
   best_gain(gains, num_words, num_frames, num_frames, 1, chance, (int*)raised_weight, raised_best);

@@ -1,15 +1,15 @@
-// What the kernels share: the threads of a block, and elements of three types that are computed with as float.
+// Shared by all kernels: the threads of a block, and elements of three types, which are computed with as float.
 //
-// It stands in front of every kernel. HBI_ELEMENT says what tensors hold: 0 float, 1 half, 2 bfloat16. The same text is
-// C++ for a processor when HBI_HOST is defined: then whoever includes it provides what stands below behind #else, from
-// `shared` to float_to_half; so the arithmetic can be tested where there is no GPU.
+// This text precedes every kernel. HBI_ELEMENT is the element type of tensors: 0 float, 1 half, 2 bfloat16. With
+// HBI_HOST defined it is C++ for a processor, so that the arithmetic can be tested without a GPU: the including file
+// then provides the definitions below #else, from `shared` to float_to_half.
 
-typedef unsigned char Mask;  // a bool of a tensor
+typedef unsigned char Mask;  // element of a bool tensor
 typedef long long Slot;
 
 #ifdef HBI_HOST
 #define DEVICE static inline
-#define PART static  // of a kernel, with a call of its own
+#define PART static  // a part of a kernel that is not inlined
 #define KERNEL extern "C" void
 #define MINUS_INFINITY -INFINITY
 #else
@@ -60,7 +60,7 @@ DEVICE void store(Element* to, float value) {
     *to = 0x7fc0;
     return;
   }
-  // To the nearest, and to even where two are as near.
+  // Rounds to the nearest, ties to even.
   *to = (Element)((wide.bits + 0x7fff + ((wide.bits >> 16) & 1)) >> 16);
 }
 #endif
@@ -68,7 +68,7 @@ DEVICE void store(Element* to, float value) {
 #define LOWEST -3.402823466e+38f
 #define FARTHEST 3.402823466e+38f
 #define COLUMNS 32
-#define PITCH 33  // of a row of COLUMNS in shared memory: an odd number spreads a column over the banks
+#define PITCH 33  // floats of a row of COLUMNS in shared memory: an odd number spreads a column over the banks
 
 // Copies COLUMNS columns of rows (num_rows, width), from column `first` on, into shared memory; 0 beyond the last one.
 DEVICE void load_columns(const Element* rows, int num_rows, int width, int first, float* tile) {
@@ -79,5 +79,5 @@ DEVICE void load_columns(const Element* rows, int num_rows, int width, int first
   }
 }
 
-// Whether something of value `theirs` at index j comes before one of `mine` at i: the larger first, ties by index.
+// Returns whether the value `theirs` at index j comes before `mine` at i: the larger first, ties by index.
 DEVICE bool precedes(float theirs, int j, float mine, int i) { return theirs > mine || (theirs == mine && j < i); }

@@ -1,6 +1,6 @@
-"""CUDA kernels of the nodes `hbi::BanzhafInteraction`, `hbi::TokenMerge` and `hbi::TokenSimilarity`.
+"""Declares the CUDA kernels of the nodes `hbi::BanzhafInteraction`, `hbi::TokenMerge` and `hbi::TokenSimilarity`.
 
-What each takes and gives, how it is launched, and its text, which NVRTC compiles for a GPU that need not be here.
+Each has inputs, outputs, sizes of its launch, and a text, which NVRTC compiles for a GPU that need not be here.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ from typing import Any, Literal, TypeAlias
 from hbi_engines.errors import DeviceError, EngineError
 
 Element: TypeAlias = Literal["float32", "float16", "bfloat16"]
-"""What tensors of floats hold; all three are computed with in float32."""
+"""Element type of float tensors; kernels compute in float32 with all three."""
 Kind: TypeAlias = Literal["element", "float32", "bool", "int64"]
-"""Of a tensor; "element" is the type that the kernel is compiled for."""
+"""Element type of a tensor; "element" is the one that the kernel is compiled for."""
 Shapes: TypeAlias = Sequence[Sequence[Any]]
-"""Of tensors: of numbers, or of what TensorRT has in their place before sizes are known."""
+"""Shapes of tensors: numbers, or TensorRT's expressions where sizes are not known yet."""
 Attributes: TypeAlias = Mapping[str, int | float]
 
 ELEMENTS: tuple[Element, ...] = ("float32", "float16", "bfloat16")
 COMPUTE_CAPABILITIES = ("sm80", "sm89", "sm90", "sm120")
-"""What the tests compile for."""
+"""GPUs that the tests compile for."""
 THREADS = 128
-"""Of a block."""
+"""Threads of a block."""
 LARGEST_SHARED_BYTES = 99 * 1024
-"""What a block may have of shared memory on every GPU that is compiled for."""
+"""Shared memory that a block may have on every GPU of `COMPUTE_CAPABILITIES`."""
 COMMON = "block.cuh"
 PITCH = 33
 NODES = 16
-"""Constants of the kernels' texts that their shared memory depends on."""
+"""Constants of the kernels' texts, on which the size of their shared memory depends."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """The sizes of a launch.
+    """Sizes of a launch.
 
     Attributes:
         grid: Blocks along x and y.
-        shared_floats: Of a block's shared memory.
-        scalars: What the kernel takes behind the tensors' addresses.
+        shared_floats: Size of a block's shared memory in floats.
+        scalars: Arguments of the kernel behind the tensors' addresses.
     """
 
     grid: tuple[int, int]
@@ -51,22 +51,22 @@ class Work:
 
     @property
     def shared_bytes(self) -> int:
-        """Of a block's shared memory."""
+        """Size of a block's shared memory."""
         return 4 * self.shared_floats
 
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """A node's kernel.
+    """Kernel of a node.
 
     Attributes:
-        node: The node's name in the domain `hbi`.
-        entry: The function's name; its text is `kernels/<entry>.cu`.
-        attributes: Of the node, with their defaults.
-        inputs: Name -> kind, in the order that node and kernel take them.
-        outputs: The same of the results, which the kernel takes behind the inputs.
-        output_shapes: (shapes of the inputs, attributes) -> shapes of the outputs; a size is an input's, or a number.
-        work: (shapes of the inputs, attributes) -> the launch.
+        node: Name of the node in the domain `hbi`.
+        entry: Name of the function; its text is `kernels/<entry>.cu`.
+        attributes: Attributes of the node, with their defaults.
+        inputs: Name -> kind, in the order of node and kernel.
+        outputs: Name -> kind of the results, whose addresses follow the inputs'.
+        output_shapes: Function from shapes of the inputs and attributes to shapes of the outputs.
+        work: Function from shapes of the inputs and attributes to the sizes of the launch.
     """
 
     node: str
@@ -78,12 +78,12 @@ class Kernel:
     work: Callable[[Shapes, Attributes], Work]
 
     def text(self) -> str:
-        """CUDA C++, of one file."""
+        """Returns the CUDA C++ of the kernel as one file."""
         folder = resources.files("hbi_engines.kernels")
         return "\n".join((folder / name).read_text(encoding="utf-8") for name in (COMMON, f"{self.entry}.cu"))
 
     def checked_work(self, shapes: Shapes, attributes: Attributes) -> Work:
-        """The launch.
+        """Returns the sizes of the launch.
 
         Raises:
             EngineError: A block would need more shared memory than GPUs have.
@@ -98,7 +98,7 @@ class Kernel:
         return work
 
     def c_arguments(self, addresses: Sequence[int], work: Work) -> list[Any]:
-        """The kernel's arguments as C has them: addresses of inputs and outputs, then the scalars."""
+        """Returns the kernel's arguments for C: addresses of inputs and outputs, then the scalars."""
         scalars = [ctypes.c_float(value) if isinstance(value, float) else ctypes.c_int(value) for value in work.scalars]
         return [*map(ctypes.c_void_p, addresses), *scalars]
 
@@ -176,10 +176,10 @@ KERNELS = {kernel.node: kernel for kernel in (BANZHAF_INTERACTION, TOKEN_MERGE, 
 
 
 def compiler_problem(extra: str) -> str:
-    """What keeps NVRTC from compiling kernels here and how to mend it; empty if nothing does.
+    """Returns why NVRTC cannot compile kernels here and how to mend it; empty if it can.
 
     Args:
-        extra: Of this package, that installs it.
+        extra: Extra of this package that installs NVRTC.
     """
     try:
         compile_kernel(TOKEN_SIMILARITY, "float32", COMPUTE_CAPABILITIES[0])
@@ -192,16 +192,16 @@ def compiler_problem(extra: str) -> str:
 
 @cache
 def compile_kernel(kernel: Kernel, element: Element, compute_capability: str) -> bytes:
-    """Machine code of a kernel (a cubin) for a GPU that need not be here.
+    """Compiles a kernel to machine code (a cubin) for a GPU that need not be here.
 
     Args:
-        kernel: Which one.
-        element: What its tensors of floats hold.
-        compute_capability: Of the GPU, such as "sm89".
+        kernel: The kernel.
+        element: Element type of its float tensors.
+        compute_capability: Compute capability of the GPU, such as "sm89".
 
     Raises:
         DeviceError: NVRTC, the compiler, is not installed or cannot be loaded.
-        EngineError: It refused the text.
+        EngineError: NVRTC refused the text.
     """
     nvrtc = _import_nvrtc()
     name = f"{kernel.entry}.cu".encode()
@@ -227,10 +227,10 @@ def compile_kernel(kernel: Kernel, element: Element, compute_capability: str) ->
 
 
 def _import_nvrtc() -> Any:
-    """The bindings of NVRTC, with its library loaded.
+    """Imports the bindings of NVRTC and loads its library.
 
     Raises:
-        DeviceError: One of them cannot be.
+        DeviceError: One of the two cannot be loaded.
     """
     try:
         from cuda.bindings import nvrtc
@@ -243,10 +243,10 @@ def _import_nvrtc() -> Any:
 
 
 def _checked(nvrtc: Any, function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function of NVRTC returns besides its status.
+    """Calls a function of NVRTC and returns its result without the status.
 
     Raises:
-        EngineError: It failed.
+        EngineError: The call failed.
     """
     status, *results = function(*arguments)
     if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:

@@ -1,8 +1,8 @@
-// Tokens grouped by density peaks and averaged by score within their group (hbi_training/token_merge.py, "masked"), a
+// Groups tokens by density peaks and averages each group by score (hbi_training/model/token_merge.py, "masked"): a
 // block for each clip.
 //
 // tokens (B, N, D), score (B, N) float, mask (B, N) -> merged (B, C, D), cluster_mask (B, C), slots (B, N) with -1 at
-// padding, and bias (B, N) float: what the attention of the merged tokens adds to its logits, -inf at padding.
+// padding, and bias (B, N) float, which the attention of the merged tokens adds to its logits: -inf at padding.
 //
 // Grid: (B). Shared floats: N * N + N * (PITCH + 7) + C.
 
@@ -19,9 +19,9 @@ KERNEL token_merge(const Element* tokens, const float* score, const Mask* mask, 
 
   float* distance = shared;                            // (N, N)
   float* tile = distance + num_tokens * num_tokens;    // (N, PITCH)
-  float* density = tile + num_tokens * PITCH;          // (N), -1 at padding, and so are the peaks
+  float* density = tile + num_tokens * PITCH;          // (N), -1 at padding, as in `peak`
   float* peak = density + num_tokens;
-  float* furthest = peak + num_tokens;                 // (N), of each row
+  float* furthest = peak + num_tokens;                 // (N), largest distance of each row
   float* share = furthest + num_tokens;                // (N)
   int* is_centre = (int*)(share + num_tokens);         // (N)
   int* slot = is_centre + num_tokens;                  // (N)
@@ -49,14 +49,14 @@ KERNEL token_merge(const Element* tokens, const float* score, const Mask* mask, 
     distance[pair] = sqrtf(distance[pair] / (float)width);
   barrier();
 
-  // Density: exp(-mean squared distance to the nearest tokens, itself among them).
+  // The density is exp(-mean squared distance to the nearest tokens, itself included).
   for (int token = thread(); token < num_tokens; token += num_threads()) {
     const float* row = distance + token * num_tokens;
     float largest = 0.0f, squares = 0.0f, last = -1.0f;
     int found = 0, last_index = -1;
     for (int other = 0; other < num_tokens; ++other)
       if (real[token] && real[other]) largest = fmaxf(largest, row[other]);
-    while (found < neighbours) {  // the nearest of those that come behind the last one, ties by index
+    while (found < neighbours) {  // the nearest token behind the last one, ties by index
       int best = -1;
       for (int other = 0; other < num_tokens; ++other) {
         bool behind = row[other] > last || (row[other] == last && other > last_index);
@@ -73,7 +73,7 @@ KERNEL token_merge(const Element* tokens, const float* score, const Mask* mask, 
   }
   barrier();
 
-  // A peak is dense and far from whatever is denser; the densest takes the largest distance there is.
+  // A peak is dense and far from every denser token; the densest has the largest distance of all.
   for (int token = thread(); token < num_tokens; token += num_threads()) {
     float nearest = 0.0f;
     for (int other = 0; other < num_tokens; ++other) nearest = fmaxf(nearest, furthest[other]);
@@ -86,7 +86,7 @@ KERNEL token_merge(const Element* tokens, const float* score, const Mask* mask, 
 
   int num_real = 0;
   for (int token = 0; token < num_tokens; ++token) num_real += real[token];
-  // Never with one rounding for both: 10 tokens at a ratio of 0.4 are 4 clusters.
+  // `volatile` forbids a fused multiply-add: 10 tokens at a ratio of 0.4 are 4 clusters.
   volatile float wanted = (float)num_real * ratio;
   int num_clusters = (int)ceilf(wanted - 1e-6f);
   num_clusters = num_clusters < 1 ? 1 : (num_clusters > num_slots ? num_slots : num_clusters);

@@ -1,10 +1,10 @@
-// Weighted token-wise interaction of A texts with B clips (hbi_infer/similarity.py), a block for each pair.
+// Weighted token-wise interaction of A texts with B clips (hbi_infer/tokens/similarity.py): a block for each pair.
 //
 //   1/2 (sum_t a_t max_v cos(t, v) + sum_v u_v max_t cos(t, v))
 //
 // text (A, T, D), text_weights (A, T), video (B, V, D), video_weights (B, V), scores (A, B) float. A weight of 0 marks
-// padding: as a partner it takes no part, or counts as a cosine of 0 with `padding_is_zero`. Only the cosines of one
-// pair exist at a time, in shared memory.
+// padding: as a partner it is left out, or counts as a cosine of 0 with `padding_is_zero`. Only the cosines of one pair
+// exist at a time, in shared memory.
 //
 // Grid: (B, A). Shared floats: T * V + (T + V) * (PITCH + 2).
 
@@ -20,7 +20,7 @@ KERNEL token_similarity(const Element* text, const Element* text_weights, const 
   float* cosines = shared;                              // (T, V)
   float* tile = cosines + num_words * num_frames;       // (T + V, PITCH), the words' rows first
   float* length = tile + num_rows * PITCH;              // (T + V)
-  float* weight = length + num_rows;                    // (T + V), afterwards each token's part of the sum
+  float* weight = length + num_rows;                    // (T + V)
 
   for (int pair = thread(); pair < num_words * num_frames; pair += num_threads()) cosines[pair] = 0.0f;
   for (int row = thread(); row < num_rows; row += num_threads()) {
@@ -50,7 +50,7 @@ KERNEL token_similarity(const Element* text, const Element* text_weights, const 
   for (int pair = thread(); pair < num_words * num_frames; pair += num_threads())
     cosines[pair] /= length[pair / num_frames] * length[num_words + pair % num_frames];
   barrier();
-  // `length` is not needed any more: it takes each token's best partner times its weight.
+  // From here on `length` holds each token's weight times the cosine of its best partner.
   for (int row = thread(); row < num_rows; row += num_threads()) {
     bool is_word = row < num_words;
     int num_partners = is_word ? num_frames : num_words;

@@ -1,4 +1,4 @@
-"""The module of a flavour of TensorRT, and what is asked of it before anything is built or run."""
+"""Imports a flavour of TensorRT, and asks it about GPUs and errors."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from hbi_engines.errors import DeviceError
 
 
 def import_flavor(flavor: Flavor) -> Any:
-    """The module of a flavour.
+    """Imports the module of a flavour.
 
     Raises:
-        DeviceError: It is not installed, or its libraries cannot be loaded.
+        DeviceError: The module is not installed, or its libraries cannot be loaded.
     """
     try:
         library = importlib.import_module(flavor.module)
@@ -30,13 +30,13 @@ def import_flavor(flavor: Flavor) -> Any:
 
 
 def compute_capabilities(library: Any) -> list[str]:
-    """What TensorRT-RTX can build for without having such a GPU, such as "sm89"; nothing for TensorRT."""
+    """Lists GPUs that TensorRT-RTX can build for without having one, such as "sm89"; none for TensorRT."""
     members = getattr(getattr(library, "ComputeCapability", None), "__members__", {})
     return [name.lower() for name in members if name.startswith("SM")]
 
 
 def collecting_logger(library: Any) -> Any:
-    """A logger of TensorRT that keeps the texts of errors in `errors` and prints nothing."""
+    """Makes a logger of TensorRT that keeps the texts of errors in `errors` and prints nothing."""
 
     class Logger(library.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:

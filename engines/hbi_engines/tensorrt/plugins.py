@@ -1,6 +1,6 @@
-"""The nodes of domain `hbi` as plugins of TensorRT: `IPluginV3`, written over the module of either flavour.
+"""Offers the nodes of domain `hbi` to TensorRT as plugins: `IPluginV3`, for the module of either flavour.
 
-No GPU is needed to build an engine with them: kernels are compiled and launched only where an engine runs.
+Building an engine with them needs no GPU: kernels are compiled and launched only where an engine runs.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from hbi_engines.tensorrt.flavor import import_flavor
 NAMESPACE, VERSION = "hbi", "1"
 PLUGINS = tuple(PluginUse(name, VERSION, NAMESPACE) for name in KERNELS)
 ELEMENT_NAMES: dict[str, Element] = {"FLOAT": "float32", "HALF": "float16", "BF16": "bfloat16"}
-"""TensorRT's names of what tensors of floats hold."""
+"""Name in TensorRT -> element type of float tensors."""
 KIND_NAMES: dict[Kind, str] = {"float32": "FLOAT", "bool": "BOOL", "int64": "INT64"}
 
 
 def plugins_problem(flavor: Flavor) -> str:
-    """What keeps the plugins from being registered with a flavour and how to mend it; empty if nothing does."""
+    """Returns why the plugins cannot be registered with a flavour and how to mend it; empty if they can."""
     try:
         register_plugins(flavor)
     except DeviceError as error:
@@ -39,12 +39,12 @@ def plugins_problem(flavor: Flavor) -> str:
 
 @cache
 def register_plugins(flavor: Flavor) -> tuple[Any, ...]:
-    """Make the plugins known to TensorRT, for as long as this process lasts.
+    """Registers the plugins with TensorRT, for as long as this process lasts.
 
     TensorRT-RTX must not have been imported before, if a graph is to be read in this process.
 
     Returns:
-        What creates them; TensorRT does not keep it.
+        The plugins' creators, which TensorRT does not keep alive.
 
     Raises:
         DeviceError: TensorRT, the compiler of the kernels or a library of theirs cannot be loaded, or TensorRT refused
@@ -67,7 +67,7 @@ def register_plugins(flavor: Flavor) -> tuple[Any, ...]:
 
 
 def _load_parser_beside_its_library(flavor: Flavor) -> None:
-    """Load RTX's parser of ONNX from a folder where it finds TensorRT by the name that it looks for.
+    """Loads RTX's parser of ONNX from a folder where it finds TensorRT by the name that it looks for.
 
     The packages hold libtensorrt_rtx.so.1; where a plugin is registered, the parser opens libtensorrt_rtx.so beside
     itself, and ends the process if that is not there.
@@ -77,7 +77,7 @@ def _load_parser_beside_its_library(flavor: Flavor) -> None:
     """
     spec = importlib.util.find_spec("tensorrt_rtx_libs")
     if spec is None or not spec.submodule_search_locations:
-        return  # not installed as packages: import_flavor says what is missing, and the loader knows what is not
+        return  # not installed as packages: import_flavor reports a missing library
     folder = Path(spec.submodule_search_locations[0])
     links = tempfile.TemporaryDirectory(prefix="hbi-tensorrt-rtx-")
     atexit.register(links.cleanup)  # the parser looks there whenever it meets a plugin
@@ -103,7 +103,7 @@ def _creator(library: Any, kernel: Kernel) -> Any:
             self.field_names = _fields(library, kernel.attributes)
 
         def create_plugin(self, _name: str, fields: Any, _phase: Any) -> Any:
-            """From a node of a graph, or from what an engine holds."""
+            """Creates a plugin from the fields of a node, or from those in an engine."""
             given = {field.name: np.asarray(field.data).ravel()[0].item() for field in fields}
             kinds = {name: type(value) for name, value in kernel.attributes.items()}
             return plugin({name: kind(given.get(name, kernel.attributes[name])) for name, kind in kinds.items()})
@@ -124,7 +124,7 @@ def _fields(library: Any, attributes: Attributes) -> Any:
 
 
 def _plugin_class(library: Any, kernel: Kernel) -> type[Any]:
-    """The plugin of a kernel. TensorRT calls its methods, by these names."""
+    """Makes the plugin class of a kernel; TensorRT calls its methods by these names."""
     kinds = [*kernel.inputs.values(), *kernel.outputs.values()]
     num_inputs = len(kernel.inputs)
     bases = (library.IPluginV3, library.IPluginV3OneCore, library.IPluginV3OneBuild, library.IPluginV3OneRuntime)
@@ -175,10 +175,10 @@ def _plugin_class(library: Any, kernel: Kernel) -> type[Any]:
             return []
 
         def set_tactic(self, _tactic: int) -> None:
-            """There is one way."""
+            """Does nothing: there is one tactic."""
 
         def on_shape_change(self, *_: Any) -> None:
-            """Sizes are read at each launch."""
+            """Does nothing: sizes are read at each launch."""
 
         def attach_to_context(self, _context: Any) -> Any:
             return self.clone()
@@ -205,12 +205,12 @@ def _type(library: Any, kind: Kind) -> Any:
 
 
 def require_plugins(used: Sequence[PluginUse], wanted: set[str]) -> None:
-    """Refuse a network in which a node was read through its function, though its plugin was asked for.
+    """Refuses a network in which a node was read through its function, though its plugin was asked for.
 
-    TensorRT does that without a word where the name, the version or the namespace differ.
+    TensorRT does so silently where the name, the version or the namespace differ.
 
     Raises:
-        EngineError: Names the nodes.
+        EngineError: There is such a node; the message names it.
     """
     if missing := sorted(wanted - {plugin.name for plugin in used if plugin.namespace == NAMESPACE}):
         raise EngineError(

@@ -1,6 +1,6 @@
-"""TensorRT and TensorRT-RTX on NVIDIA GPUs: one backend, for their Python interfaces are alike.
+"""Runs engines of TensorRT and TensorRT-RTX on NVIDIA GPUs: one backend, for their Python interfaces are alike.
 
-Engines are not built here: that takes minutes and room, and `hbi-export trt` does it beforehand.
+It builds no engines: that takes minutes and memory, and `hbi-export trt` does it beforehand.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from hbi_engines.cuda.driver import driver_problem, visible_gpus
 from hbi_engines.engine import Engine, Inputs, check_inputs
 from hbi_engines.engine_files import FLAVORS, EngineRecord, Flavor, Target, read_engine
-from hbi_engines.engine_options import Opening
+from hbi_engines.engine_options import EngineOptions
 from hbi_engines.errors import DeviceError, EngineError
 from hbi_engines.tensorrt.flavor import collecting_logger, compute_capabilities, import_flavor
 
@@ -28,11 +28,11 @@ class TensorRTEngine:
     """An engine on the first visible GPU; see `hbi_engines.engine.Engine`. Not for two threads at once.
 
     Args:
-        library: The module of the flavour.
-        context: An execution context of the engine.
-        record: What was built.
-        device: As in `--device`.
-        device_reason: One line for the user.
+        library: Module of the flavour.
+        context: Execution context of the engine.
+        record: Record of the engine.
+        device: Name of the device in `--device`.
+        device_reason: A line for the user.
     """
 
     def __init__(self, library: Any, context: Any, record: EngineRecord, device: str, device_reason: str) -> None:
@@ -45,13 +45,16 @@ class TensorRTEngine:
         self._workspace = CudaWorkspace()
         self._input_shapes: list[tuple[int, ...]] = []
         self._output_shapes: list[tuple[int, ...]] = []
-        # TensorRT-RTX captures CUDA graphs itself, when it has the kernels for a shape; see `_context_of`.
+        # TensorRT-RTX captures CUDA graphs itself, once it has the kernels for a shape; see `_context_of`.
         self._captures = not hasattr(library, "CudaGraphStrategy")
         self._ran_shapes = False
         self._captured: CapturedWork | None = None
 
     def run(self, inputs: Inputs) -> dict[str, npt.NDArray[Any]]:
-        """Run the graph once; see `hbi_engines.engine.Engine.run`. Arrays of the GPU stay there, results come back."""
+        """Runs the graph once, from inputs (B, ...) in either memory to outputs (B, ...) in that of the processor.
+
+        See `hbi_engines.engine.Engine.run`.
+        """
         from hbi_engines.cuda.memory import wait_for_other_work
 
         if self._context is None:
@@ -78,14 +81,14 @@ class TensorRTEngine:
         return results
 
     def close(self) -> None:
-        """Free the engine and its memory."""
+        """Frees the engine and its memory."""
         if self._context is not None:
             self._forget_shapes()
             self._context = None
             self._workspace.close()
 
     def _prepare(self, shapes: list[tuple[int, ...]]) -> None:
-        """Make the context and the buffers ready for inputs of these shapes."""
+        """Prepares the context and the buffers for inputs of these shapes."""
         self._forget_shapes()
         for spec, shape in zip(self.inputs, shapes, strict=True):
             if not self._context.set_input_shape(spec.name, shape):
@@ -104,11 +107,11 @@ class TensorRTEngine:
         self._input_shapes, self._ran_shapes, self._captured = [], False, None
 
     def _execute(self) -> None:
-        """Add the engine's work to the stream: from the second time with the same shapes on, as a CUDA graph."""
+        """Adds the engine's work to the stream, as a CUDA graph from the second run with the same shapes on."""
         if self._captures and self._ran_shapes and self._captured is None:
             try:
                 self._captured = self._workspace.capture(self._enqueue)
-            except EngineError:  # some layers wait for the GPU; such an engine runs without a graph
+            except EngineError:  # layers that wait for the GPU cannot be captured
                 self._captures = False
         if self._captured is not None:
             self._captured.launch()
@@ -121,14 +124,14 @@ class TensorRTEngine:
             raise EngineError("TensorRT failed while it ran the engine; its own message above says why")
 
 
-def open_built(flavor: Flavor, precision: str, graph: Path | bytes, opening: Opening) -> Engine:
-    """Load the engine that was built of the graph for this GPU, once `problem` found none.
+def open_built(flavor: Flavor, precision: str, graph: Path | bytes, options: EngineOptions) -> Engine:
+    """Loads the engine that was built of the graph for this GPU, where there is no `problem`.
 
     Raises:
         DeviceError: No engine fits; says why, and how to build one.
         EngineError: The engine's file was altered, a plugin is missing, or TensorRT refused it.
     """
-    if opening.built is None:
+    if options.built is None:
         raise DeviceError(
             f"device {flavor.device} runs engines that were built of a bundle's graphs, and this graph comes without "
             "a bundle: open the bundle, or choose device cuda"
@@ -137,24 +140,24 @@ def open_built(flavor: Flavor, precision: str, graph: Path | bytes, opening: Ope
     gpu = visible_gpus()[0]
     content = graph if isinstance(graph, bytes) else graph.read_bytes()
     target = Target(flavor, library.__version__, precision, gpu)
-    path, record = opening.built.find(hashlib.sha256(content).hexdigest(), target)
+    path, record = options.built.find(hashlib.sha256(content).hexdigest(), target)
     device = flavor.device if precision == "fp32" else f"{flavor.device}:{precision}"
-    reason = f"{device} {record.version} in {precision} on {gpu.name}, {opening.why}"
+    reason = f"{device} {record.version} in {precision} on {gpu.name}, {options.why}"
     return load(library, read_engine(path, record), record, f"{path} on the {gpu.name}", device, reason)
 
 
 def load(
     library: Any, content: bytes, record: EngineRecord, where: str, device: str, device_reason: str
 ) -> TensorRTEngine:
-    """Load an engine that fits.
+    """Loads an engine that fits.
 
     Args:
-        library: The module of the flavour.
-        content: The engine.
-        record: What it is.
-        where: What to call it in messages.
-        device: As in `--device`.
-        device_reason: One line for the user.
+        library: Module of the flavour.
+        content: Bytes of the engine.
+        record: Record of the engine.
+        where: Name of the engine in messages.
+        device: Name of the device in `--device`.
+        device_reason: A line for the user.
 
     Raises:
         DeviceError: The plugins that the engine calls cannot be registered.
@@ -165,7 +168,7 @@ def load(
 
 
 def problem(flavor: Flavor) -> str:
-    """What keeps the flavour from running engines here and how to mend it; empty if nothing is known to."""
+    """Returns why the flavour cannot run engines here and how to mend it; empty if no reason is known."""
     install = f'pip install "hbi-infer[{flavor.option}]"'
     try:
         library = import_flavor(flavor)

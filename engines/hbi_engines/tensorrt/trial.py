@@ -1,4 +1,4 @@
-"""A trial of TensorRT on the GPU that is here: the smallest network, built and run."""
+"""Tries TensorRT on the GPU that is here: builds and runs the smallest network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def try_tensorrt(flavor: Flavor) -> None:
     """Doubles some numbers, three times so that a CUDA graph takes part.
 
     Raises:
-        EngineError: TensorRT could not, or did it wrong.
+        EngineError: TensorRT failed, or its result is wrong.
     """
     library = import_flavor(flavor)
     gpu = visible_gpus()[0].compute_capability
@@ -55,7 +55,7 @@ def try_tensorrt(flavor: Flavor) -> None:
 
 
 def build_doubling(library: Any, gpu: str) -> bytes:
-    """An engine that adds its input to itself, for a compute capability; TensorRT builds for the GPU that is here.
+    """Builds an engine that adds its input to itself, for a compute capability; TensorRT builds for the GPU here.
 
     Raises:
         EngineError: TensorRT built nothing.

@@ -1,4 +1,4 @@
-"""All nodes of our own: what an export translates, and the functions that a graph needs."""
+"""All nodes of our own: their translations for an export, and the functions that a graph needs."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ FUNCTIONS: dict[str, Callable[[], onnx.FunctionProto]] = {
     TOKEN_MERGE.node: token_merge_op.function_proto,
     TOKEN_SIMILARITY.node: similarity_op.function_proto,
 }
-"""Name of a node -> what makes its function."""
+"""Name of a node -> maker of its function."""
 
 TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.ops.hbi.banzhaf_interaction.default: translation_of(BANZHAF_INTERACTION),
     torch.ops.hbi.token_merge.default: translation_of(TOKEN_MERGE),
     torch.ops.hbi.token_similarity.default: translation_of(TOKEN_SIMILARITY),
 }
-"""What `torch.onnx.export` takes as `custom_translation_table`."""
+"""Operator of PyTorch -> its translation, for `torch.onnx.export(custom_translation_table=...)`."""
 
 
 def add_functions(proto: onnx.ModelProto) -> None:
-    """Puts functions beside a graph, of those nodes that it has."""
+    """Adds the functions of those nodes that a graph has."""
     names = {node.op_type for node in proto.graph.node if node.domain == DOMAIN}
     proto.functions.extend(make() for name, make in FUNCTIONS.items() if name in names)

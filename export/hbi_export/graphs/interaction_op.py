@@ -1,7 +1,7 @@
 """The exact Banzhaf interaction as one node of an ONNX graph; see `onnx_functions`.
 
-`hbi_infer.tokens.banzhaf` explains the mathematics. Here nothing is sorted and no size must be known: a token's
-rank is the number of those that are ahead of it.
+`hbi_infer.tokens.banzhaf` explains the mathematics. This form sorts nothing and needs no known size: a token's rank is
+the number of tokens ahead of it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FIRST_NODE, LAST_NODE, NODE_STEP = FLOAT32_NODES
 
 @onnx_function
 def mean_one(given: Floats, mask: Bools) -> Floats:
-    """Weights (B, N) scaled to a mean of 1 over real tokens; 0 at padding."""
+    """Scales weights (B, N) to a mean of 1 over real tokens; padding gets 0."""
     weights = op.Where(mask, op.Cast(given, to=FLOAT), 0.0)
     count = op.ReduceSum(op.Cast(mask, to=FLOAT), [-1])
     mean = op.ReduceSum(weights, [-1]) / op.Max(count, 1.0)
@@ -35,10 +35,10 @@ def mean_one(given: Floats, mask: Bools) -> Floats:
 
 @onnx_function
 def best_gain(gains: Floats, chance: Floats) -> Floats:
-    """(B, K, N) dM: by how much token j raises the best of row k; of rows (B, K, N), at least 0."""
+    """Computes dM (B, K, N) from rows (B, K, N) of at least 0: the amount by which token j raises the best of row k."""
     index = op.Range(0, op.Squeeze(op.Shape(gains, start=2, end=3)), 1)
     earlier = op.Less(op.Unsqueeze(index, [0]), op.Unsqueeze(index, [1]))
-    # (B, K, N, N): axis 2 is token j, axis 3 every other one
+    # (B, K, N, N): axis 2 is token j, axis 3 every other token
     mine, other = op.Unsqueeze(gains, [3]), op.Unsqueeze(gains, [2])
     ahead = op.Or(op.Greater(other, mine), op.And(op.Equal(other, mine), earlier))
     rank = op.ReduceSum(op.Cast(ahead, to=FLOAT), [3], keepdims=0)
@@ -50,7 +50,7 @@ def best_gain(gains: Floats, chance: Floats) -> Floats:
 
 @onnx_function
 def weight_gain(weights: Floats, chance: Floats) -> Floats:
-    """(B, N, N) dP: by how much token i raises the normalised weight of token k; of weights (B, N) of mean 1."""
+    """Computes dP (B, N, N) from weights (B, N) of mean 1: the rise of token k's normalised weight by token i."""
     nodes = op.Exp(op.Range(FIRST_NODE, LAST_NODE + NODE_STEP / 2.0, NODE_STEP))
     decay = op.Exp(op.Neg(op.Unsqueeze(weights, [2])) * nodes)  # (B, N, Q)
     factor = 1.0 - chance + chance * decay
@@ -71,7 +71,7 @@ def interaction(
     video_mask: Bools,
     probability: float = 0.5,
 ) -> Floats:
-    """The node's meaning, in float32 whatever the type of its inputs."""
+    """Defines the node: (B, T, V), computed in float32 whatever the type of its inputs."""
     text = mean_one(text_weights, text_mask)
     video = mean_one(video_weights, video_mask)
     real = op.And(op.Unsqueeze(text_mask, [2]), op.Unsqueeze(video_mask, [1]))
@@ -84,7 +84,7 @@ def interaction(
 
 @cache
 def function_proto() -> onnx.FunctionProto:
-    """The function `BanzhafInteraction`, of standard operators alone."""
+    """Returns the function `BanzhafInteraction`, in standard operators alone."""
     return function_of(BANZHAF_INTERACTION, interaction, (mean_one, best_gain, weight_gain))
 
 
@@ -97,18 +97,18 @@ def banzhaf_interaction(
     video_mask: Tensor,
     probability: float = 0.5,
 ) -> Tensor:
-    """The operator: exported, it is the node.
+    """Computes the interaction; an export turns this operator into the node.
 
     Args:
         similarity: (B, T, V) cosines.
-        text_weights: (B, T), at least 0; only their ratios matter.
-        video_weights: (B, V), the same.
+        text_weights: (B, T), at least 0; only ratios matter.
+        video_weights: (B, V), at least 0; only ratios matter.
         text_mask: (B, T) bool, False at padding.
-        video_mask: (B, V) bool, the same.
-        probability: With which every other player is in the coalition, in [0, 1); 1/2 is Banzhaf's.
+        video_mask: (B, V) bool, False at padding.
+        probability: Probability, in [0, 1), that another player is in the coalition; Banzhaf's is 1/2.
 
     Returns:
-        (B, T, V), of the type of the similarity; 0 at padding.
+        (B, T, V) of the type of the similarity, 0 at padding.
     """
     interaction = exact.banzhaf_interaction(
         similarity, text_weights, video_weights, text_mask, video_mask, probability=probability

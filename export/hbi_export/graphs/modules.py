@@ -1,13 +1,14 @@
-"""A model's parts as ONNX graphs: its encoders, and what works on the tokens that they give."""
+"""A model's parts as ONNX graphs: its encoders, and the graphs on the tokens that they give."""
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
-import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
@@ -15,59 +16,102 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim
 
+from hbi_engines.engine import Arrays
 from hbi_export.graphs.custom_ops import TRANSLATIONS, add_functions
 from hbi_export.graphs.interaction_op import banzhaf_interaction
 from hbi_export.graphs.similarity_op import token_similarity
 from hbi_export.graphs.stored_weights import store_weights
 from hbi_export.graphs.token_merge_op import merging_as_nodes
+from hbi_infer.model.graph_names import GRAPHS
 from hbi_training.model.caption_decoder import Cache, Memory
 from hbi_training.model.config import LEVELS, HBIConfig
 from hbi_training.model.hbi import HBI
 from hbi_training.model.token_interaction import Tokens
-from hbi_training.weights.checkpoint import Model
+from hbi_training.weights.checkpoint import Checkpoint, Model
 from hbi_training.weights.rounding import Weights
 
 OPSET = 20
-Arrays = dict[str, npt.NDArray[np.generic]]
+MAX_BATCH = 4096
 
 
-class VideoEncoderGraph(nn.Module):
-    """frames (B, F, H, W, 3) uint8, frame_mask (B, F) bool -> tokens and weights of each level."""
+class Example(NamedTuple):
+    """Inputs to trace a module with.
 
-    input_names = ("frames", "frame_mask")
+    Attributes:
+        inputs: Name -> tensor of two or three items, in the order of the module's arguments.
+        axes: Name of an input -> its dynamic axes, besides the batch.
+    """
+
+    inputs: dict[str, Tensor]
+    axes: Mapping[str, Mapping[int, Dim]]
+
+
+class GraphModule(nn.Module, ABC):
+    """A module behind a graph: takes tensors in the order of `input_names`, gives named tensors."""
+
+    name: ClassVar[str]
+    """Name of its graph in `GRAPHS`."""
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the arguments of `forward`."""
+        return GRAPHS[self.name].input_names(LEVELS)
+
+    @abstractmethod
+    def example(self) -> Example:
+        """Makes inputs to trace the module with."""
+
+
+class VideoEncoderGraph(GraphModule):
+    """The video encoder: tokens and weights of each level for B clips."""
+
+    name = "video_encoder"
 
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, frames: Tensor, frame_mask: Tensor) -> dict[str, Tensor]:
-        """What `named` gives of the clips' tokens."""
+        """Encodes frames (B, F, H, W, 3) uint8 under a mask (B, F) bool; see `named`."""
         return named(self.model.encode_video(frames, frame_mask))
 
+    def example(self) -> Example:
+        """Makes two clips of all frames; only the batch is dynamic."""
+        sampling = self.model.config.sampling
+        shape = (2, sampling.max_frames, sampling.image_size, sampling.image_size, 3)
+        frames, mask = torch.zeros(shape, dtype=torch.uint8), torch.ones(shape[:2], dtype=torch.bool)
+        return Example({"frames": frames, "frame_mask": mask}, {})
 
-class TextEncoderGraph(nn.Module):
-    """token_ids (B, T) int64, token_mask (B, T) bool -> tokens and weights of each level."""
 
-    input_names = ("token_ids", "token_mask")
+class TextEncoderGraph(GraphModule):
+    """The text encoder: tokens and weights of each level for B texts."""
+
+    name = "text_encoder"
 
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model
         # The released merging makes tokens of padding too, as many as the longest text asks for.
-        self.pads = getattr(model.config, "merging", "masked") == "released"
+        self.pads = model.config.merging == "released"
 
     def forward(self, token_ids: Tensor, token_mask: Tensor) -> dict[str, Tensor]:
-        """What `named` gives of the texts' tokens."""
+        """Encodes token ids (B, T) int64 under a mask (B, T) bool; see `named`."""
         if self.pads:
             length = self.model.config.max_words
             token_ids, token_mask = (F.pad(part, (0, length))[:, :length] for part in (token_ids, token_mask))
         return named(self.model.encode_text(token_ids, token_mask))
 
+    def example(self) -> Example:
+        """Makes two texts of eight tokens; a text may have from two to `max_words`."""
+        inputs = {"token_ids": torch.ones(2, 8, dtype=torch.int64), "token_mask": torch.ones(2, 8, dtype=torch.bool)}
+        length = {1: Dim("text_length", min=2, max=self.model.config.max_words)}
+        return Example(inputs, dict.fromkeys(inputs, length))
+
 
 def named(levels: Mapping[str, Tokens]) -> dict[str, Tensor]:
-    """Tokens (B, N, D) and weights (B, N), float32, and the slots of the level below, int64, of each level.
+    """Names tokens (B, N, D) and weights (B, N), float32, and slots of the level below, int64, of each level.
 
-    Masks go without saying: a weight is 0 at padding and nowhere else, even where the softmax underflowed.
+    No mask is among them: a weight is 0 at padding and nowhere else, even where the softmax underflowed.
     """
     parts: dict[str, Tensor] = {}
     for level, (tokens, weights, mask, slots) in levels.items():
@@ -79,53 +123,69 @@ def named(levels: Mapping[str, Tokens]) -> dict[str, Tensor]:
     return parts
 
 
-class TokenGraph(nn.Module):
-    """What graphs on the tokens of B texts and B videos have in common: their names, and the order they come in.
+class TokenGraph(GraphModule):
+    """Base of the graphs on the encoders' tokens: for each side and level tokens (B, N, D), then weights (B, N).
 
     Args:
-        sides: Whose tokens go in.
+        config: Sizes of the model whose tokens go in.
     """
 
-    def __init__(self, *sides: str) -> None:
+    def __init__(self, config: HBIConfig) -> None:
         super().__init__()
-        self.sides = sides
-        self.input_names = tuple(
-            f"{side}_{level}_{part}" for side in sides for level in LEVELS for part in ("tokens", "weights")
-        )
+        self.config = config
 
     def levels(self, inputs: tuple[Tensor, ...]) -> list[dict[str, Tokens]]:
-        """The levels of each side, from inputs in the order of `input_names`."""
+        """Sorts inputs, tokens (B, N, D) and weights (B, N) in turn, into the levels of each side."""
         pairs = [
             Tokens(tokens, weights, weights > 0) for tokens, weights in zip(inputs[::2], inputs[1::2], strict=True)
         ]
-        size = len(LEVELS)
-        return [
-            dict(zip(LEVELS, pairs[number * size : (number + 1) * size], strict=True))
-            for number in range(len(self.sides))
-        ]
+        starts = range(0, len(pairs), len(LEVELS))
+        return [dict(zip(LEVELS, pairs[start : start + len(LEVELS)], strict=True)) for start in starts]
+
+    def example(self) -> Example:
+        """Makes tokens of two items; of three videos where they are crossed, for equal numbers would become one axis.
+
+        Only the first level of a text has a dynamic length, and not where the released merging needs all of it.
+        """
+        crossed = GRAPHS[self.name].crossed
+        sizes = {"text": self.config.text_token_counts, "video": self.config.video_token_counts}
+        numbers = {side: Dim(f"num_{side}s", min=1, max=MAX_BATCH) for side in sizes}
+        length = Dim("text_length", min=2, max=self.config.max_words)
+        inputs: dict[str, Tensor] = {}
+        axes: dict[str, dict[int, Dim]] = {}
+        for name in self.input_names:
+            side, level, part = name.split("_")
+            items = 3 if crossed and side == "video" else 2
+            shape = (items, sizes[side][LEVELS.index(level)], self.config.width)
+            inputs[name] = torch.ones(shape if part == "tokens" else shape[:2])
+            axes[name] = {0: numbers[side]} if crossed else {}
+            if (side, level) == ("text", LEVELS[0]) and self.config.merging != "released":
+                axes[name][1] = length
+        return Example(inputs, axes)
 
 
 class AnswererGraph(TokenGraph):
-    """Tokens and weights of B questions and B videos -> calibrated logits (B, A) of the answers."""
+    """Calibrated logits of the answers to B questions about B videos."""
+
+    name = "answerer"
 
     def __init__(self, model: HBI) -> None:
-        super().__init__("text", "video")
+        super().__init__(model.config)
         self.model = model
 
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
-        """In the order of `input_names`."""
+        """Computes logits (B, A)."""
         question, video = self.levels(inputs)
         return {"logits": self.model.answer_logits(question, video)}
 
 
 class InteractionGraph(TokenGraph):
-    """Tokens and weights of B texts and B videos -> the exact Banzhaf interaction (B, T, V) at each level."""
+    """The exact Banzhaf interaction of the tokens of B texts and B videos."""
 
-    def __init__(self) -> None:
-        super().__init__("text", "video")
+    name = "interaction"
 
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
-        """In the order of `input_names`."""
+        """Computes an interaction (B, T, V) for each level."""
         texts, videos = self.levels(inputs)
         found = {}
         for level, text in texts.items():
@@ -138,15 +198,17 @@ class InteractionGraph(TokenGraph):
 
 
 class SimilarityGraph(TokenGraph):
-    """Tokens and weights of A texts and B videos -> the score (A, B) of each text with each video."""
+    """The score of each of A texts with each of B videos."""
+
+    name = "similarity"
 
     def __init__(self, config: HBIConfig) -> None:
-        super().__init__("text", "video")
+        super().__init__(config)
         self.rates = dict(zip(LEVELS, config.level_rates, strict=True))
         self.padding_is_zero = int(config.padded_partner == "zero")
 
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
-        """In the order of `input_names`."""
+        """Computes scores (A, B)."""
         texts, videos = self.levels(inputs)
         scores = [
             rate * token_similarity(*texts[level][:2], *videos[level][:2], self.padding_is_zero)
@@ -156,29 +218,38 @@ class SimilarityGraph(TokenGraph):
 
 
 class RerankerGraph(TokenGraph):
-    """Tokens and weights of B texts and B videos -> the score (B,) of their reconstructed tokens."""
+    """The score of B pairs of a text and a video by their reconstructed tokens."""
+
+    name = "reranker"
 
     def __init__(self, model: HBI) -> None:
-        super().__init__("text", "video")
+        super().__init__(model.config)
         self.model = model
 
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
-        """In the order of `input_names`."""
+        """Computes a score (B,)."""
         text, video = self.levels(inputs)
         pair = self.model.reconstruct(text, video)
         return {"score": self.model.score(self.model.matched_similarity(*pair))[:, 0]}
 
 
 class CaptionerPrefillGraph(TokenGraph):
-    """Tokens and weights of B videos -> what the decoder has read of them, and the logits (B, A) behind the start."""
+    """The first step of captions: reads B videos and the start token.
+
+    Args:
+        model: A model with a caption decoder.
+        start_id: Token that captions begin with.
+    """
+
+    name = "captioner_prefill"
 
     def __init__(self, model: HBI, start_id: int) -> None:
-        super().__init__("video")
+        super().__init__(model.config)
         self.model = model
         self.start_id = start_id
 
     def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
-        """In the order of `input_names`."""
+        """Computes logits (B, A) behind the start, with memory and cache (B, layers, heads, N, D / heads)."""
         (video,) = self.levels(inputs)
         assert self.model.caption_decoder is not None
         memory = self.model.read(video)
@@ -187,57 +258,78 @@ class CaptionerPrefillGraph(TokenGraph):
         return {"logits": logits, **_named(memory, "memory"), **_named(cache, "present")}
 
 
-class CaptionerStepGraph(nn.Module):
-    """One token (N,) int64 of each caption, what was read of its video, a cache -> logits (N, A), a longer cache."""
+class CaptionerStepGraph(GraphModule):
+    """Every further step of captions: one more token of each of B captions."""
 
-    input_names = ("token_ids", "memory_keys", "memory_values", "memory_mask", "past_keys", "past_values")
+    name = "captioner_step"
 
     def __init__(self, model: HBI) -> None:
         super().__init__()
         assert model.caption_decoder is not None
+        self.config = model.config
         self.decoder = model.caption_decoder
 
     def forward(
         self, token_ids: Tensor, keys: Tensor, values: Tensor, mask: Tensor, past_keys: Tensor, past_values: Tensor
     ) -> dict[str, Tensor]:
-        """In the order of `input_names`."""
+        """Computes logits (B, A) behind token ids (B,) int64, and a cache that is longer by one."""
         logits, cache = self.decoder.step(token_ids, Memory(keys, values, mask), Cache(past_keys, past_values))
         return {"logits": logits, **_named(cache, "present")}
+
+    def example(self) -> Example:
+        """Makes a third word of two captions; a length of one would be taken for a constant."""
+        shapes = [(2, size, self.config.width) for size in self.config.video_token_counts]
+        video = {
+            level: Tokens(torch.ones(shape), torch.ones(shape[:2]), torch.ones(shape[:2], dtype=torch.bool))
+            for level, shape in zip(LEVELS, shapes, strict=True)
+        }
+        ids = torch.ones(2, dtype=torch.int64)
+        with torch.no_grad():
+            memory = self.decoder.read(video)
+            _, cache = self.decoder.step(ids, memory)
+        past = Cache(*(torch.cat([part, part], dim=3) for part in cache))
+        # Each word has a position, and so has the start before them.
+        length = {3: Dim("num_before", min=1, max=self.config.max_words - 1)}
+        inputs = {"token_ids": ids, **_named(memory, "memory"), **_named(past, "past")}
+        return Example(inputs, {"past_keys": length, "past_values": length})
 
 
 def _named(state: Memory | Cache, name: str) -> dict[str, Tensor]:
     return {f"{name}_{part}": tensor for part, tensor in state._asdict().items()}
 
 
-def graph_modules(model: Model, start_id: int) -> dict[str, nn.Module]:
-    """Name -> the module behind each graph that a bundle of this model has.
+_MAKERS: dict[str, Callable[[Any, int], GraphModule]] = {
+    "video_encoder": lambda model, _: VideoEncoderGraph(model),
+    "text_encoder": lambda model, _: TextEncoderGraph(model),
+    "interaction": lambda model, _: InteractionGraph(model.config),
+    "similarity": lambda model, _: SimilarityGraph(model.config),
+    "reranker": lambda model, _: RerankerGraph(model),
+    "answerer": lambda model, _: AnswererGraph(model),
+    "captioner_prefill": CaptionerPrefillGraph,
+    "captioner_step": lambda model, _: CaptionerStepGraph(model),
+}
+"""Name of a graph -> its module, from a model and the token that captions begin with."""
 
-    Args:
-        model: In evaluation mode.
-        start_id: The token that captions begin with.
-    """
-    modules: dict[str, nn.Module] = {"video_encoder": VideoEncoderGraph(model), "text_encoder": TextEncoderGraph(model)}
-    if isinstance(model, HBI):
-        modules["interaction"] = InteractionGraph()
-        if model.reconstruction is not None:
-            modules["reranker"] = RerankerGraph(model)
-        if model.answer_head is not None:
-            modules["answerer"] = AnswererGraph(model)
-        if model.caption_decoder is not None:
-            modules["captioner_prefill"] = CaptionerPrefillGraph(model, start_id)
-            modules["captioner_step"] = CaptionerStepGraph(model)
-    return modules
+
+def graph_names(model: Model) -> tuple[str, ...]:
+    """Returns the names of the graphs that a bundle of this model may have."""
+    return tuple(name for name, graph in GRAPHS.items() if graph.task in model.tasks)
+
+
+def graph_module(checkpoint: Checkpoint, name: str) -> GraphModule:
+    """Makes the module behind a graph of `graph_names`."""
+    return _MAKERS[name](checkpoint.model, checkpoint.tokenizer.sot_id)
 
 
 @dataclass(frozen=True)
 class TracedGraph:
-    """A graph and what made it.
+    """A graph, and the module that it was traced from.
 
     Attributes:
         module: The eager original.
         content: The serialised ONNX model.
-        input_names: In the order of the module's arguments.
-        output_names: In the order of its results.
+        input_names: Names in the order of the module's arguments.
+        output_names: Names in the order of its results.
     """
 
     module: nn.Module
@@ -245,127 +337,39 @@ class TracedGraph:
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
 
-    def eager(self, inputs: Arrays) -> Arrays:
-        """What the module itself computes for the graph's inputs."""
+    def eager(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
+        """Runs the module itself on the graph's inputs (B, ...)."""
         with torch.inference_mode():
             results = self.module(*(torch.from_numpy(inputs[name]) for name in self.input_names))
         return {name: result.numpy() for name, result in results.items()}
 
 
-def trace_video_encoder(model: Model, *, weights: Weights = "float32") -> TracedGraph:
-    """Traces `encode_video` with a dynamic batch.
+def trace_graph(checkpoint: Checkpoint, name: str, *, weights: Weights = "float32") -> TracedGraph:
+    """Traces a graph of `graph_names` with a dynamic batch, and a dynamic length of texts and captions.
 
     Args:
-        model: On the CPU, in evaluation mode.
-        weights: How they are stored; the graph computes in float32.
+        checkpoint: A model on the processor, in evaluation mode.
+        name: Name of the graph.
+        weights: Format that large weights are stored in; the graph computes in float32.
     """
-    sampling = model.config.sampling
-    size = sampling.image_size
-    frames = torch.zeros(2, sampling.max_frames, size, size, 3, dtype=torch.uint8)
-    mask = torch.ones(2, sampling.max_frames, dtype=torch.bool)
-    inputs = {"frames": frames, "frame_mask": mask}
-    return trace(VideoEncoderGraph(model), inputs, {}, weights)
-
-
-def trace_text_encoder(model: Model, *, weights: Weights = "float32") -> TracedGraph:
-    """Traces `encode_text` with a dynamic batch and a dynamic length of text, at most the model's `max_words`."""
-    ids = torch.ones(2, 8, dtype=torch.int64)
-    mask = torch.ones(2, 8, dtype=torch.bool)
-    length = {1: Dim("text_length", min=2, max=model.config.max_words)}
-    inputs = {"token_ids": ids, "token_mask": mask}
-    return trace(TextEncoderGraph(model), inputs, dict.fromkeys(inputs, length), weights)
-
-
-def trace_answerer(model: HBI, *, weights: Weights = "float32") -> TracedGraph:
-    """Traces the calibrated logits of answers, with a dynamic batch and a dynamic length of question."""
-    return _trace_on_tokens(AnswererGraph(model), model.config, weights)
-
-
-def trace_reranker(model: HBI, *, weights: Weights = "float32") -> TracedGraph:
-    """Traces the score of reconstructed pairs, with a dynamic batch and a dynamic length of text."""
-    return _trace_on_tokens(RerankerGraph(model), model.config, weights)
-
-
-def trace_interaction(config: HBIConfig) -> TracedGraph:
-    """Traces the interaction for the tokens of a model, with a dynamic batch and a dynamic length of text."""
-    return _trace_on_tokens(InteractionGraph(), config)
-
-
-def trace_similarity(config: HBIConfig) -> TracedGraph:
-    """Traces the scores of all pairs of a model's tokens, with any number of texts, of videos and length of text."""
-    numbers = {side: {0: Dim(f"num_{side}s", min=1, max=4096)} for side in ("text", "video")}
-    return _trace_on_tokens(SimilarityGraph(config), config, numbers=numbers)
-
-
-def trace_captioner(model: HBI, start_id: int, *, weights: Weights = "float32") -> tuple[TracedGraph, TracedGraph]:
-    """Traces the first and every further token of captions, with a dynamic batch and a dynamic length of the cache."""
-    prefill = _trace_on_tokens(CaptionerPrefillGraph(model, start_id), model.config, weights)
-    tokens = {name: torch.ones(shape) for name, shape in _token_shapes(prefill.input_names, model.config).items()}
-    with torch.no_grad():
-        state = prefill.module(*tokens.values())
-    ids = torch.ones(2, dtype=torch.int64)
-    inputs = {"token_ids": ids, **{name: state[name] for name in CaptionerStepGraph.input_names if name in state}}
-    for part in ("keys", "values"):  # two words: a length of 1 would be taken for a constant
-        inputs[f"past_{part}"] = torch.cat([state[f"present_{part}"]] * 2, dim=3)
-    # Each word has a position, and so has the start before them.
-    length = {3: Dim("num_before", min=1, max=model.config.max_words - 1)}
-    lengths = {"past_keys": length, "past_values": length}
-    return prefill, trace(CaptionerStepGraph(model), inputs, lengths, weights)
-
-
-def _trace_on_tokens(
-    graph: TokenGraph,
-    config: HBIConfig,
-    weights: Weights = "float32",
-    numbers: Mapping[str, Mapping[int, Dim]] | None = None,
-) -> TracedGraph:
-    """Only the first level of a text has a dynamic length, and not where the released merging needs all of it.
-
-    Args:
-        graph: What to trace.
-        config: Of the model whose tokens it takes.
-        weights: How they are stored.
-        numbers: Side -> the dynamic number of its items; by default both sides have as many.
-    """
-    inputs = {name: torch.ones(shape) for name, shape in _token_shapes(graph.input_names, config).items()}
-    dynamic = {name: dict((numbers or {}).get(name.partition("_")[0], {})) for name in inputs}
-    length = Dim("text_length", min=2, max=config.max_words)
-    for name in (f"text_{LEVELS[0]}_{part}" for part in ("tokens", "weights")):
-        if name in inputs and config.merging != "released":
-            dynamic[name][1] = length
-    if numbers:  # another number than the texts', which else would be taken for the same
-        inputs = {
-            name: tensor[:1].repeat(3, *(1,) * (tensor.ndim - 1)) if name.startswith("video") else tensor
-            for name, tensor in inputs.items()
-        }
-    return trace(graph, inputs, dynamic, weights)
-
-
-def _token_shapes(names: Sequence[str], config: HBIConfig) -> dict[str, tuple[int, ...]]:
-    """Of inputs of two items."""
-    sizes = {"text": config.text_token_counts, "video": config.video_token_counts}
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name in names:
-        side, level, part = name.split("_")
-        num_tokens = sizes[side][LEVELS.index(level)]
-        shapes[name] = (2, num_tokens, config.width) if part == "tokens" else (2, num_tokens)
-    return shapes
+    module = graph_module(checkpoint, name)
+    return trace(module, *module.example(), weights)
 
 
 def trace(
-    module: nn.Module, inputs: dict[str, Tensor], lengths: Mapping[str, Mapping[int, Dim]], weights: Weights = "float32"
+    module: nn.Module, inputs: dict[str, Tensor], axes: Mapping[str, Mapping[int, Dim]], weights: Weights = "float32"
 ) -> TracedGraph:
-    """Traces a module of named outputs.
+    """Traces a module with named outputs.
 
     Args:
-        module: What to trace.
-        inputs: An example, by name in the order of the arguments; the batch of each is dynamic.
-        lengths: Further dynamic axes of some inputs.
-        weights: How they are stored.
+        module: The module.
+        inputs: Example inputs (B, ...), by name in the order of the arguments; axis 0 of each is dynamic.
+        axes: Further dynamic axes of some inputs.
+        weights: Format that large weights are stored in.
     """
     module.eval()
-    batch = Dim("batch", min=1, max=4096)
-    shapes = tuple({0: batch, **lengths.get(name, {})} for name in inputs)
+    batch = Dim("batch", min=1, max=MAX_BATCH)
+    shapes = tuple({0: batch, **axes.get(name, {})} for name in inputs)
     with torch.no_grad():
         outputs = tuple(module(*inputs.values()))
     with warnings.catch_warnings():
@@ -396,7 +400,7 @@ def trace(
 
 
 def strip_notes(proto: onnx.ModelProto) -> None:
-    """Drops what the exporter notes of its own source at every node: paths of this machine, and a third of the size."""
+    """Drops the exporter's notes about its own source: paths of this machine, and a third of the size."""
     for part in (proto.graph, *proto.graph.node, *proto.graph.value_info, *proto.graph.input, *proto.graph.output):
         part.ClearField("doc_string")
         part.ClearField("metadata_props")

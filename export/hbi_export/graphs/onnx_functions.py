@@ -1,8 +1,8 @@
-"""Nodes of our own in ONNX graphs, each with its meaning in standard operators beside it.
+"""Defines nodes of our own in ONNX graphs, each with a function of standard operators beside it.
 
 A graph holds a node such as `hbi::TokenMerge` and, once, a function of that name. A runtime that knows the node has a
-kernel for it (`hbi_engines.kernels.definitions`); any other runs the function. PyTorch has an operator of the
-same name, so that every module that calls it is exported with the node.
+kernel for it (`hbi_engines.kernels.definitions`); any other runs the function. PyTorch has an operator of the same
+name, so that every module that calls it is exported with the node.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hbi_engines.kernels.definitions import Kernel, Kind
 
 DOMAIN, VERSION = "hbi", 1
 
-# What follows is read by onnxscript, which knows operators by this name and numbers by theirs.
+# onnxscript reads these names: operators by "op", types of arrays by theirs.
 op: Any = onnxscript.opset20
 if TYPE_CHECKING:
     Floats: TypeAlias = Any
@@ -40,17 +40,17 @@ ELEMENT_TYPES = ["tensor(float)", "tensor(float16)", "tensor(bfloat16)"]
 
 
 def onnx_function(body: Callable[..., Any]) -> Any:
-    """Reads a Python function as one of ONNX."""
+    """Converts a Python function to one of ONNX."""
     return onnxscript.script(Opset(DOMAIN, VERSION), op)(body)
 
 
 def function_of(kernel: Kernel, meaning: Any, parts: Sequence[Any] = ()) -> onnx.FunctionProto:
-    """The function of a node, of standard operators alone.
+    """Makes the function of a node, in standard operators alone.
 
     Args:
-        kernel: Of the node.
-        meaning: What `onnx_function` read; it takes and gives what the kernel does, by the same names.
-        parts: Functions that it calls.
+        kernel: Kernel of the node.
+        meaning: Result of `onnx_function`, with the kernel's names of inputs and outputs.
+        parts: Functions that `meaning` calls.
     """
     functions = [part.to_function_proto() for part in (meaning, *parts)]
     names = [function.name for function in functions[1:]]
@@ -66,7 +66,7 @@ def function_of(kernel: Kernel, meaning: Any, parts: Sequence[Any] = ()) -> onnx
     graph = onnx.helper.make_graph([node], "graph", given, made)
     opsets = [onnx.helper.make_opsetid("", op.version), onnx.helper.make_opsetid(DOMAIN, VERSION)]
     model = onnx.helper.make_model(graph, functions=functions, opset_imports=opsets)
-    # Not every runtime follows a function into another one.
+    # Some runtimes do not follow a function into another one.
     flat = onnx.inliner.inline_selected_functions(model, [(DOMAIN, name) for name in names]) if names else model
     (function,) = flat.functions
     copy = onnx.FunctionProto()
@@ -75,7 +75,7 @@ def function_of(kernel: Kernel, meaning: Any, parts: Sequence[Any] = ()) -> onnx
 
 
 def translation_of(kernel: Kernel) -> Callable[..., Any]:
-    """What `torch.onnx.export` calls where it meets the operator: it puts the node there."""
+    """Makes the translation of an operator into its node, which `torch.onnx.export` calls."""
     types = {kind: "T" if kind == "element" else f"tensor({kind.removesuffix('32')})" for kind in TENSOR_TYPES}
     schema = OpSchema(
         kernel.node,
@@ -92,7 +92,7 @@ def translation_of(kernel: Kernel) -> Callable[..., Any]:
     node = Op(Opset(DOMAIN, VERSION), kernel.node, schema)
 
     def translate(*given: Any, **attributes: Any) -> Any:
-        # The operator's arguments may come by place; those of a schema's attributes are in no order.
+        # Arguments may come by position; a schema's attributes have no order.
         inputs, values = given[: len(kernel.inputs)], given[len(kernel.inputs) :]
         return node(*inputs, **dict(zip(kernel.attributes, values, strict=False)), **attributes)
 

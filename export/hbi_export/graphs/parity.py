@@ -1,39 +1,41 @@
-"""Checks a graph against the module it was traced from: the same inputs, the largest difference, the cosine."""
+"""Checks a graph against the module it was traced from: same inputs, largest difference, smallest cosine."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from hbi_engines.engine import Arrays
 from hbi_engines.registry import open_engine
-from hbi_export.graphs.modules import Arrays, TracedGraph
+from hbi_export.graphs.modules import TracedGraph
 from hbi_infer.errors import ExportError
 
 TOLERANCE = 1e-3
-"""Of the largest value of an output: float32 sums in another order, through all layers."""
+"""Largest difference, as a part of an output's largest value: float32 sums are in another order, in all layers."""
 MAX_SHARE_REGROUPED = 0.05
-"""Of items whose merged tokens may differ: where two tokens are as good as equally far from two centres, rounding
-chooses between them. A fault in a graph changes nearly all items."""
+"""Share of items whose merged tokens may differ: rounding chooses between two centres that are as good as equally far.
+A fault in a graph changes nearly all items."""
 ITEMS_AT_A_TIME = 4
-"""More would need several gigabytes for the activations of a large vision tower."""
+"""Batch size of checks; with more, the activations of a large vision tower need several gigabytes."""
 
 
 @dataclass(frozen=True)
 class OutputCheck:
-    """How one output of a graph compares with eager on one set of inputs.
+    """Comparison of one output of a graph with eager PyTorch on one set of inputs.
 
     Attributes:
-        graph: Its name.
-        inputs: Which inputs.
-        output: Its name.
-        largest_difference: Divided by the largest value of the eager output.
-        cosine: The smallest of any item; 1 where nothing differs.
-        median_cosine: The one in the middle, which the few items whose tokens are merged otherwise do not change.
-        items: B.
-        items_beyond: Items with a difference beyond `TOLERANCE`.
+        graph: Name of the graph.
+        inputs: Name of the set of inputs.
+        output: Name of the output.
+        largest_difference: Largest difference, divided by the largest value of the eager output.
+        cosine: Smallest cosine of any item; 1 where nothing differs.
+        median_cosine: Median cosine, which the few items whose tokens are merged otherwise do not change.
+        items: Number of items, B.
+        items_beyond: Number of items with a difference beyond `TOLERANCE`.
     """
 
     graph: str
@@ -49,16 +51,16 @@ class OutputCheck:
 def check_graph(
     name: str, graph: TracedGraph, input_sets: Mapping[str, Arrays], first_level: str = ""
 ) -> list[OutputCheck]:
-    """Runs a graph in ONNX Runtime and its module in PyTorch.
+    """Compares a graph in ONNX Runtime with its module in PyTorch.
 
     Args:
-        name: Of the graph.
-        graph: What was traced.
-        input_sets: What to run it on.
-        first_level: The level that no merging stands before: there, no item may differ. "" if nothing is merged at all.
+        name: Name of the graph.
+        graph: The graph and its module.
+        input_sets: Name of a set -> inputs (B, ...).
+        first_level: Level before any merging, where no item may differ; "" for a graph that merges nothing.
 
     Raises:
-        ExportError: A graph differs from its module beyond the tolerance.
+        ExportError: The graph differs from its module beyond the tolerance.
     """
     engine = open_engine(graph.content, "cpu")
     checks = []
@@ -78,8 +80,8 @@ def check_graph(
     return checks
 
 
-def in_parts(run: Callable[[Arrays], Arrays], inputs: Arrays) -> Arrays:
-    """What `run` gives for B items, a few at a time."""
+def in_parts(run: Callable[[Arrays], Arrays], inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
+    """Runs inputs (B, ...) a few items at a time, and joins the outputs (B, ...)."""
     num_items = len(next(iter(inputs.values())))
     parts = [
         run({name: array[start : start + ITEMS_AT_A_TIME] for name, array in inputs.items()})
@@ -91,10 +93,10 @@ def in_parts(run: Callable[[Arrays], Arrays], inputs: Arrays) -> Arrays:
 def compare(
     graph: str, inputs: str, output: str, actual: npt.NDArray[np.generic], expected: npt.NDArray[np.generic]
 ) -> OutputCheck:
-    """Compares two outputs (B, ...) item by item."""
+    """Compares an output (B, ...) with the expected one, item by item."""
     got, want = (np.asarray(part, np.float64).reshape(len(actual), -1) for part in (actual, expected))
     difference = np.abs(got - want).max(axis=1) / max(np.abs(want).max(), 1e-12)
-    # An item that is not a number is beyond every tolerance.
+    # Not a number is beyond every tolerance.
     beyond = int(np.sum(~(difference <= TOLERANCE)))
     lengths = np.linalg.norm(got, axis=1) * np.linalg.norm(want, axis=1)
     cosine = np.where((got == want).all(axis=1), 1.0, (got * want).sum(axis=1) / np.maximum(lengths, 1e-12))

@@ -19,14 +19,14 @@ LOWEST = float(np.finfo(np.float32).min)
 
 @onnx_function
 def unit(tokens: Floats) -> Floats:
-    """(B, N, D) scaled to a length of 1, in float32."""
+    """Scales tokens (B, N, D) to a length of 1, in float32."""
     wide = op.Cast(tokens, to=FLOAT)
     return wide / op.Max(op.ReduceL2(wide, [-1]), 1e-12)
 
 
 @onnx_function
 def with_padding(cosines: Floats, real: Bools, padding_is_zero: int) -> Floats:
-    """Cosines as the maximum over partners sees them."""
+    """Replaces cosines (A, B, T, V) with padded partners, before the maximum over partners."""
     ignored = op.Where(real, cosines, LOWEST)
     return op.Where(op.Cast(op.Constant(value_int=padding_is_zero), to=9), op.Where(real, cosines, 0.0), ignored)
 
@@ -39,7 +39,7 @@ def token_scores(
     video_weights: Floats,
     padding_is_zero: int = 0,
 ) -> Floats:
-    """The node's meaning, in float32 whatever the type of its inputs."""
+    """Defines the node: scores (A, B), computed in float32 whatever the type of its inputs."""
     words, frames = unit(text_tokens), unit(video_tokens)
     # (A, 1, T, D) x (B, D, V) -> (A, B, T, V)
     cosines = op.MatMul(op.Unsqueeze(words, [1]), op.Transpose(frames, perm=[0, 2, 1]))
@@ -55,7 +55,7 @@ def token_scores(
 
 @cache
 def function_proto() -> onnx.FunctionProto:
-    """The function `TokenSimilarity`, of standard operators alone."""
+    """Returns the function `TokenSimilarity`, in standard operators alone."""
     return function_of(TOKEN_SIMILARITY, token_scores, (unit, with_padding))
 
 
@@ -67,14 +67,14 @@ def token_similarity(
     video_weights: Tensor,
     padding_is_zero: int = 0,
 ) -> Tensor:
-    """The operator: exported, it is the node.
+    """Scores A texts with B videos; an export turns this operator into the node.
 
     Args:
-        text_tokens: (A, T, D), of any length.
+        text_tokens: (A, T, D) of any vector length.
         text_weights: (A, T), 0 at padding.
-        video_tokens: (B, V, D).
-        video_weights: (B, V).
-        padding_is_zero: 1 if a padded partner counts as a cosine of 0; else it takes no part.
+        video_tokens: (B, V, D) of any vector length.
+        video_weights: (B, V), 0 at padding.
+        padding_is_zero: 1 if a padded partner counts as a cosine of 0, else 0: it is left out.
 
     Returns:
         (A, B) float32.

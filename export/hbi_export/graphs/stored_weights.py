@@ -1,4 +1,4 @@
-"""Weights stored smaller than they are computed with: a graph that loads quicker and takes less room, at full speed."""
+"""Stores weights smaller than they are computed with: the graph is smaller and loads faster, at full speed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def store_weights(proto: onnx.ModelProto, weights: Weights) -> None:
     """Stores large float32 weights smaller, with nodes behind them that a runtime folds when it loads the graph.
 
     "float16" halves them. "int8" quarters those that are whole numbers times a scale for each channel, as `rounded`
-    makes them; computing stays in float32 either way.
+    makes them. The graph computes in float32 either way.
     """
     kept: list[TensorProto] = []
     nodes: list[onnx.NodeProto] = []
@@ -41,7 +41,7 @@ def store_weights(proto: onnx.ModelProto, weights: Weights) -> None:
 
 
 def widen_weights(proto: onnx.ModelProto) -> None:
-    """Does what `store_weights` leaves to the runtime: weights are float32 again, and no node stands behind them."""
+    """Undoes `store_weights`: weights are float32 again, with no nodes behind them."""
     weights = {weight.name: weight for weight in proto.graph.initializer}
     small = {name for name, weight in weights.items() if weight.data_type in (TensorProto.FLOAT16, TensorProto.INT8)}
     wide: dict[str, npt.NDArray[np.generic]] = {}
@@ -63,7 +63,7 @@ def widen_weights(proto: onnx.ModelProto) -> None:
 
 
 def _as_whole_numbers(values: npt.NDArray[np.generic]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]] | None:
-    """An array as int8 and a scale for each channel; None where that would change it. The exporter turns matrices."""
+    """Splits an array into int8 and a scale for each channel of some axis; None where that would change it."""
     for axis in range(values.ndim):
         others = tuple(other for other in range(values.ndim) if other != axis)
         scale = channel_scale(torch.tensor(values), others).numpy()

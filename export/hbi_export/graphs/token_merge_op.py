@@ -1,7 +1,7 @@
 """The merging of tokens as one node of an ONNX graph; see `onnx_functions`.
 
-It is `hbi_training.model.token_merge.merge_tokens` in the "masked" mode. The released one depends on the whole batch,
-so that no kernel can do it clip by clip: it is exported as plain operators.
+The node is `hbi_training.model.token_merge.merge_tokens` in the "masked" mode. The released mode depends on the whole
+batch, so that no kernel can compute it clip by clip: it is exported as plain operators.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FAR, MINUS_INFINITY = float(np.finfo(np.float32).max), float("-inf")
 
 @onnx_function
 def token_distances(tokens: Floats) -> Floats:
-    """(B, N, D) -> (B, N, N): Euclidean, divided by sqrt(D), symmetric to the bit."""
+    """Computes distances (B, N, N) of tokens (B, N, D): Euclidean, divided by sqrt(D), symmetric to the bit."""
     width = op.Cast(op.Shape(tokens, start=2, end=3), to=FLOAT)
     scaled = tokens / op.Sqrt(width)
     squares = op.ReduceSum(scaled * scaled, [-1], keepdims=0)
@@ -39,7 +39,7 @@ def token_distances(tokens: Floats) -> Floats:
 
 @onnx_function
 def precedes(value: Floats) -> Bools:
-    """(B, N) -> (B, N, N): whether the second token comes before the first, the larger value first, ties by index."""
+    """Compares values (B, N): (B, N, N), whether the second token precedes the first, larger first, ties by index."""
     index = op.Range(0, op.Squeeze(op.Shape(value, start=1, end=2)), 1)
     earlier = op.Less(op.Unsqueeze(index, [0]), op.Unsqueeze(index, [1]))
     mine, theirs = op.Unsqueeze(value, [2]), op.Unsqueeze(value, [1])
@@ -48,9 +48,9 @@ def precedes(value: Floats) -> Bools:
 
 @onnx_function
 def token_densities(distance: Floats, mask: Bools, count: Integers) -> Floats:
-    """(B, N): exp(-mean squared distance to the nearest tokens, itself among them); -1 at padding."""
+    """Computes densities (B, N): exp(-mean squared distance to the nearest tokens, itself included); -1 at padding."""
     among_real = op.Where(op.Unsqueeze(mask, [1]), distance, FAR)
-    # As many columns as neighbours, so that there are enough to choose from however short the item is.
+    # Extra columns, one for each neighbour: even the shortest item has enough to choose from.
     pads = op.Concat([0, 0, 0, 0, 0], count, axis=0)
     nearest, _ = op.TopK(op.Pad(among_real, pads, FAR), count, axis=-1, largest=0)
     real = op.Less(nearest, FAR)
@@ -64,7 +64,7 @@ def token_densities(distance: Floats, mask: Bools, count: Integers) -> Floats:
 def merge(
     tokens: Floats, score: Floats, mask: Bools, num_slots: int = 1, ratio: float = 0.5, neighbours: int = 3
 ) -> tuple[Floats, Bools, Integers, Floats]:
-    """The node's meaning, in float32 whatever the type of the tokens."""
+    """Defines the node: C merged tokens (B, C, D), computed in float32 whatever the type of the tokens."""
     wide = op.Cast(tokens, to=FLOAT)
     distance = token_distances(wide)
     count = op.Reshape(op.Constant(value_int=neighbours), [1])
@@ -74,13 +74,13 @@ def merge(
     to_denser = op.ReduceMin(op.Where(precedes(density), distance, furthest), [2], keepdims=0)
     peak = op.Where(mask, density * to_denser, -1.0)
 
-    # Counting who comes before gives the rank with no sort and no number that depends on the input.
+    # The rank is a count of preceding tokens: no sort, and no size that depends on the input.
     rank = op.ReduceSum(op.Cast(precedes(peak), to=FLOAT), [2], keepdims=0)
     num_real = op.ReduceSum(op.Cast(mask, to=FLOAT), [1])
     most = op.Cast(op.Constant(value_int=num_slots), to=FLOAT)
     num_clusters = op.Min(op.Max(op.Ceil(num_real * op.Constant(value_float=ratio) - 1e-6), 1.0), most)
     is_centre = op.Less(rank, num_clusters)
-    own_slot = op.CumSum(op.Cast(is_centre, to=FLOAT), 1) - 1.0  # slots in the order of time
+    own_slot = op.CumSum(op.Cast(is_centre, to=FLOAT), 1) - 1.0  # slots are in the order of time
     slots = op.Cast(op.Range(0, op.Constant(value_int=num_slots), 1), to=FLOAT)
     cluster_mask = op.Less(op.Unsqueeze(slots, [0]), num_clusters)
 
@@ -103,7 +103,7 @@ def merge(
 
 @cache
 def function_proto() -> onnx.FunctionProto:
-    """The function `TokenMerge`, of standard operators alone."""
+    """Returns the function `TokenMerge`, in standard operators alone."""
     return function_of(TOKEN_MERGE, merge, (token_distances, precedes, token_densities))
 
 
@@ -111,7 +111,7 @@ def function_proto() -> onnx.FunctionProto:
 def token_merge(
     tokens: Tensor, score: Tensor, mask: Tensor, num_slots: int, ratio: float, neighbours: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The operator: exported, it is the node. It takes and gives what `merge_tokens` does."""
+    """Merges tokens (B, N, D) as `merge_tokens` does; an export turns this operator into the node."""
     merged = merge_tokens(tokens, score, mask, num_slots=num_slots, ratio=ratio, neighbours=neighbours)
     return merged.tokens, merged.mask, merged.slots, merged.bias
 
@@ -128,7 +128,7 @@ def _like_tokens(
 
 @contextmanager
 def merging_as_nodes(module: nn.Module) -> Iterator[None]:
-    """Within it, the token merges of a module are traced as nodes."""
+    """Makes the token merges of a module traceable as nodes, within the context."""
     merges = [part for part in module.modules() if isinstance(part, TokenMerge) and part.merging == "masked"]
     for part in merges:
         part.merge = _merge_by_operator

@@ -1,4 +1,4 @@
-"""Real clips and texts on which the ranges of an int8 graph are measured."""
+"""Real clips and texts to measure the ranges of an int8 graph on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from hbi_export.graphs.modules import Arrays
+from hbi_engines.engine import Arrays
 from hbi_export.graphs.sample_inputs import decoded_clips
 from hbi_infer.errors import ExportError
 from hbi_infer.model.bundle import Bundle
@@ -17,19 +17,19 @@ from hbi_infer.video.sampling import spread
 from hbi_training.data.formats import load_records
 
 NUM_VIDEOS = 64
-"""Evenly spread over the folder."""
+"""Number of videos, evenly spread over the folder."""
 ITEMS_AT_ONCE = 8
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Inputs of the encoders.
+    """Real inputs of the encoders.
 
     Attributes:
-        clips: Batches for the video encoder.
-        texts: Batches for the text encoder; none if the folder has no texts.
-        source: Where they are from, in words.
+        clips: Batches (B, ...) for the video encoder.
+        texts: Batches (B, ...) for the text encoder; none if the folder has no texts.
+        source: Origin of both, in words.
     """
 
     clips: Sequence[Arrays]
@@ -38,15 +38,15 @@ class Calibration:
 
 
 def read_calibration(folder: Path, bundle: Bundle, *, data_format: str = "manifest") -> Calibration:
-    """The first clips of some videos of a folder; if it is a data set, of its training split, with their captions.
+    """Reads the first clips of some videos of a folder; of a data set, those of its training split, with their texts.
 
     Args:
-        folder: Of videos, or of a data set.
-        bundle: Says how videos become frames and texts become tokens.
-        data_format: Of the data set.
+        folder: Folder of videos, or of a data set.
+        bundle: Bundle whose sampling and tokenizer apply.
+        data_format: Format of the data set.
 
     Raises:
-        ExportError: Not one video can be decoded.
+        ExportError: No video can be decoded.
         DataError: The data set is not in its format.
     """
     if data_format != "manifest" or (folder / "train.jsonl").is_file():

@@ -1,8 +1,8 @@
-"""What is compared: a bundle on a device, or a checkpoint that PyTorch runs; either is a set of named graphs."""
+"""Models to compare: a bundle on a device, or a checkpoint in PyTorch; either is a set of named graphs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,44 +11,42 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from hbi_engines.engine import Arrays, Runnable
 from hbi_engines.registry import check_device
-from hbi_export.graphs.modules import graph_modules
+from hbi_export.graphs.modules import GraphModule, graph_module, graph_names
 from hbi_infer.errors import ExportError
 from hbi_infer.model.bundle import MANIFEST, Bundle
 from hbi_infer.model.manifest import TASK_GRAPHS
 from hbi_infer.model.token_model import load_graph
 from hbi_infer.model.tokenizer import Tokenizer
 from hbi_infer.options import FrameSampling
+from hbi_infer.tokens.scoring import Scoring
 from hbi_training.weights.checkpoint import Checkpoint, load_checkpoint
 
 
 @dataclass(frozen=True)
-class Side:
+class ComparedModel:
     """A model, whatever runs it.
 
     Attributes:
-        name: Of the bundle or checkpoint.
-        device: As in `hbi_engines.registry.RUNTIMES`, or "eager".
-        graphs: The names of its graphs.
+        name: Name of the bundle or checkpoint.
+        device: A device of `hbi_engines.registry.RUNTIMES`, or "eager".
+        graphs: Names of its graphs.
         open_graph: Makes one of them ready to run.
-        rates: Level name -> what its similarity is multiplied with in the score.
-        padded_partner: As in the manifest.
-        sampling: How videos become frames.
-        tokenizer_json: The tokenizer's file.
-        max_words: The most tokens of a text.
-        answers: What the logits of the answerer stand for.
-        precisions: Of its graphs, as in the manifest.
+        scoring: How it compares tokens.
+        sampling: Sampling of frames.
+        tokenizer_json: Text of the tokenizer's file.
+        max_words: Largest number of tokens of a text.
+        answers: Answers that the logits of the answerer stand for.
+        precisions: Precisions of its graphs, as in the manifest.
     """
 
     name: str
     device: str
     graphs: frozenset[str]
     open_graph: Callable[[str], Runnable]
-    rates: Mapping[str, float]
-    padded_partner: Any
+    scoring: Scoring
     sampling: FrameSampling
     tokenizer_json: str
     max_words: int
@@ -60,34 +58,33 @@ class Side:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """Cuts the texts."""
+        """Tokenizer of its texts."""
         return Tokenizer.from_json(self.tokenizer_json)
 
     def can(self, task: str) -> bool:
-        """Whether it has the graphs of a task."""
+        """Returns whether it has the graphs of a task."""
         return self.graphs.issuperset(TASK_GRAPHS[task])
 
 
-def bundle_side(bundle: Bundle, device: str, *, name: str = "") -> Side:
-    """A bundle on a device.
+def compared_bundle(bundle: Bundle, device: str, *, name: str = "") -> ComparedModel:
+    """Takes a bundle on a device.
 
     Args:
-        bundle: Read.
-        device: As in `hbi_engines.registry.RUNTIMES`.
-        name: What to call it; by default its path.
+        bundle: The bundle.
+        device: A device of `hbi_engines.registry.RUNTIMES`.
+        name: Its name in reports; by default its path.
 
     Raises:
         DeviceError: The device is unknown or cannot run here.
     """
     check_device(device)
     manifest = bundle.manifest
-    return Side(
+    return ComparedModel(
         name=name or str(bundle.path),
         device=device,
         graphs=frozenset(manifest.graphs),
         open_graph=partial(load_graph, bundle, device=device),
-        rates={level.name: level.rate for level in manifest.levels},
-        padded_partner=manifest.padded_partner,
+        scoring=manifest.scoring,
         sampling=manifest.sampling,
         tokenizer_json=bundle.tokenizer_json(),
         max_words=manifest.max_words,
@@ -96,47 +93,45 @@ def bundle_side(bundle: Bundle, device: str, *, name: str = "") -> Side:
     )
 
 
-def checkpoint_side(checkpoint: Checkpoint, *, name: str = "") -> Side:
-    """A checkpoint in PyTorch, in float32 on the processor."""
+def compared_checkpoint(checkpoint: Checkpoint, *, name: str = "") -> ComparedModel:
+    """Takes a checkpoint in PyTorch, in float32 on the processor."""
     model = checkpoint.model
-    modules = graph_modules(model, checkpoint.tokenizer.sot_id)
-    return Side(
+    return ComparedModel(
         name=name or checkpoint.name,
         device="eager",
-        graphs=frozenset(modules),
-        open_graph=lambda graph: EagerGraph(modules[graph]),
-        rates=model.level_rates,
-        padded_partner=getattr(model.config, "padded_partner", "ignore"),
+        graphs=frozenset(graph_names(model)),
+        open_graph=lambda graph: EagerGraph(graph_module(checkpoint, graph)),
+        scoring=Scoring(model.level_rates, model.config.padded_partner),
         sampling=model.config.sampling,
         tokenizer_json=checkpoint.tokenizer_json,
         max_words=model.config.max_words,
-        answers=getattr(model.config, "answers", ()),
+        answers=model.config.answers,
         precisions=frozenset({"float32"}),
     )
 
 
-def side_at(path: Path, device: str) -> Side:
-    """A bundle on a device, or a checkpoint, whichever there is at a path.
+def model_at(path: Path, device: str) -> ComparedModel:
+    """Takes the bundle at a path on a device, or the checkpoint there.
 
     Raises:
         ExportError: There is neither.
     """
     if (path / "config.json").is_file() and not (path / MANIFEST).exists():
-        return checkpoint_side(load_checkpoint(path), name=str(path))
+        return compared_checkpoint(load_checkpoint(path), name=str(path))
     if not path.exists():
         raise ExportError(f"there is nothing at {path}: give a bundle, or a checkpoint, the folder runs/NAME/model")
-    return bundle_side(Bundle.load(path), device)
+    return compared_bundle(Bundle.load(path), device)
 
 
 class EagerGraph:
-    """A module with the names that its graph has."""
+    """A module that runs as its graph does."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: GraphModule) -> None:
         self._module = module
 
     def run(self, inputs: Arrays) -> dict[str, npt.NDArray[Any]]:
-        """What the graph would give."""
-        names: tuple[str, ...] = self._module.input_names  # type: ignore[assignment] # every graph's module has them
+        """Computes the graph's outputs (B, ...) from its inputs (B, ...)."""
+        names = self._module.input_names
         with torch.inference_mode():
             made = self._module(*(torch.from_numpy(np.ascontiguousarray(inputs[name])) for name in names))
         return {name: tensor.numpy() for name, tensor in made.items()}

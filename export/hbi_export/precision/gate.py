@@ -1,70 +1,56 @@
-"""The gate of a release: what rounding changes in tensors and in the metrics of tasks, on real clips."""
+"""The gate of a release: compares models on real clips, in their tensors and in the metrics of tasks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from hbi_export.graphs.parity import OutputCheck, compare
-from hbi_export.precision.compared_model import Side
-from hbi_export.precision.measurement import Measurement, measure_side
+from hbi_export.options import MAX_DROP, CheckData
+from hbi_export.precision.compared_model import ComparedModel
+from hbi_export.precision.measurement import Measurement, measure_model
 from hbi_infer.errors import ExportError
 from hbi_training.data.frame_cache import Split
 from hbi_training.run.commands import load_split
 
 GATED = ("text_to_video/R@1", "video_to_text/R@1", "answer/accuracy", "caption/CIDEr")
-"""Metrics that may not fall."""
+"""Metrics that may fall by no more than is allowed."""
 
 
-@dataclass(frozen=True)
-class CheckData:
-    """Clips to compare sides on.
+def load_clips(data: CheckData, model: ComparedModel) -> Split:
+    """Decodes the clips of a split, sampled as a model needs them.
 
-    Attributes:
-        folder: Of a data set.
-        data_format: As in `hbi_training.data.formats`.
-        split: Of it.
-        num: Only so many clips; None for all.
-        workers: Decoding processes; None for one a core.
+    Raises:
+        DataError: There is no such data set.
     """
-
-    folder: Path
-    data_format: str = "manifest"
-    split: str = "test"
-    num: int | None = None
-    workers: int | None = None
-
-    def load(self, side: Side) -> Split:
-        """The clips, sampled as a side needs them."""
-        return load_split(self.folder, self.data_format, self.split, side.sampling, self.workers, self.num)
+    return load_split(data.folder, data.data_format, data.split, model.sampling, data.workers, data.num)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One side against the reference.
+    """Comparison of one model with the reference.
 
     Attributes:
-        side: What was compared.
-        checks: Each output of each graph that both have.
-        metrics: Of the side.
-        reference: The reference's.
+        model: The model.
+        checks: Comparisons of each output of each graph that both have.
+        metrics: Metrics of the model.
+        reference: Metrics of the reference.
     """
 
-    side: Side
+    model: ComparedModel
     checks: Sequence[OutputCheck]
     metrics: dict[str, float]
     reference: dict[str, float]
 
     @property
     def changes(self) -> dict[str, float]:
-        """Gated metric that both have -> by how many points the side is better."""
+        """Gated metric that both have -> points by which the model is better."""
         both = self.metrics.keys() & self.reference.keys()
         return {name: self.metrics[name] - self.reference[name] for name in GATED if name in both}
 
     def falls(self, max_drop: float) -> list[str]:
-        """What fell by more than `max_drop` points, as text."""
+        """Returns a text for each metric that fell by more than `max_drop` points."""
         return [
             f"{name} falls by {-change:.2f} points, from {self.reference[name]:.2f} to {self.metrics[name]:.2f}"
             for name, change in self.changes.items()
@@ -74,31 +60,31 @@ class Comparison:
 
 @dataclass(frozen=True)
 class PrecisionReport:
-    """What `compare_sides` found.
+    """Result of `compare_models`.
 
     Attributes:
-        reference: What the sides were compared with.
-        num_clips: On how many clips.
-        max_drop: By how many points a metric may fall.
-        comparisons: A side each.
+        reference: The reference.
+        num_clips: Number of clips.
+        max_drop: Points by which a metric may fall.
+        comparisons: A comparison for each model.
     """
 
-    reference: Side
+    reference: ComparedModel
     num_clips: int
     max_drop: float
     comparisons: Sequence[Comparison]
 
     def require(self, consequence: str = "") -> None:
-        """The gate.
+        """Refuses models that do worse than is allowed.
 
         Args:
-            consequence: What a refusal means, such as ", OUT was not written".
+            consequence: End of "refused" in the message, such as ", OUT was not written".
 
         Raises:
-            ExportError: A metric of a side fell too far.
+            ExportError: A metric of a model fell too far.
         """
         refused = [
-            f"{comparison.side}: {fall}" for comparison in self.comparisons for fall in comparison.falls(self.max_drop)
+            f"{comparison.model}: {fall}" for comparison in self.comparisons for fall in comparison.falls(self.max_drop)
         ]
         if refused:
             raise ExportError(
@@ -109,16 +95,16 @@ class PrecisionReport:
 
     @property
     def caveats(self) -> list[str]:
-        """What was not measured although it seems so, a line for each side."""
+        """A line for each model of which less was measured than it seems."""
         return [
-            f"{part.side}: processors compute fp16 in float32, so that only the rounding of weights was measured; on a "
-            "machine with a GPU measure it with hbi-export check --device cuda"
+            f"{part.model}: processors compute fp16 in float32, so that only the rounding of weights was measured; on "
+            "a machine with a GPU measure it with hbi-export check --device cuda"
             for part in self.comparisons
-            if "fp16" in part.side.precisions and part.side.device in ("cpu", "openvino")
+            if "fp16" in part.model.precisions and part.model.device in ("cpu", "openvino")
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """As what `json.dumps` takes."""
+        """Returns the report as `json.dumps` takes it."""
         return {
             "reference": {"model": self.reference.name, "device": self.reference.device},
             "clips": self.num_clips,
@@ -126,9 +112,9 @@ class PrecisionReport:
             "caveats": self.caveats,
             "sides": [
                 {
-                    "model": part.side.name,
-                    "device": part.side.device,
-                    "precisions": sorted(part.side.precisions),
+                    "model": part.model.name,
+                    "device": part.model.device,
+                    "precisions": sorted(part.model.precisions),
                     "refused": part.falls(self.max_drop),
                     "changes": part.changes,
                     "metrics": part.metrics,
@@ -140,46 +126,45 @@ class PrecisionReport:
         }
 
 
-def compare_sides(
-    reference: Side,
-    sides: Iterable[Side],
+def compare_models(
+    reference: ComparedModel,
+    models: Sequence[ComparedModel],
     data: CheckData,
     *,
-    max_drop: float,
-    on_side: Callable[[Side], None] = lambda _: None,
+    max_drop: float = MAX_DROP,
+    on_model: Callable[[ComparedModel], None] = lambda _: None,
 ) -> PrecisionReport:
-    """Measures sides against a reference.
+    """Measures models against a reference.
 
     Args:
-        reference: What to compare with.
-        sides: Each is measured in turn.
-        data: On what.
-        max_drop: By how many points a metric may fall.
-        on_side: Called before a side is measured.
+        reference: The reference.
+        models: Models that are measured in turn.
+        data: Clips.
+        max_drop: Points by which a metric may fall.
+        on_model: Called before a model is measured.
 
     Raises:
-        ExportError: A side takes other frames, words or answers than the reference, or gives values that are no
+        ExportError: A model takes other frames, words or answers than the reference, or gives values that are not
             numbers.
-        TrainingError: The clips have no texts for what the sides can do.
+        TrainingError: The clips have no texts for the models' tasks.
         DataError: There is no such data set.
     """
-    sides = list(sides)
-    for side in sides:
-        _require_alike(reference, side)
-    clips = data.load(reference)
-    on_side(reference)
-    expected = measure_side(reference, clips)
+    for model in models:
+        _require_alike(reference, model)
+    clips = load_clips(data, reference)
+    on_model(reference)
+    expected = measure_model(reference, clips)
     comparisons = []
-    for side in sides:
-        on_side(side)
-        found = measure_side(side, clips, expected)
+    for model in models:
+        on_model(model)
+        found = measure_model(model, clips, expected)
         checks = list(_output_checks(found, expected))
-        comparisons.append(Comparison(side, checks, dict(found.metrics), dict(expected.metrics)))
+        comparisons.append(Comparison(model, checks, dict(found.metrics), dict(expected.metrics)))
     return PrecisionReport(reference, len(clips.cache.decoded), max_drop, comparisons)
 
 
 def _output_checks(found: Measurement, expected: Measurement) -> Iterator[OutputCheck]:
-    """Graphs of another size, as those of another model, have nothing to compare."""
+    """Compares outputs of equal shapes; graphs of another model may have others."""
     for graph, outputs in found.outputs.items():
         for name, array in outputs.items():
             other = expected.outputs.get(graph, {}).get(name)
@@ -187,16 +172,16 @@ def _output_checks(found: Measurement, expected: Measurement) -> Iterator[Output
                 yield compare(graph, "real", name, array, other)
 
 
-def _require_alike(reference: Side, side: Side) -> None:
+def _require_alike(reference: ComparedModel, model: ComparedModel) -> None:
     for what, one, other in (
-        ("frame sampling", reference.sampling, side.sampling),
-        ("levels", list(reference.rates), list(side.rates)),
-        ("number of words", reference.max_words, side.max_words),
-        ("answers", reference.answers, side.answers),
-        ("tokenizer", reference.tokenizer_json, side.tokenizer_json),
+        ("frame sampling", reference.sampling, model.sampling),
+        ("levels", list(reference.scoring.rates), list(model.scoring.rates)),
+        ("number of words", reference.max_words, model.max_words),
+        ("answers", reference.answers, model.answers),
+        ("tokenizer", reference.tokenizer_json, model.tokenizer_json),
     ):
         if one != other:
             raise ExportError(
-                f"{side} has another {what} than {reference}: compare a bundle with the bundle or the checkpoint that "
+                f"{model} has another {what} than {reference}: compare a bundle with the bundle or the checkpoint that "
                 "it was made from"
             )

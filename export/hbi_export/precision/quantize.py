@@ -1,4 +1,4 @@
-"""A bundle in another precision: half precision of all layers and attentions, or encoders in int8."""
+"""Makes a bundle in another precision: all layers and attentions in half precision, or encoders in int8."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import onnx
 from onnx import helper, numpy_helper
 
 import hbi_infer
+from hbi_engines.engine import Arrays
 from hbi_engines.half_products import HALF_TYPES, PRODUCTS, halve_products, set_nodes
 from hbi_engines.registry import RUNTIMES
-from hbi_export.graphs.modules import Arrays
 from hbi_export.graphs.stored_weights import store_weights
+from hbi_export.options import MAX_DROP, CheckData
 from hbi_export.precision.calibration import Calibration
-from hbi_export.precision.compared_model import Side, bundle_side
-from hbi_export.precision.gate import CheckData, PrecisionReport, compare_sides
+from hbi_export.precision.compared_model import ComparedModel, compared_bundle
+from hbi_export.precision.gate import PrecisionReport, compare_models
 from hbi_export.precision.int8_graph import quantized_graph
 from hbi_infer.errors import ExportError
 from hbi_infer.model.bundle import Bundle, require_bundle_folder, write_bundle
@@ -31,18 +32,18 @@ GATE_DEVICES: dict[BundlePrecision, tuple[str, ...]] = {
     "bf16": ("cuda", "openvino"),
     "int8": ("cpu",),
 }
-"""Where a bundle is measured: on the first that can run here. ONNX Runtime has no bfloat16 on processors."""
+"""Devices to measure a bundle on: the first that can run here. ONNX Runtime has no bfloat16 on processors."""
 
 
 @dataclass(frozen=True)
 class QuantizedBundle:
-    """What is to be written.
+    """A bundle that is not written yet.
 
     Attributes:
-        manifest: Without hashes.
+        manifest: Manifest without hashes.
         graphs: Name -> serialised ONNX model.
-        tokenizer_json: As it was.
-        unchanged: Graphs that stayed as they were.
+        tokenizer_json: Text of the source's tokenizer file.
+        unchanged: Names of the graphs that stayed as they were.
     """
 
     manifest: BundleManifest
@@ -53,31 +54,31 @@ class QuantizedBundle:
 
 @dataclass(frozen=True)
 class Gate:
-    """How a quantised bundle is measured before it is written.
+    """Measurement that a quantised bundle must pass before it is written.
 
     Attributes:
-        data: Clips.
-        devices: On each of these.
-        max_drop: By how many points a metric may fall.
-        on_side: Called before a side is measured.
+        data: Clips to measure on.
+        devices: Devices to measure on, each in turn.
+        max_drop: Points by which a metric may fall.
+        on_model: Called before a model is measured.
     """
 
     data: CheckData
     devices: Sequence[str]
-    max_drop: float
-    on_side: Callable[[Side], None] = lambda _: None
+    max_drop: float = MAX_DROP
+    on_model: Callable[[ComparedModel], None] = lambda _: None
 
 
 def quantized_bundle(
     source: Bundle, precision: BundlePrecision, calibration: Calibration | None = None
 ) -> QuantizedBundle:
-    """Every graph of a bundle in a precision. Tokenizer, answers, levels and sampling stay as they are.
+    """Converts every graph of a bundle. Tokenizer, answers, levels and sampling stay as they are.
 
     Args:
-        source: In float32, however its weights are stored.
+        source: A bundle in float32, however its weights are stored.
         precision: "fp16" and "bf16" are for products of layers and attentions of all graphs; "int8" is for the layers
             of the encoders, of the text encoder only where there are texts to calibrate with.
-        calibration: Needed for int8.
+        calibration: Real inputs to measure ranges on; needed for int8.
 
     Raises:
         ExportError: The bundle is not in float32, or there is nothing to calibrate int8 with.
@@ -120,12 +121,12 @@ def write_quantized(
 
     Args:
         made: The bundle.
-        source: What it was made of, the reference of the gate.
-        folder: Where to write it.
-        gate: None to write it unmeasured.
+        source: The bundle that it was made of, which is the reference of the gate.
+        folder: Folder to write.
+        gate: The gate; None to write the bundle unmeasured.
 
     Returns:
-        What the gate measured, refused or not: nothing is written unless `PrecisionReport.require` passes.
+        Report of the gate, refused or not: nothing is written unless `PrecisionReport.require` passes.
 
     Raises:
         BundleError: It cannot be written there.
@@ -137,9 +138,9 @@ def write_quantized(
     with tempfile.TemporaryDirectory() as temporary:
         unreleased = Path(temporary) / "bundle"
         write_bundle(unreleased, made.manifest, made.graphs, made.tokenizer_json)
-        sides = [bundle_side(Bundle.load(unreleased), device, name=str(folder)) for device in gate.devices]
-        report = compare_sides(
-            bundle_side(source, "cpu"), sides, gate.data, max_drop=gate.max_drop, on_side=gate.on_side
+        models = [compared_bundle(Bundle.load(unreleased), device, name=str(folder)) for device in gate.devices]
+        report = compare_models(
+            compared_bundle(source, "cpu"), models, gate.data, max_drop=gate.max_drop, on_model=gate.on_model
         )
     if not any(part.falls(gate.max_drop) for part in report.comparisons):
         found = {**report.comparisons[0].metrics, "clips": report.num_clips}
@@ -150,7 +151,7 @@ def write_quantized(
 
 
 def gate_device(precision: BundlePrecision) -> str:
-    """Where to measure a bundle if nobody says."""
+    """Chooses the device to measure a bundle on, where none is given."""
     *others, last = GATE_DEVICES[precision]
     return next((device for device in others if not RUNTIMES[device].problem()), last)
 
@@ -161,7 +162,7 @@ def _batches_of(graph: str, calibration: Calibration | None) -> Sequence[Arrays]
 
 
 def _halved(content: bytes, precision: Literal["fp16", "bf16"]) -> bytes:
-    """The graph with products in half precision, whose float32 weights are stored so; itself if it has no products."""
+    """Converts products, and the weights that only they read, to half precision; a graph without any stays as it is."""
     model = onnx.load_from_string(content)
     # ONNX has convolutions in bfloat16 from opset 22 on.
     halve_products(model.graph, precision, PRODUCTS - {"Conv"} if precision == "bf16" else PRODUCTS)
@@ -173,7 +174,7 @@ def _halved(content: bytes, precision: Literal["fp16", "bf16"]) -> bytes:
 
 
 def _round_weights(graph: onnx.GraphProto, to: int) -> None:
-    """Does the casts of weights to half precision, where no other node needs them in float32."""
+    """Replaces casts of weights by weights in half precision."""
     weights = {weight.name: weight for weight in graph.initializer}
     nodes, rounded = [], {}
     for node in graph.node:
@@ -190,7 +191,7 @@ def _round_weights(graph: onnx.GraphProto, to: int) -> None:
 
 
 def _stored(content: bytes, precision: str) -> bytes:
-    """With the weights that stay in float32 stored as those of the source were, which loses nothing."""
+    """Stores the weights that stay in float32 as those of the source were, which loses nothing."""
     stored: dict[str, Weights] = {"float16 weights": "float16", "int8 weights": "int8"}
     model = onnx.load_from_string(content)
     store_weights(model, stored.get(precision, "float32"))

@@ -1,4 +1,4 @@
-"""What quantising and checking say on the terminal."""
+"""Prints the results of quantising and of checking."""
 
 from __future__ import annotations
 
@@ -10,32 +10,30 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hbi_export.precision.compared_model import Side
+from hbi_export.precision.compared_model import ComparedModel
 from hbi_export.precision.gate import PrecisionReport
 from hbi_export.precision.quantize import QuantizedBundle
-from hbi_export.tensorrt.report import PLAIN_WIDTH
+from hbi_export.report import wide_console
 
 
-def tell_side(side: Side) -> None:
-    """One line on stderr for each side that is measured: that can take minutes."""
-    sys.stderr.write(f"measuring {side}\n")
+def tell_model(model: ComparedModel) -> None:
+    """Writes a line to stderr before a model is measured, which can take minutes."""
+    sys.stderr.write(f"measuring {model}\n")
 
 
 def show(report: PrecisionReport) -> None:
-    """A table of outputs and one of metrics."""
+    """Prints a table of outputs and one of metrics."""
     tensors = Table("model", "device", "graph", "output", "largest difference", "median cosine", "smallest")
     metrics = Table("model", "device", "metric", "reference", "here", "change", "")
     for part in report.comparisons:
-        names = Text(part.side.name), part.side.device
+        names = Text(part.model.name), part.model.device
         for check in part.checks:
             cosines = f"{check.median_cosine:.5f}", f"{check.cosine:.5f}"
             tensors.add_row(*names, check.graph, check.output, f"{check.largest_difference:.1e}", *cosines)
         for name, change in part.changes.items():
             figures = (f"{part.reference[name]:.2f}", f"{part.metrics[name]:.2f}", f"{change:+.2f}")
             metrics.add_row(*names, name, *figures, "" if change >= -report.max_drop else "refused")
-    console = Console()
-    if not console.is_terminal:
-        console.width = PLAIN_WIDTH
+    console = wide_console()
     console.print(tensors, metrics)
     console.print(
         f"reference: {report.reference}; {report.num_clips} clips; differences are parts of an output's largest value",
@@ -48,12 +46,12 @@ def show(report: PrecisionReport) -> None:
 
 
 def show_json(report: PrecisionReport) -> None:
-    """The same and more as JSON."""
+    """Prints the same and more as JSON."""
     print(json.dumps(report.to_json(), indent=2))  # noqa: T201 - the result
 
 
 def show_written(made: QuantizedBundle, folder: Path, report: PrecisionReport | None) -> None:
-    """Where the bundle is, what of it changed, and whether anybody measured it."""
+    """Prints the bundle's path and size, the precision of its graphs, and whether it was measured."""
     console = Console()
     size_bytes = sum(file.stat().st_size for file in folder.iterdir())
     lines = [f"{folder}: {size_bytes / 1e6:.1f} MB"]

@@ -1,4 +1,4 @@
-"""A model in PyTorch behind the protocol of the runtimes, so that both are measured on the same code."""
+"""Runs a model in PyTorch behind the protocol of the runtimes, so that both are measured by the same code."""
 
 from __future__ import annotations
 
@@ -9,24 +9,14 @@ from typing import Any
 
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from hbi_engines.engine import Engine, Inputs, TensorSpec, check_inputs
 from hbi_engines.errors import DeviceError, EngineError
-from hbi_export.graphs.modules import (
-    AnswererGraph,
-    CaptionerPrefillGraph,
-    CaptionerStepGraph,
-    InteractionGraph,
-    RerankerGraph,
-    SimilarityGraph,
-    TextEncoderGraph,
-    VideoEncoderGraph,
-)
+from hbi_export.graphs.modules import GraphModule, graph_module, graph_names
 from hbi_infer.errors import BundleError
+from hbi_infer.model.graph_names import GRAPHS
 from hbi_infer.model.manifest import GraphSpec
-from hbi_training.model.hbi import HBI
-from hbi_training.weights.checkpoint import Checkpoint, Model
+from hbi_training.weights.checkpoint import Checkpoint
 from hbi_training.weights.rounding import computes_in_bfloat16
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -34,13 +24,13 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class TorchDevice:
-    """How PyTorch computes, as in "torch", "torch:compile", "torch-cuda:compile:fp16".
+    """Device and precision of PyTorch, as in "torch", "torch:compile", "torch-cuda:compile:fp16".
 
     Attributes:
-        name: As written.
+        name: Name as the user wrote it.
         place: "cpu" or "cuda".
-        compiled: Whether `torch.compile` has a hand in it.
-        dtype: Of products, by autocast; None for float32 throughout.
+        compiled: Whether `torch.compile` compiles the module.
+        dtype: Type of products under autocast; None for float32 throughout.
     """
 
     name: str
@@ -50,7 +40,7 @@ class TorchDevice:
 
     @classmethod
     def named(cls, name: str) -> TorchDevice:
-        """Take a name apart.
+        """Parses a name.
 
         Raises:
             DeviceError: The device is not in this machine, or does not compute in that precision.
@@ -67,22 +57,21 @@ class TorchDevice:
         return cls(name, place, "compile" in options, dtype)
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Inside, products are computed in `dtype`."""
+        """Returns a context in which products are computed in `dtype`."""
         return nullcontext() if self.dtype is None else torch.autocast(self.place, self.dtype)
 
 
 class TorchEngine:
-    """A module of named outputs; see `hbi_engines.engine.Engine`.
+    """A graph's module in PyTorch; see `hbi_engines.engine.Engine`.
 
     Args:
-        module: Takes its inputs in the order of `input_names`.
-        input_names: Of all inputs.
-        spec: What the graph that was traced from the module takes and gives.
-        how: Where and how it computes.
+        module: The module.
+        spec: Inputs and outputs of the graph that was traced from it.
+        how: Device and precision.
     """
 
-    def __init__(self, module: nn.Module, input_names: tuple[str, ...], spec: GraphSpec, how: TorchDevice) -> None:
-        self._how, self._input_names = how, input_names
+    def __init__(self, module: GraphModule, spec: GraphSpec, how: TorchDevice) -> None:
+        self._how, self._input_names = how, module.input_names
         self._call: Callable[..., dict[str, torch.Tensor]] | None = module.eval().to(how.place)
         if how.compiled:
             self._call = torch.compile(module)
@@ -94,7 +83,7 @@ class TorchEngine:
         self.device_reason = f"{how.name}, {kind} PyTorch {torch.__version__} on {how.place}{threads}, as asked"
 
     def run(self, inputs: Inputs) -> dict[str, npt.NDArray[Any]]:
-        """Run the module once; see `hbi_engines.engine.Engine.run`."""
+        """Runs the module once on inputs (B, ...); see `hbi_engines.engine.Engine.run`."""
         if self._call is None:
             raise EngineError("the engine is closed; open the graph again to run it")
         check_inputs(self.inputs, inputs)
@@ -110,49 +99,35 @@ class TorchEngine:
         return {name: part.to(getattr(torch, declared[name])).cpu().numpy() for name, part in made.items()}
 
     def close(self) -> None:
-        """Free the module."""
+        """Frees the module."""
         self._call = None
 
 
 def torch_graphs(checkpoint: Checkpoint, specs: dict[str, GraphSpec], how: TorchDevice) -> Callable[[str], Engine]:
-    """What opens the modules that a bundle's graphs were traced from, by the graphs' names.
+    """Returns a function that opens the modules of a bundle's graphs by the graphs' names.
 
     Args:
         checkpoint: The model that the bundle was exported from.
         specs: The bundle's graphs.
-        how: Where and how they compute.
+        how: Device and precision.
     """
-    model = checkpoint.model.to(how.place)
+    checkpoint.model.to(how.place)
 
     def open_graph(name: str) -> Engine:
         if name not in specs:
             raise BundleError(f"the bundle has no graph {name}: export it again")
-        module = _module(model, name, checkpoint)
-        # A module of tokens takes its inputs one by one, in an order of its own.
-        names = getattr(module, "input_names", tuple(spec.name for spec in specs[name].inputs))
-        if set(names) != {spec.name for spec in specs[name].inputs}:
+        module = _module(checkpoint, name)
+        # A module takes its inputs one by one, in an order of its own.
+        if set(module.input_names) != {spec.name for spec in specs[name].inputs}:
             raise BundleError(f"the graph {name} was exported from another model than {checkpoint.name}")
-        return TorchEngine(module, names, specs[name], how)
+        return TorchEngine(module, specs[name], how)
 
     return open_graph
 
 
-def _module(model: Model, name: str, checkpoint: Checkpoint) -> nn.Module:
-    if name == "video_encoder":
-        return VideoEncoderGraph(model)
-    if name == "text_encoder":
-        return TextEncoderGraph(model)
-    if not isinstance(model, HBI):
-        raise BundleError(f"{checkpoint.name} has no {name}: the bundle was exported from another model")
-    if name == "captioner_prefill":
-        return CaptionerPrefillGraph(model, checkpoint.tokenizer.sot_id)
-    makers: dict[str, Callable[[], nn.Module]] = {
-        "answerer": lambda: AnswererGraph(model),
-        "captioner_step": lambda: CaptionerStepGraph(model),
-        "interaction": InteractionGraph,
-        "reranker": lambda: RerankerGraph(model),
-        "similarity": lambda: SimilarityGraph(model.config),
-    }
-    if name not in makers:
+def _module(checkpoint: Checkpoint, name: str) -> GraphModule:
+    if name not in GRAPHS:
         raise BundleError(f"{name} is a graph that this version has no module of: export the bundle again with it")
-    return makers[name]()
+    if name not in graph_names(checkpoint.model):
+        raise BundleError(f"{checkpoint.name} has no {name}: the bundle was exported from another model")
+    return graph_module(checkpoint, name)

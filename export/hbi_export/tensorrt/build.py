@@ -1,58 +1,31 @@
-"""Engines for every graph of a bundle, built by TensorRT beforehand; and a check of those that are there."""
+"""Builds TensorRT engines for every graph of a bundle, and checks those that are there."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import signal
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
 
 from hbi_engines.cuda.driver import driver_problem, visible_gpus
 from hbi_engines.engine import AxisRange
 from hbi_engines.engine_files import FLAVORS, FOLDER, EngineRecord, Flavor, Target, read_engine
-from hbi_engines.half_products import Precision
 from hbi_engines.tensorrt.flavor import compute_capabilities, import_flavor
+from hbi_export.options import BuildOptions
 from hbi_export.tensorrt.worker import BuildJob, Built
-from hbi_infer.errors import DeviceError, EngineError, ExportError, InputError
+from hbi_infer.errors import DeviceError, EngineError, ExportError, HBIError, InputError
 from hbi_infer.model.bundle import Bundle
 from hbi_infer.model.manifest import GraphSpec
 from hbi_infer.tokens.similarity import CLIPS_AT_A_TIME, TEXTS_AT_A_TIME
+from hbi_infer.worker_process import WorkerDiedError, run_job
 
-FlavorOption: TypeAlias = Literal["auto", "tensorrt", "rtx"]
 TIMING_CACHE = "timing.cache"
-ERROR_LIMIT = 4000
-"""Letters at the end of what a worker said."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildOptions:
-    """How engines are built.
-
-    Attributes:
-        flavor: Which TensorRT; "auto" takes the one that is installed, of both the one for this machine's GPU.
-        precision: Of the products of matrices.
-        batch: Clips, texts or pairs at a time.
-        gpus: Compute capabilities such as "sm89", for TensorRT-RTX; none: of the GPU that is here.
-        plugins: Whether nodes of domain `hbi` are built with their kernels, not with their functions.
-    """
-
-    flavor: FlavorOption = "auto"
-    precision: Precision = "fp32"
-    batch: AxisRange = field(default_factory=lambda: AxisRange(1, 8, 64))
-    gpus: tuple[str, ...] = ()
-    plugins: bool = False
 
 
 def batch_range(text: str) -> AxisRange:
-    """1,8,64 -> the range; a single number stands for all three.
+    """Parses a range such as "1,8,64"; a single number stands for all three.
 
     Raises:
         InputError: The text is something else.
@@ -70,15 +43,15 @@ def batch_range(text: str) -> AxisRange:
 def build_engines(
     path: Path, options: BuildOptions, on_phase: Callable[[str, str], None] = lambda _graph, _phase: None
 ) -> tuple[list[EngineRecord], list[tuple[str, str]]]:
-    """Builds an engine of each graph into the bundle's folder. One that fails costs no other.
+    """Builds an engine of each graph into the bundle's folder. A build that fails does not stop the others.
 
     Args:
         path: The bundle's folder.
-        options: How.
-        on_phase: Takes the graph and the phase that its build has entered.
+        options: Options of all builds.
+        on_phase: Called with the graph and the phase that its build has entered.
 
     Returns:
-        Records of what was built; graphs that failed, with the reason.
+        Records of the engines; graphs that failed, with the reason.
 
     Raises:
         BundleError: There is no bundle, or its files are not those that were exported.
@@ -109,7 +82,7 @@ def build_engines(
 
 
 def choose_flavor(options: BuildOptions) -> Flavor:
-    """The TensorRT to build with.
+    """Chooses the TensorRT to build with.
 
     Raises:
         DeviceError: It is not installed.
@@ -127,7 +100,7 @@ def choose_flavor(options: BuildOptions) -> Flavor:
 
 
 def ranges_of(spec: GraphSpec, batch: AxisRange, max_words: int) -> dict[str, AxisRange]:
-    """Name of each dynamic axis of a graph's inputs -> its sizes. The first axis is the batch, others are lengths."""
+    """Returns the sizes of a graph's dynamic axes by their names: first axes are batches, others lengths."""
     limits = {"text_length": (2, max_words), "num_before": (1, max_words - 1)}
     scored = {"num_texts": TEXTS_AT_A_TIME, "num_videos": CLIPS_AT_A_TIME}
     ranges = {}
@@ -143,12 +116,12 @@ def ranges_of(spec: GraphSpec, batch: AxisRange, max_words: int) -> dict[str, Ax
 
 @dataclass(frozen=True)
 class EngineCheck:
-    """Whether an engine can be used here.
+    """Result of checking whether an engine can be used here.
 
     Attributes:
-        file: The name of its record, or of an engine that has none.
-        record: None where it cannot be read.
-        problem: Empty if nothing is wrong with it.
+        file: Name of its record, or of an engine that has none.
+        record: Its record; None where that cannot be read.
+        problem: Reason why the engine cannot be used; empty if it can.
     """
 
     file: str
@@ -210,7 +183,7 @@ def _import_problem(flavor: Flavor) -> str:
 
 
 def _checked_gpus(flavor: Flavor, asked: tuple[str, ...]) -> tuple[str, ...]:
-    """The compute capabilities that an engine will be for."""
+    """Returns the compute capabilities that an engine will be for."""
     here = visible_gpus()
     if flavor.option != "rtx":
         if asked:
@@ -236,7 +209,7 @@ def _checked_gpus(flavor: Flavor, asked: tuple[str, ...]) -> tuple[str, ...]:
 def _build(
     bundle: Bundle, name: str, job: BuildJob, gpus: tuple[str, ...], on_phase: Callable[[str], None]
 ) -> EngineRecord:
-    """Builds one engine and puts it and its record into their places."""
+    """Builds one engine and moves it and its record into place."""
     content = bundle.graph_bytes(name)
     spec = bundle.manifest.graphs[name]
     started = time.perf_counter()
@@ -279,49 +252,12 @@ def run_worker(job: BuildJob, content: bytes, on_phase: Callable[[str], None]) -
     Raises:
         ExportError: It could not; says why as far as that process could.
     """
-    with (
-        tempfile.TemporaryFile() as errors,
-        subprocess.Popen(
-            [sys.executable, "-P", "-m", "hbi_export.tensorrt.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-        ) as process,
-    ):
-        try:
-            built = _converse(process, job.to_json() + content, on_phase)
-        except BaseException:
-            process.kill()
-            raise
-        status = process.wait()
-        if built is None or status:
-            errors.seek(0)
-            said = errors.read().decode(errors="replace")[-ERROR_LIMIT:].strip()
-            if status == 1 and said:
-                raise ExportError(said)
-            raise ExportError(f"{job.flavor} died {_of(status)}: {said or 'it said nothing'}")
-    return Built.from_document(built)
-
-
-def _converse(
-    process: subprocess.Popen[bytes], request: bytes, on_phase: Callable[[str], None]
-) -> dict[str, Any] | None:
-    """What was built, as the worker says; None if it ends before it says so."""
-    assert process.stdin is not None
-    assert process.stdout is not None
     try:
-        process.stdin.write(request)  # the worker says nothing before it has read all of it
-        process.stdin.close()
-    except BrokenPipeError:
-        return None
-    built = None
-    for line in process.stdout:
-        document = json.loads(line)
-        built = document.get("built", built)
-        if "phase" in document:
-            on_phase(document["phase"])
-    return built
-
-
-def _of(status: int) -> str:
-    return f"of {signal.Signals(-status).name}" if status < 0 else f"with exit code {status}"
+        built = run_job(
+            "hbi_export.tensorrt.worker", job.to_document(), content, on_part=lambda part: on_phase(part["phase"])
+        )
+    except WorkerDiedError as died:
+        raise ExportError(f"{job.flavor} died {died}") from died
+    except HBIError as error:
+        raise ExportError(str(error)) from error
+    return Built.from_document(built)

@@ -1,4 +1,4 @@
-"""A graph as TensorRT takes it; the inputs, the outputs and what is computed are the same."""
+"""Rewrites a graph for TensorRT; inputs, outputs and results stay the same."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from hbi_infer.errors import ExportError
 
 
 def for_tensorrt(content: bytes, precision: Precision, *, plugins: bool = False) -> bytes:
-    """A serialised ONNX model in float32 -> one that TensorRT builds, in the precision that its types say.
+    """Converts a serialised ONNX model in float32 to one that TensorRT builds, in the precision of its types.
 
-    TensorRT follows the types in the file, and knows no other way to ask for a precision.
+    TensorRT follows the types in the file, and has no other option for a precision.
 
     Args:
         content: The model.
-        precision: Of the products of matrices.
+        precision: Precision of the products of matrices.
         plugins: Whether nodes that have a plugin ask for it; else TensorRT reads them through their functions.
 
     Raises:
-        ExportError: It is no ONNX model, or one in int8.
+        ExportError: The content is no ONNX model, or one in int8.
     """
     try:
         model = onnx.load_from_string(content)
@@ -44,13 +44,13 @@ def for_tensorrt(content: bytes, precision: Precision, *, plugins: bool = False)
 
 
 def nodes_with_plugins(content: bytes) -> set[str]:
-    """Names of the nodes of a model that there are plugins for."""
+    """Returns the names of the nodes of a model that have plugins."""
     graph = onnx.load_from_string(content).graph
     return {node.op_type for node in graph.node if node.domain == NAMESPACE and node.op_type in KERNELS}
 
 
 def _ask_for_plugins(graph: onnx.GraphProto) -> None:
-    """Says where a plugin is looked for: with no namespace TensorRT prefers the function."""
+    """Adds the namespace to nodes that have plugins: without it TensorRT prefers the function."""
     for node in graph.node:
         if node.domain == NAMESPACE and node.op_type in KERNELS:
             for name, value in (("plugin_namespace", NAMESPACE), ("plugin_version", VERSION)):
@@ -58,7 +58,7 @@ def _ask_for_plugins(graph: onnx.GraphProto) -> None:
 
 
 def _cast_bytes_first(graph: onnx.GraphProto) -> None:
-    """Puts a cast right behind every uint8 input: TensorRT can do nothing else with one, not even change its shape."""
+    """Puts a cast right behind every uint8 input: TensorRT can do nothing else with it, not even change its shape."""
     casts = []
     for given in graph.input:
         if given.type.tensor_type.elem_type == TensorProto.UINT8:

@@ -1,4 +1,4 @@
-"""What building and checking engines say on the terminal."""
+"""Prints the results of building and of checking engines."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from hbi_engines.engine_files import EngineRecord
+from hbi_export.report import wide_console
 from hbi_export.tensorrt.build import EngineCheck
-
-PLAIN_WIDTH = 140
-"""Of a table in a pipe or a file, where nobody's window limits it."""
 
 
 @contextmanager
@@ -36,7 +34,7 @@ def build_progress() -> Iterator[Callable[[str, str], None]]:
 
 
 def show_records(records: Sequence[EngineRecord]) -> None:
-    """What was built."""
+    """Prints a table of engines that were built."""
     table = Table("graph", "runs with", "on", "precision", "batch", "layers", "plugins", "MB", "seconds")
     for record in records:
         table.add_row(
@@ -50,19 +48,12 @@ def show_records(records: Sequence[EngineRecord]) -> None:
             f"{record.size_bytes / 1e6:.1f}",
             f"{record.build_seconds:.1f}",
         )
-    _print(table)
+    wide_console().print(table)
 
 
 def show_engine_checks(checks: Sequence[EngineCheck]) -> None:
-    """Which engines can be used here, and why the others cannot."""
+    """Prints which engines can be used here, and why the others cannot."""
     table = Table("engine", "usable", "why not")
     for check in checks:
         table.add_row(check.file, "no" if check.problem else "yes", Text(check.problem))
-    _print(table)
-
-
-def _print(table: Table) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console.width = PLAIN_WIDTH
-    console.print(table)
+    wide_console().print(table)

@@ -1,14 +1,10 @@
 """Builds one engine, in a process of its own: TensorRT aborts where it fails badly, and a plugin can crash it.
 
-`hbi_export.tensorrt.build` starts it. Stdin brings a line of JSON, the job, and then the graph; on stdout go lines of
-JSON, each a phase of the build or, last, what was built. A failure is one line on stderr and exit code 1.
+`hbi_export.tensorrt.build` starts it, through `hbi_infer.worker_process`; it tells each phase of the build.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,27 +12,27 @@ from typing import Any
 
 from hbi_engines.engine import AxisRange, TensorSpec
 from hbi_engines.engine_files import FLAVORS, PluginUse
-from hbi_engines.errors import HBIError
 from hbi_engines.half_products import Precision
 from hbi_engines.tensorrt.flavor import collecting_logger, import_flavor
 from hbi_engines.tensorrt.plugins import register_plugins, require_plugins
 from hbi_export.tensorrt.graph import for_tensorrt, nodes_with_plugins
 from hbi_infer.errors import ExportError
+from hbi_infer.worker_process import Answer, Tell
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildJob:
-    """What to build.
+    """A build of one engine.
 
     Attributes:
         flavor: A key of `FLAVORS`.
-        precision: Of the products of matrices.
-        inputs: Of the graph.
+        precision: Precision of the products of matrices.
+        inputs: Inputs of the graph.
         ranges: Name of a dynamic axis -> its sizes.
-        gpus: Compute capabilities to build for, such as "sm89"; none: for the GPU that is here.
+        gpus: Compute capabilities to build for, such as "sm89"; none for the GPU that is here.
         plugins: Whether nodes that have a plugin are built with it.
-        engine: The file to write.
-        timing_cache: A file that is read if it is there and written afterwards; TensorRT-RTX measures no time.
+        engine: File to write.
+        timing_cache: File that is read if it is there and written afterwards; TensorRT-RTX measures no time.
     """
 
     flavor: str
@@ -48,14 +44,13 @@ class BuildJob:
     engine: Path
     timing_cache: Path
 
-    def to_json(self) -> bytes:
-        """The line of a job."""
-        return json.dumps(asdict(self), default=str).encode() + b"\n"
+    def to_document(self) -> dict[str, Any]:
+        """Returns a JSON object that `from_document` reads."""
+        return asdict(self) | {"engine": str(self.engine), "timing_cache": str(self.timing_cache)}
 
     @classmethod
-    def from_json(cls, line: bytes) -> BuildJob:
-        """What `to_json` wrote."""
-        document = json.loads(line)
+    def from_document(cls, document: dict[str, Any]) -> BuildJob:
+        """Reads what `to_document` wrote."""
         return cls(
             flavor=document["flavor"],
             precision=document["precision"],
@@ -70,12 +65,12 @@ class BuildJob:
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """What was built.
+    """Result of a build.
 
     Attributes:
-        version: Of TensorRT.
-        layers: Of the network before TensorRT fused them.
-        plugins: That the network calls; what was parsed through a function of the file is none.
+        version: Version of TensorRT.
+        layers: Number of layers before TensorRT fused them.
+        plugins: Plugins that the network calls; nodes that were read through their functions are not among them.
     """
 
     version: str
@@ -84,7 +79,7 @@ class Built:
 
     @classmethod
     def from_document(cls, document: dict[str, Any]) -> Built:
-        """What `asdict` gave."""
+        """Reads the result of `asdict`."""
         return cls(**document | {"plugins": tuple(PluginUse(**plugin) for plugin in document["plugins"])})
 
 
@@ -92,17 +87,17 @@ def build(job: BuildJob, content: bytes, say: Callable[[dict[str, Any]], None]) 
     """Parses a graph and builds its engine.
 
     Args:
-        job: What to build.
+        job: The build.
         content: The serialised ONNX model.
-        say: Takes each phase that TensorRT enters, as {"phase": its name}.
+        say: Called with each phase that TensorRT enters, as {"phase": its name}.
 
     Raises:
         DeviceError: Plugins were asked for and cannot be registered.
         EngineError: TensorRT did not take a plugin that was asked for.
-        ExportError: TensorRT cannot read the graph or not build it for those GPUs.
+        ExportError: TensorRT cannot read the graph, or cannot build it for those GPUs.
     """
     if job.plugins:
-        register_plugins(FLAVORS[job.flavor])  # before TensorRT is imported, see there
+        register_plugins(FLAVORS[job.flavor])  # before TensorRT is imported, as its docstring says
     library = import_flavor(FLAVORS[job.flavor])
     logger = collecting_logger(library)
     builder = library.Builder(logger)
@@ -137,7 +132,7 @@ def build(job: BuildJob, content: bytes, say: Callable[[dict[str, Any]], None]) 
 
 
 def _profile(builder: Any, job: BuildJob) -> Any:
-    """The sizes that the engine is to take: all axes at their least, their usual and their most."""
+    """Makes the profile of the sizes that the engine takes: all axes at their least, their usual and their most."""
     profile = builder.create_optimization_profile()
     for spec in job.inputs:
         shapes = [
@@ -162,35 +157,18 @@ def _monitor(library: Any, say: Callable[[dict[str, Any]], None]) -> Any:
 
         def phase_start(self, name: str, parent: str | None, _steps: int) -> None:
             self.top = self.top or name
-            if parent in (None, self.top):  # phases within those last too short to be read
+            if parent in (None, self.top):  # nested phases are too short to be read
                 say({"phase": name})
 
         def step_complete(self, _name: str, _step: int) -> bool:
             return True
 
         def phase_finish(self, name: str) -> None:
-            """TensorRT asks for it."""
+            """Does nothing; TensorRT requires the method."""
 
     return Monitor()
 
 
-def main() -> int:
-    """Build what stdin says."""
-    reply = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what the libraries print must not get among the replies
-
-    def say(document: dict[str, Any]) -> None:
-        reply.write(json.dumps(document) + "\n")
-        reply.flush()
-
-    try:
-        job = BuildJob.from_json(sys.stdin.buffer.readline())
-        say({"built": asdict(build(job, sys.stdin.buffer.read(), say))})
-    except HBIError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def work(job: dict[str, Any], content: bytes, tell: Tell) -> Answer:
+    """Builds an engine of the graph in `content`, as a job of `hbi_infer.worker_process`."""
+    return Answer(asdict(build(BuildJob.from_document(job), content, tell)))

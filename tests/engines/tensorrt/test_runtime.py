@@ -16,7 +16,8 @@ from hbi_engines.registry import RUNTIMES, open_engine
 from hbi_engines.tensorrt.flavor import compute_capabilities, import_flavor
 from hbi_engines.tensorrt.runtime import problem
 from hbi_engines.tensorrt.trial import build_doubling, try_tensorrt
-from hbi_export.tensorrt.build import BuildOptions, build_engines
+from hbi_export.options import BuildOptions
+from hbi_export.tensorrt.build import build_engines
 from hbi_infer import HBI
 from tests.builders.gpu import require_gpu
 from tests.builders.tiny_bundle import COLOURS, FRAMES, SAMPLING, write_tiny_bundle

@@ -17,10 +17,11 @@ from onnx import TensorProto, numpy_helper
 from hbi_engines.half_products import halve_products
 from hbi_export.bundle import export_bundle
 from hbi_export.graphs.stored_weights import store_weights, widen_weights
+from hbi_export.options import CheckData
 from hbi_export.precision.calibration import read_calibration
-from hbi_export.precision.compared_model import bundle_side, checkpoint_side, side_at
-from hbi_export.precision.gate import GATED, CheckData, Comparison, PrecisionReport, compare_sides
-from hbi_export.precision.measurement import measure_side
+from hbi_export.precision.compared_model import compared_bundle, compared_checkpoint, model_at
+from hbi_export.precision.gate import GATED, Comparison, PrecisionReport, compare_models, load_clips
+from hbi_export.precision.measurement import measure_model
 from hbi_export.precision.quantize import BundlePrecision, Gate, quantized_bundle, write_quantized
 from hbi_export.tensorrt.graph import for_tensorrt
 from hbi_infer import HBI
@@ -99,7 +100,9 @@ def operators(bundle: Bundle, graph: str) -> Counter[str]:
 
 def test_int8_holds_in_openvino_too(data: CheckData, embedded: Bundle, int8: Bundle) -> None:
     """The command has seen to ONNX Runtime."""
-    report = compare_sides(bundle_side(embedded, "cpu"), [bundle_side(int8, "openvino")], data, max_drop=3 * ONE_CLIP)
+    report = compare_models(
+        compared_bundle(embedded, "cpu"), [compared_bundle(int8, "openvino")], data, max_drop=3 * ONE_CLIP
+    )
     report.require()
     for part in report.comparisons:
         assert part.reference["text_to_video/R@1"] > 70
@@ -158,7 +161,7 @@ def test_layers_are_in_int8_and_what_is_fragile_is_not(int8: Bundle) -> None:
 
 def test_a_clip_in_int8_does_not_depend_on_its_batch(data: CheckData, int8: Bundle) -> None:
     hbi = HBI(int8, device="cpu")
-    clips = data.load(bundle_side(int8, "cpu"))
+    clips = load_clips(data, compared_bundle(int8, "cpu"))
     frames, mask = clips.cache[np.arange(4)]
     together, alone = hbi.encode_video(frames, mask), hbi.encode_video(frames[:1], mask[:1])
     texts = ["a small red circle moves left", "a ring blinks, and then a big blue square and a star spin"]
@@ -180,7 +183,7 @@ def test_half_precision_is_near(
     assert bundle.manifest.provenance.metrics == {}  # nobody measured it
     assert bundle.graph_bytes("interaction") == embedded.graph_bytes("interaction")
     few = replace(data, num=16)
-    report = compare_sides(bundle_side(embedded, "cpu"), [bundle_side(bundle, device)], few, max_drop=100 / 16)
+    report = compare_models(compared_bundle(embedded, "cpu"), [compared_bundle(bundle, device)], few, max_drop=100 / 16)
     report.require()
     # ONNX Runtime widens fp16 to float32 on the processor, and says nothing of it.
     assert [line[:12] for line in report.caveats] == ([f"{tmp_path}"[:12]] if precision == "fp16" else [])
@@ -260,10 +263,10 @@ def test_without_texts_the_text_encoder_stays(embedded: Bundle, tmp_path: Path) 
 def test_a_checkpoint_is_measured_as_training_measures_it(data: CheckData) -> None:
     parts = {"answers": (*ANSWERS, "circle", "left"), "answer_widths": (16, 24), "caption_layers": 1}
     checkpoint = with_parts(tiny_checkpoint(HBI_SECTION), **parts, reconstruction_layers=1)
-    eager = checkpoint_side(checkpoint)
-    clips = replace(data, num=12).load(eager)
+    eager = compared_checkpoint(checkpoint)
+    clips = load_clips(replace(data, num=12), eager)
     expected = evaluate(checkpoint.model, clips.records, clips.cache, checkpoint.tokenizer).metrics
-    found = measure_side(eager, clips)
+    found = measure_model(eager, clips)
     assert found.metrics.keys() >= {"text_to_video/R@1", "video_to_text/MnR", "answer/accuracy", "caption/CIDEr"}
     assert found.metrics == pytest.approx({name: expected[name] for name in found.metrics}, abs=1e-3)
     assert found.outputs.keys() == eager.graphs
@@ -311,8 +314,8 @@ def test_each_task_has_its_gate(colours: CheckData, tmp_path: Path, graph: str, 
     tensor.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(tensor), weight))
     graphs = {name: good.graph_bytes(name) for name in good.manifest.graphs} | {graph: model.SerializeToString()}
     write_bundle(tmp_path / "bad", good.manifest, graphs, good.tokenizer_json())
-    sides = [bundle_side(good, "cpu"), bundle_side(Bundle.load(tmp_path / "bad"), "cpu")]
-    same, bad = compare_sides(bundle_side(good, "cpu"), sides, colours, max_drop=0.5).comparisons
+    sides = [compared_bundle(good, "cpu"), compared_bundle(Bundle.load(tmp_path / "bad"), "cpu")]
+    same, bad = compare_models(compared_bundle(good, "cpu"), sides, colours, max_drop=0.5).comparisons
     assert same.changes == pytest.approx(dict.fromkeys(GATED, 0.0), abs=1e-6)
     assert {check.graph for check in same.checks} == set(good.manifest.graphs)
     assert all(check.largest_difference < 1e-3 for check in same.checks)
@@ -321,7 +324,7 @@ def test_each_task_has_its_gate(colours: CheckData, tmp_path: Path, graph: str, 
 
 
 def test_a_metric_may_fall_by_as_much_as_is_allowed(embedded: Bundle) -> None:
-    side = bundle_side(embedded, "cpu", name="model")
+    side = compared_bundle(embedded, "cpu", name="model")
     metrics = {"text_to_video/R@1": 50.0, "caption/CIDEr": 90.0, "text_to_video/R@5": 10.0}
     reference = {"text_to_video/R@1": 50.5, "caption/CIDEr": 90.6, "text_to_video/R@5": 80.0, "answer/accuracy": 50.0}
     part = Comparison(side, [], metrics, reference)
@@ -335,15 +338,15 @@ def test_a_metric_may_fall_by_as_much_as_is_allowed(embedded: Bundle) -> None:
 def test_values_that_are_no_numbers_are_refused(data: CheckData, embedded: Bundle, tmp_path: Path) -> None:
     bad = with_weights(embedded, tmp_path / "bad", np.inf)
     with pytest.raises(ExportError, match=r"bad on cpu is refused: its video_encoder gives .* not numbers"):
-        measure_side(bundle_side(bad, "cpu"), data.load(bundle_side(bad, "cpu")))
+        measure_model(compared_bundle(bad, "cpu"), load_clips(data, compared_bundle(bad, "cpu")))
 
 
 def test_another_model_is_no_reference(data: CheckData, embedded: Bundle, tmp_path: Path) -> None:
-    other = bundle_side(Bundle.load(write_tiny_bundle(tmp_path / "tiny")), "cpu")
+    other = compared_bundle(Bundle.load(write_tiny_bundle(tmp_path / "tiny")), "cpu")
     with pytest.raises(ExportError, match=r"tiny on cpu has another frame sampling than .*that it was made from"):
-        compare_sides(bundle_side(embedded, "cpu"), [other], data, max_drop=0.5)
+        compare_models(compared_bundle(embedded, "cpu"), [other], data, max_drop=0.5)
     with pytest.raises(ExportError, match="there is nothing at /nowhere: give a bundle, or a checkpoint"):
-        side_at(Path("/nowhere"), "cpu")
+        model_at(Path("/nowhere"), "cpu")
 
 
 def test_an_edited_graph_is_neither_quantised_nor_checked(data: CheckData, embedded: Bundle, tmp_path: Path) -> None:
@@ -356,7 +359,9 @@ def test_an_edited_graph_is_neither_quantised_nor_checked(data: CheckData, embed
     with pytest.raises(BundleError, match=r"video_encoder\.onnx was altered or damaged .*export it again"):
         quantized_bundle(edited, "fp16")
     with pytest.raises(BundleError, match=r"video_encoder\.onnx was altered or damaged"):
-        compare_sides(bundle_side(embedded, "cpu"), [bundle_side(edited, "cpu")], replace(data, num=8), max_drop=0.5)
+        compare_models(
+            compared_bundle(embedded, "cpu"), [compared_bundle(edited, "cpu")], replace(data, num=8), max_drop=0.5
+        )
 
 
 def test_nothing_to_calibrate_with(embedded: Bundle, tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from hbi_engines.engine_files import FLAVORS, FOLDER, BuiltEngines, EngineRecord
 from hbi_engines.half_products import Precision
 from hbi_engines.registry import open_engine
 from hbi_engines.tensorrt.flavor import import_flavor
+from hbi_export.options import BuildOptions
 from hbi_export.tensorrt import build as trt_build
-from hbi_export.tensorrt.build import BuildOptions, batch_range, build_engines, check_engines, ranges_of, run_worker
+from hbi_export.tensorrt.build import batch_range, build_engines, check_engines, ranges_of, run_worker
 from hbi_export.tensorrt.graph import for_tensorrt, nodes_with_plugins
 from hbi_export.tensorrt.worker import BuildJob
 from hbi_infer.errors import BundleError, DeviceError, ExportError, InputError

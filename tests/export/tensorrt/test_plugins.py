@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import torch
 
 from hbi_engines.engine import AxisRange
 from hbi_engines.engine_files import FLAVORS, Flavor
@@ -18,24 +17,19 @@ from hbi_engines.kernels.definitions import BANZHAF_INTERACTION, KERNELS, TOKEN_
 from hbi_engines.registry import open_engine
 from hbi_engines.tensorrt.plugins import PLUGINS
 from hbi_engines.tensorrt.runtime import problem
-from hbi_export.graphs.modules import (
-    TracedGraph,
-    trace_interaction,
-    trace_similarity,
-    trace_text_encoder,
-    trace_video_encoder,
-)
-from hbi_export.tensorrt.build import BuildOptions, build_engines, ranges_of, run_worker
+from hbi_export.graphs.modules import TracedGraph, graph_names, trace_graph
+from hbi_export.options import BuildOptions
+from hbi_export.random_bundle import random_checkpoint
+from hbi_export.tensorrt.build import build_engines, ranges_of, run_worker
 from hbi_export.tensorrt.graph import for_tensorrt, nodes_with_plugins
 from hbi_export.tensorrt.worker import BuildJob, Built
 from hbi_infer.errors import ExportError
 from hbi_infer.model.bundle import Bundle, default_bundle_path
 from hbi_infer.model.manifest import GraphSpec
+from hbi_infer.model.tokenizer import clip_tokenizer_json
 from hbi_infer.tokens.similarity import CLIPS_AT_A_TIME, TEXTS_AT_A_TIME
-from hbi_training.model.hbi import HBI
-from hbi_training.weights.checkpoint import build_model
 from tests.builders.gpu import require_gpu
-from tests.builders.tiny_training import HBI_SECTION, with_vocabulary_size
+from tests.builders.tiny_training import HBI_SECTION
 from tests.export.graphs.test_custom_ops import MERGING, node_model
 
 ATTRIBUTES: dict[Kernel, dict[str, Any]] = {BANZHAF_INTERACTION: {}, TOKEN_MERGE: MERGING, TOKEN_SIMILARITY: {}}
@@ -105,15 +99,8 @@ def test_half_precision_goes_into_a_plugin(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def real_size() -> dict[str, TracedGraph]:
     """Every graph of an HBI of the sizes of CLIP's ViT-B/32, of random weights."""
-    torch.manual_seed(0)
-    model = build_model(with_vocabulary_size(VIT_B_32, 49408)).eval()
-    assert isinstance(model, HBI)
-    return {
-        "video_encoder": trace_video_encoder(model),
-        "text_encoder": trace_text_encoder(model),
-        "interaction": trace_interaction(model.config),
-        "similarity": trace_similarity(model.config),
-    }
+    checkpoint = random_checkpoint(VIT_B_32, clip_tokenizer_json(), "ViT-B/32")
+    return {name: trace_graph(checkpoint, name) for name in graph_names(checkpoint.model)}
 
 
 @pytest.mark.slow
@@ -182,7 +169,7 @@ def test_many_texts_and_clips_are_scored_at_a_time() -> None:
 def test_an_engine_with_plugins_gives_what_the_functions_give(tmp_path: Path, flavor: Flavor) -> None:
     require_gpu(problem(flavor))
     from hbi_export.bundle import export_bundle
-    from hbi_infer import HBI as Loaded  # noqa: N811 - the model of the same name is imported above
+    from hbi_infer import HBI
     from tests.export.test_bundle import tiny_checkpoint
 
     bundle = tmp_path / "bundle"
@@ -190,7 +177,7 @@ def test_an_engine_with_plugins_gives_what_the_functions_give(tmp_path: Path, fl
     records, failures = build_engines(bundle, BuildOptions(flavor=flavor.option, plugins=True))  # type: ignore[arg-type]
     assert not failures
     assert {plugin.name for record in records for plugin in record.plugins} == set(KERNELS)
-    on_gpu, reference = Loaded.load(bundle, device=flavor.device), Loaded.load(bundle, device="cpu")
+    on_gpu, reference = HBI.load(bundle, device=flavor.device), HBI.load(bundle, device="cpu")
     sampling = reference.bundle.manifest.sampling
     shape = (5, sampling.max_frames, sampling.image_size, sampling.image_size, 3)
     frames = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)

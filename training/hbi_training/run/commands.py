@@ -30,8 +30,8 @@ from hbi_training.weights.rounding import Weights, rounded
 
 console = Console(stderr=True)
 
-Task = Literal["retrieval", "qa", "caption"]
-TASK_TERMS: dict[Task, tuple[str, ...]] = {
+TrainingTask = Literal["retrieval", "qa", "caption"]
+TASK_TERMS: dict[TrainingTask, tuple[str, ...]] = {
     "retrieval": (),
     "qa": ("answering",),
     "caption": ("captioning", "self_critical"),
@@ -98,7 +98,7 @@ def train_recipe(
 
 
 def run_training(
-    recipe: Recipe, out: Path | None, *, task: Task, restart: bool, workers: int | None, cpu: bool
+    recipe: Recipe, out: Path | None, *, task: TrainingTask, restart: bool, workers: int | None, cpu: bool
 ) -> None:
     """Trains a recipe for a task and for the other terms of its objective.
 
