@@ -1,7 +1,7 @@
 """What is installed, which devices really run a graph, which plugins register, and how to mend what does not work.
 
 Each device is tried in a process of its own, which has a time limit: a runtime that does not fit its driver may hang,
-or end its process without a word. `python -m hbi_infer.doctor DEVICE` is that process.
+or end its process without a word.
 """
 
 from __future__ import annotations
@@ -10,11 +10,7 @@ import contextlib
 import ctypes
 import importlib.metadata
 import importlib.util
-import json
-import os
 import platform
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +24,7 @@ from hbi_engines.registry import check_device
 from hbi_infer import __version__
 from hbi_infer.errors import DeviceError, EngineError, HBIError
 from hbi_infer.render.text_table import aligned
+from hbi_infer.worker_process import Answer, Tell, WorkerDiedError, run_job
 
 MODULES = {
     "cpu": "onnxruntime",
@@ -37,13 +34,10 @@ MODULES = {
     **{flavor.device: flavor.module for flavor in FLAVORS.values()},
 }
 """Device -> the module that runs it; TensorRT's precisions are one device to try."""
-PLUGINS_OF = "plugins-of:"
 TIME_LIMIT_SECONDS = 120.0
 SENTENCE = "a red circle moves left"
 TOLERANCE = 1e-4
 """Of weights and exact interactions, which are below 1, in float32."""
-LINES_SHOWN = 3
-"""Of what a process said before it died."""
 
 
 @dataclass(frozen=True)
@@ -130,29 +124,30 @@ def examine(time_limit_seconds: float = TIME_LIMIT_SECONDS) -> Diagnosis:
 
 def try_device(device: str, time_limit_seconds: float = TIME_LIMIT_SECONDS) -> DeviceTrial:
     """Run a small graph on a device, in another process."""
-    return _try_apart(device, device, time_limit_seconds)
+    return _try_apart(device, {"device": device}, time_limit_seconds)
 
 
 def try_plugins(device: str, time_limit_seconds: float = TIME_LIMIT_SECONDS) -> DeviceTrial:
     """Register our plugins with a TensorRT, in another process: its libraries may clash."""
-    return _try_apart(device, f"{PLUGINS_OF}{device}", time_limit_seconds)
+    return _try_apart(device, {"plugins_of": device}, time_limit_seconds)
 
 
-def _try_apart(device: str, argument: str, time_limit_seconds: float) -> DeviceTrial:
-    command = [sys.executable, "-P", "-m", "hbi_infer.doctor", argument]
+def _try_apart(device: str, job: dict[str, Any], time_limit_seconds: float) -> DeviceTrial:
+    """Has a process of its own do a job."""
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=time_limit_seconds, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return DeviceTrial(
-            device, "fails", f"it was not done within {time_limit_seconds:g} s; nvidia-smi or dmesg may say more"
-        )
-    if done.returncode == 0:
-        return DeviceTrial(device, **json.loads(done.stdout.splitlines()[-1]))
-    said = " / ".join(done.stderr.strip().splitlines()[-LINES_SHOWN:]) or "it said nothing"
-    how = f"of {signal.Signals(-done.returncode).name}" if done.returncode < 0 else f"with exit code {done.returncode}"
-    return DeviceTrial(device, "fails", f"its process died {how}: {said}; install {MODULES[device]} anew")
+        return DeviceTrial(device, **run_job(__name__, job, silence_seconds=time_limit_seconds))
+    except WorkerDiedError as died:
+        remark = f"its process died {died}; install {MODULES[device]} anew"
+        if died.was_silent:
+            remark = f"it was not done within {time_limit_seconds:g} s; nvidia-smi or dmesg may say more"
+        return DeviceTrial(device, "fails", remark)
+
+
+def work(job: dict[str, Any], _content: bytes, _tell: Tell) -> Answer:
+    """Tries a device, or registers the plugins of a TensorRT, as a job of `hbi_infer.worker_process`."""
+    if "plugins_of" in job:
+        return Answer(_register_here(job["plugins_of"]))
+    return Answer(_try_here(job["device"]))
 
 
 def _register_here(device: str) -> dict[str, str]:
@@ -302,16 +297,3 @@ def _cudnn(library: ctypes.CDLL) -> str:
     library.cudnnGetVersion.restype = ctypes.c_size_t
     version = int(library.cudnnGetVersion())
     return f"{version // 10000}.{version % 10000 // 100}.{version % 100}"
-
-
-def main() -> None:
-    """Try the device, or the plugins of it, that the command line names; the last line on stdout says how it went."""
-    with os.fdopen(os.dup(1), "w") as reply:
-        os.dup2(2, 1)  # runtimes print
-        device = sys.argv[1].removeprefix(PLUGINS_OF)
-        found = _try_here(device) if device == sys.argv[1] else _register_here(device)
-        reply.write(json.dumps(found) + "\n")
-
-
-if __name__ == "__main__":
-    main()

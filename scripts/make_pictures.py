@@ -1,4 +1,4 @@
-"""Remakes the pictures of the README: the training's curve, the ablation, a search, and why it found that.
+"""Remakes the pictures in docs: the training's curve, the ablation, a search, and why it found that.
 
     python scripts/make_pictures.py [--run runs/shapes]
 
@@ -20,8 +20,10 @@ from matplotlib import pyplot as plt
 
 from hbi_infer import HBI
 from hbi_infer.api import Index
+from hbi_infer.index.clip_tokens import video_tokens
 from hbi_infer.render.explain_picture import picture
 from hbi_infer.tasks.explain import explain
+from hbi_infer.tasks.texts import encode_texts
 from hbi_infer.video.reader import decode
 
 ROOT = Path(__file__).parent.parent
@@ -40,7 +42,7 @@ BEST_FRAME = "tab:orange"
 
 
 def keep_curve(run: Path) -> None:
-    """Keeps what the picture needs of the run's metrics."""
+    """Keeps the metrics that the picture needs."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     kept = [
         {name: line[name] for name in ("step", "seconds", "loss/total", *MEASURED) if name in line} for line in lines
@@ -49,7 +51,7 @@ def keep_curve(run: Path) -> None:
 
 
 def draw_training() -> None:
-    """Loss, recall and answers over steps."""
+    """Draws loss, recall and answers over steps."""
     lines = [json.loads(line) for line in CURVE.read_text().splitlines()]
     losses = [(line["step"], line["loss/total"]) for line in lines if "loss/total" in line]
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
@@ -67,7 +69,7 @@ def draw_training() -> None:
 
 
 def draw_ablation() -> None:
-    """Recall of each configuration, with the standard deviation over seeds."""
+    """Draws the recall of each configuration, with the standard deviation over seeds."""
     result = json.loads(ABLATION.read_text())["result"]
     names = list(result["rows"])
     figure, axes = plt.subplots(figsize=(7, 0.42 * len(names) + 1), layout="constrained")
@@ -93,7 +95,7 @@ def draw_ablation() -> None:
 
 
 def draw_search() -> None:
-    """The best clips for the README's query, frame by frame."""
+    """Draws the best clips for the README's query, frame by frame."""
     hbi = HBI.load(device="cpu")
     with (
         tempfile.TemporaryDirectory() as temporary,
@@ -128,8 +130,10 @@ def draw_search() -> None:
 
 
 def draw_explanation() -> None:
-    """Why the first clip matches: what `hbi-infer explain` draws."""
-    (DOCS / "explain.png").write_bytes(picture(explain(HBI.load(device="cpu"), EXPLAINED, QUERY)))
+    """Draws why the first clip matches, as `hbi-infer explain` does."""
+    hbi = HBI.load(device="cpu")
+    tokens, asked = video_tokens(hbi, EXPLAINED, None), encode_texts(hbi, [QUERY], "query")
+    (DOCS / "explain.png").write_bytes(picture(explain(hbi, tokens, asked)))
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import pytest
 from hbi_infer.model.bundle import Bundle, default_bundle_path
 from hbi_training.data.shapes import write_shapes
 from hbi_training.run.recipe import recipe_to_mapping
-from scripts import make_readme
+from scripts import make_results
 from tests.builders.tiny_training import tiny_recipe
 from tests.paths import ROOT
 
@@ -55,8 +55,8 @@ def test_benchmark(name: str, arguments: list[str], tmp_path: Path, monkeypatch:
         measured = document["result"].get("real", document["result"])
         assert measured["bundle_sha256"] == Bundle.load(default_bundle_path()).sha256
     if name == "indexing":
-        monkeypatch.setattr(make_readme, "RESULTS", tmp_path)
-        assert "| decode, with nothing else going on | " in make_readme.indexing()
+        monkeypatch.setattr(make_results, "RESULTS", tmp_path)
+        assert "| decode, with nothing else going on | " in make_results.indexing()
 
 
 def test_indexing_tells_decoding_from_waiting_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,8 +64,8 @@ def test_indexing_tells_decoding_from_waiting_for_it(tmp_path: Path, monkeypatch
     machine = dict.fromkeys(("processor", "usable_cores", "gpu", "load_average_1_minute"), "x") | {"memory_gib": 1}
     result = {"clips": 400, "workers": 3, **{f"{name}_seconds": value for name, value in seconds.items()}}
     (tmp_path / "indexing.json").write_text(json.dumps({"machine": machine, "result": result}))
-    monkeypatch.setattr(make_readme, "RESULTS", tmp_path)
-    text = make_readme.indexing()
+    monkeypatch.setattr(make_results, "RESULTS", tmp_path)
+    text = make_results.indexing()
     assert "decoding runs in 3 other processes while clips are encoded" in text
     assert text.splitlines()[-5:] == [
         "| decode, with nothing else going on | 2.0 s | 200 |",

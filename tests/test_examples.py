@@ -14,8 +14,8 @@ import pytest
 from tests.paths import ROOT
 
 EXPECTED = {
-    "ask_and_caption.py": "0.0 to 4.0 s: two big red rings move left",
-    "search_a_folder.py": "1. small-red-circle-moves-left-then-blue-square-blinks.mp4, 0.0 to 4.0 s",
+    "02_ask_and_caption.py": "0.0 to 4.0 s: two big red rings move left",
+    "01_search_a_folder.py": "1. small-red-circle-moves-left-then-blue-square-blinks.mp4, 0.0 to 4.0 s",
 }
 
 

@@ -7,16 +7,11 @@ of them encode the same clips and texts, and their tokens are compared: speed ne
 from __future__ import annotations
 
 import importlib.util
-import json
-import signal
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from threading import Timer
 from typing import Any
 
 import numpy as np
@@ -31,13 +26,12 @@ from hbi_infer.errors import InputError
 from hbi_infer.model.bundle import Bundle, default_bundle_path
 from hbi_infer.tokens.levels import unit
 from hbi_infer.video.discovery import find_videos
+from hbi_infer.worker_process import WorkerDiedError, run_job
 
 USUAL_DEVICES = ("cpu", "cuda", "openvino", "openvino:bf16")
 MOST_VIDEOS = 8
 SILENCE_SECONDS = 1800.0
 """Longest silence of a process before it is ended: a runtime that does not fit its driver may hang."""
-LINES_SHOWN = 3
-"""Number of lines of a dead process's stderr that are shown."""
 MOST = float(np.finfo(np.float32).max)
 """Replaces NaN and infinity, which JSON cannot represent."""
 
@@ -160,7 +154,7 @@ def run(
 
     Args:
         plan: Model, devices and stages.
-        torch_worker: Name of the module that measures `TORCH_DEVICES` when it is run: hbi_infer does not import it.
+        torch_worker: Name of the module whose `work` measures `TORCH_DEVICES`: hbi_infer does not import it.
         progress: Receives each device and each timing.
         silence_seconds: Longest time between two replies of a process.
 
@@ -254,41 +248,21 @@ def _measured(job: BenchJob, torch_worker: str, progress: Progress, silence_seco
     is_torch = job.device in TORCH_DEVICES
     if is_torch and (problem := _torch_problem(job.checkpoint)):
         return DeviceResult(device=job.device, problem=problem)
-    command = [sys.executable, "-P", "-m", torch_worker if is_torch else "hbi_infer.bench.worker", job.to_json()]
     known: dict[str, Any] = {}
     measurements: list[StageTiming] = []
-    with tempfile.TemporaryFile("w+", errors="replace") as said:
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True) as process:
-            for line in _lines(process, silence_seconds):
-                part = json.loads(line)
-                if made := part.pop("measurement", None):
-                    measurements.append(StageTiming(**made))
-                    progress(job.device, measurements[-1])
-                known |= part
-        said.seek(0)
-        lines = said.read().strip().splitlines()[-LINES_SHOWN:]
-    if code := process.returncode:
-        how = f"of {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-        if code == -signal.SIGKILL:
-            how += f" (it had said nothing for {silence_seconds:g} s, or memory ran out)"
-        known["problem"] = f"its process died {how}: {' / '.join(lines) or 'it said nothing'}"
+
+    def take(part: dict[str, Any]) -> None:
+        if made := part.pop("measurement", None):
+            measurements.append(StageTiming(**made))
+            progress(job.device, measurements[-1])
+        known.update(part)
+
+    module = torch_worker if is_torch else "hbi_infer.bench.worker"
+    try:
+        run_job(module, job.to_document(), on_part=take, silence_seconds=silence_seconds)
+    except WorkerDiedError as died:
+        known["problem"] = f"its process died {died}"
     return DeviceResult(device=job.device, measurements=tuple(measurements), **known)
-
-
-def _lines(process: subprocess.Popen[str], silence_seconds: float) -> Iterator[str]:
-    """Yields the lines of a process; ends it after too long a silence."""
-    assert process.stdout is not None
-    while True:
-        timer = Timer(silence_seconds, process.kill)
-        timer.daemon = True
-        timer.start()
-        try:
-            line = process.stdout.readline()
-        finally:
-            timer.cancel()
-        if not line:
-            return
-        yield line
 
 
 def _torch_problem(checkpoint: object) -> str:

@@ -1,14 +1,11 @@
-"""Measures one device in its own process, `python -m hbi_infer.bench.worker JOB`.
+"""Measures one device in its own process (see `hbi_infer.worker_process`).
 
-The job comes as JSON on the command line. Each result goes to stdout as a line of JSON at once, so that a runtime that
-ends its process without a word costs only the results that are still missing.
+Each timing is sent at once, so that a runtime that ends its process without a word costs only the results that are
+still missing.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -17,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from hbi_engines.registry import physical_cores
-from hbi_infer.bench.machine import gpu_memory_bytes, peak_memory_bytes
+from hbi_engines.operating_system import peak_memory_bytes, physical_cores
+from hbi_infer.bench.machine import gpu_memory_bytes
 from hbi_infer.bench.plan import DEVICE_STAGES
 from hbi_infer.bench.stages import Workload, measure
 from hbi_infer.errors import HBIError
 from hbi_infer.model.bundle import Bundle
 from hbi_infer.model.token_model import TokenModel
+from hbi_infer.worker_process import Answer, Tell
 
 HOST = "host"
 """Name, in place of a device's, for the stages that always run on the processor."""
@@ -60,18 +58,24 @@ class BenchJob:
         """Number of threads asked for, or of physical cores."""
         return self.threads or physical_cores()
 
-    def to_json(self) -> str:
-        """Returns the job as one line."""
-        return json.dumps(asdict(self), default=str)
+    def to_document(self) -> dict[str, Any]:
+        """Returns a JSON object that `from_document` reads."""
+        return {
+            **asdict(self),
+            "bundle": str(self.bundle),
+            "checkpoint": self.checkpoint and str(self.checkpoint),
+            "videos": [str(video) for video in self.videos],
+            "encodings": str(self.encodings),
+        }
 
     @classmethod
-    def from_json(cls, text: str) -> BenchJob:
-        """Reads a job that `to_json` wrote."""
-        fields = json.loads(text)
-        fields["bundle"], fields["encodings"] = Path(fields["bundle"]), Path(fields["encodings"])
-        fields["checkpoint"] = fields["checkpoint"] and Path(fields["checkpoint"])
-        fields["videos"] = tuple(map(Path, fields["videos"]))
-        return cls(**fields | {name: tuple(fields[name]) for name in ("batches", "stages")})
+    def from_document(cls, document: dict[str, Any]) -> BenchJob:
+        """Reads a job that `to_document` wrote."""
+        paths = {name: Path(document[name]) for name in ("bundle", "encodings")}
+        checkpoint = document["checkpoint"] and Path(document["checkpoint"])
+        videos = tuple(map(Path, document["videos"]))
+        sequences = {name: tuple(document[name]) for name in ("batches", "stages")}
+        return cls(**document | paths | sequences | {"checkpoint": checkpoint, "videos": videos})
 
 
 OpenModel = Callable[[BenchJob], TokenModel]
@@ -83,13 +87,22 @@ def open_bundle(job: BenchJob) -> TokenModel:
     return TokenModel(Bundle.load(job.bundle), device=device, threads=job.num_threads)
 
 
-def serve(open_model: OpenModel) -> None:
-    """Measures the job on the command line, and replies on stdout."""
-    with os.fdopen(os.dup(1), "w") as reply:
-        os.dup2(2, 1)  # runtimes print
-        for part in _parts(BenchJob.from_json(sys.argv[1]), open_model):
-            reply.write(json.dumps(part) + "\n")
-            reply.flush()
+def work(job: dict[str, Any], _content: bytes, tell: Tell) -> Answer:
+    """Measures the bundle's graphs, as a job of `hbi_infer.worker_process`."""
+    return measure_device(BenchJob.from_document(job), open_bundle, tell)
+
+
+def measure_device(job: BenchJob, open_model: OpenModel, tell: Tell) -> Answer:
+    """Measures a device.
+
+    Args:
+        job: The device and how it is measured.
+        open_model: Opens the model on the device.
+        tell: Takes each part of the result at once.
+    """
+    for part in _parts(job, open_model):
+        tell(part)
+    return Answer({})
 
 
 def _parts(job: BenchJob, open_model: OpenModel) -> Iterator[dict[str, Any]]:
@@ -117,7 +130,3 @@ def _parts(job: BenchJob, open_model: OpenModel) -> Iterator[dict[str, Any]]:
     gpu_after = gpu_memory_bytes()
     taken = None if gpu_before is None or gpu_after is None else max(gpu_after - gpu_before, 0)
     yield {"peak_memory_bytes": peak_memory_bytes(), "gpu_memory_bytes": taken}
-
-
-if __name__ == "__main__":
-    serve(open_bundle)

@@ -29,7 +29,7 @@ def caption(
     video: Annotated[Path, typer.Argument(metavar="VIDEO_OR_DIR", help="The video, or a folder of videos.")],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="FILE", help="Write a .jsonl, .csv, .srt or .vtt; else to the stdout."),
+        typer.Option("--out", "-o", metavar="FILE", help="Write a .jsonl, .csv, .srt or .vtt; else to the terminal."),
     ] = None,
     out_format: Annotated[
         str | None, typer.Option("--format", metavar="FORMAT", help="jsonl, csv, srt or vtt; else by --out's suffix.")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def caption_target(video: Path, out: Path | None, named: str | None, *, overwrite: bool) -> CaptionTarget | None:
-    """Returns the files that the captions go to; None for the stdout."""
+    """Returns the files that the captions go to; None for the terminal."""
     from hbi_infer.render.caption_file import FORMATS, CaptionTarget
 
     if out is None:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -19,6 +20,7 @@ from hbi_infer.render.progress import index_progress
 if TYPE_CHECKING:
     from hbi_infer.api import HBI, Index
     from hbi_infer.index.clip_tokens import Clips
+    from hbi_infer.index.store import VideoFault
     from hbi_infer.index.update import IndexReport
     from hbi_infer.model.encoder import Encoder
 
@@ -132,17 +134,17 @@ def _check_not_made_anew(opened: Index) -> None:
         )
 
 
-def failures_of(opened: Index, report: IndexReport | None) -> list[tuple[str, str]]:
-    """Returns path and reason of every video that could not be indexed or looked at, sorted."""
-    return sorted({*opened.failures(), *(report.failed if report else ())})
+def failures_of(opened: Index, report: IndexReport | None) -> list[VideoFault]:
+    """Returns the fault of every video that could not be indexed or looked at, sorted by path."""
+    return sorted({*opened.failures(), *(report.failed if report else ())}, key=attrgetter("path", "reason"))
 
 
-def _tell_why_there_is_nothing(failures: Sequence[tuple[str, str]], videos: Path) -> NoReturn:
+def _tell_why_there_is_nothing(failures: Sequence[VideoFault], videos: Path) -> NoReturn:
     """Lists the videos that cannot be read, if that is why no clip is indexed, and raises an error."""
     if not failures:
         raise InputError(f"nothing of {videos} is indexed: leave out --no-update")
-    for path, reason in failures:
-        stdout.note("warning", f"{path} {reason}")
+    for fault in failures:
+        stdout.note("warning", f"{fault.path} {fault.reason}")
     raise InputError(
         f"none of the {len(failures)} videos in {videos} can be read: give a folder of videos that can be played"
     )
@@ -156,18 +158,18 @@ def update_index(opened: Index, workers: int | None, *, retry_failed: bool = Fal
 
     with index_progress() as progress:
         report = opened.update(workers=workers, retry_failed=retry_failed, progress=progress, on_wait=on_wait)
-    for path, reason in report.partial:
-        stdout.note("warning", f"{path} is indexed in part: {reason}")
+    for fault in report.partial:
+        stdout.note("warning", f"{fault.path} is indexed in part: {fault.reason}")
     return report
 
 
 @dataclass(frozen=True)
 class FoundClips:
-    """Clips for a task, the JSON document about them, and path and reason of each video that has none."""
+    """Clips for a task, the JSON document about them, and the fault of each video that has none."""
 
     clips: Clips
     document: dict[str, Any]
-    failures: Sequence[tuple[str, str]]
+    failures: Sequence[VideoFault]
 
 
 @contextmanager
@@ -193,13 +195,12 @@ def as_given(videos: Path) -> Callable[[Path], str]:
     return lambda path: str(videos / path.relative_to(folder))
 
 
-def end_with(failures: Sequence[tuple[str, str]], done: str) -> NoReturn:
+def end_with(failures: Sequence[VideoFault], done: str) -> NoReturn:
     """Lists the videos that failed, and exits with a code that says whether there are any."""
-    from hbi_infer.video.decoded_video import CRASHED, TOO_SLOW
-
-    for path, reason in failures:
-        again = "; try again with hbi-infer index --retry-failed" if reason.startswith((CRASHED, TOO_SLOW)) else ""
-        stdout.note("warning", f"{path} cannot be {done}: {reason}{again}")
+    for fault in failures:
+        may_pass = fault.problem in ("crashed", "too_slow")
+        again = "; try again with hbi-infer index --retry-failed" if may_pass else ""
+        stdout.note("warning", f"{fault.path} cannot be {done}: {fault.reason}{again}")
     raise typer.Exit(SOME_FAILED if failures else 0)
 
 
@@ -212,7 +213,7 @@ def index_document(opened: Index, report: IndexReport | None) -> dict[str, Any]:
     """Describes a model, an index and its update for JSON."""
     update = None
     if report is not None:
-        named = {name: _named(getattr(report, name)) for name in ("partial", "failed")}
+        named = {name: [fault.to_json() for fault in getattr(report, name)] for name in ("partial", "failed")}
         update = asdict(report) | named | {"clips_per_second": report.clips_per_second}
     return {
         "model": model_document(opened.encoder),
@@ -220,11 +221,7 @@ def index_document(opened: Index, report: IndexReport | None) -> dict[str, Any]:
         "index": {
             "path": str(opened.store.path),
             "clips": opened.store.num_clips(),
-            "failed": _named(opened.failures()),
+            "failed": [fault.to_json() for fault in opened.failures()],
         },
         "update": update,
     }
-
-
-def _named(failures: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
-    return [{"path": path, "reason": reason} for path, reason in failures]

@@ -16,7 +16,7 @@ from hbi_infer.errors import IndexStoreError, InputError
 from hbi_infer.files import is_file, is_folder
 from hbi_infer.index.sqlite_file import Identity, damaged
 from hbi_infer.index.sqlite_store import SqliteStore
-from hbi_infer.index.store import ClipIds
+from hbi_infer.index.store import ClipIds, VideoFault
 from hbi_infer.index.update import IndexProgress, IndexReport, plan_update, run_update
 from hbi_infer.model.encoder import Encoder, token_layout
 from hbi_infer.options import EVERYTHING
@@ -152,9 +152,9 @@ class FolderIndex:
         report.total_seconds = time.perf_counter() - started
         return report
 
-    def failures(self) -> list[tuple[str, str]]:
-        """Returns path and reason of every video that could not be indexed, in this update or an earlier one."""
-        return [(video.path, video.reason) for video in self.store.ledger().values() if video.status == "failed"]
+    def failures(self) -> list[VideoFault]:
+        """Returns the fault of every video that could not be indexed, in this update or an earlier one."""
+        return [video.fault for video in self.store.ledger().values() if video.status == "failed"]
 
     def damaged(self, fault: str) -> IndexStoreError:
         """Returns the error of an index that is damaged, with what to do about it."""

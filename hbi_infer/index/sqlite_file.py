@@ -16,7 +16,7 @@ from hbi_infer.files import exists
 from hbi_infer.index.store import FileVersion
 from hbi_infer.tokens.layout import TokenLayout
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 APPLICATION_ID = int.from_bytes(b"HBIx", "big")
 """Mark in the file's header: no other program's database is taken for an index, or replaced by one."""
 
@@ -34,6 +34,7 @@ CREATE TABLE videos (
     modified_ns INTEGER NOT NULL,
     status TEXT NOT NULL,
     reason TEXT NOT NULL,
+    problem TEXT,
     duration_seconds REAL
 );
 CREATE TABLE clips (
@@ -47,6 +48,19 @@ CREATE INDEX clips_by_video ON clips (video_id);
 CREATE TABLE pooled (clip_id INTEGER PRIMARY KEY REFERENCES clips ON DELETE CASCADE, vector BLOB NOT NULL);
 CREATE TABLE tokens (clip_id INTEGER PRIMARY KEY REFERENCES clips ON DELETE CASCADE, record BLOB NOT NULL);
 """
+
+TO_FORMAT_2 = """
+ALTER TABLE videos ADD COLUMN problem TEXT;
+UPDATE videos SET problem = CASE
+    WHEN reason LIKE 'cannot be opened%' THEN 'not_opened'
+    WHEN reason LIKE 'took longer than%' THEN 'too_slow'
+    WHEN reason LIKE 'crashed the decoder%' THEN 'crashed'
+    WHEN reason LIKE 'makes the model give%' THEN 'not_finite'
+    ELSE 'damaged'
+END WHERE status <> 'ok';
+PRAGMA user_version = 2
+"""
+"""Statements that bring an index of format 1 to format 2, which tells the kinds of problems apart."""
 
 
 class DamagedIndexError(IndexStoreError):
@@ -102,6 +116,7 @@ def open_file(path: Path, identity: Identity, *, rebuild: bool) -> sqlite3.Conne
                     _create(connection, path, identity)
             if not rebuild:
                 _check_format(connection, path)
+                _update_format(connection)
                 check_folder(connection, path, identity)
                 check_model(connection, path, identity)
         except BaseException:
@@ -252,6 +267,16 @@ def _check_format(connection: sqlite3.Connection, path: Path) -> None:
             f"the index {path} has format {version} and this hbi-infer reads up to {FORMAT_VERSION}: "
             "pip install --upgrade hbi-infer, or make the index anew with --rebuild"
         )
+
+
+def _update_format(connection: sqlite3.Connection) -> None:
+    """Brings an index of an older format up to date; its videos stay indexed."""
+    if connection.execute("PRAGMA user_version").fetchone()[0] == FORMAT_VERSION:
+        return
+    with transaction(connection):
+        if connection.execute("PRAGMA user_version").fetchone()[0] == 1:  # else another process was quicker
+            for statement in TO_FORMAT_2.split(";"):
+                connection.execute(statement)
 
 
 def check_model(connection: sqlite3.Connection, path: Path, identity: Identity) -> None:

@@ -95,14 +95,19 @@ class SqliteStore:
 
     def ledger(self) -> dict[str, LedgerEntry]:
         """Returns the entry of every file that was indexed or failed to be, by path."""
-        rows = self._rows("SELECT path, size_bytes, modified_ns, status, reason, duration_seconds FROM videos")
+        rows = self._rows("SELECT path, size_bytes, modified_ns, status, reason, problem, duration_seconds FROM videos")
         if not all(isinstance(row[0], str) and isinstance(row[4], str) for row in rows):
             raise IndexStoreError(damaged(self.path, "names or reasons that are no text"))
         return {
             path: LedgerEntry(
-                path=path, version=FileVersion(size, modified), status=status, reason=reason, duration_seconds=seconds
+                path=path,
+                version=FileVersion(size, modified),
+                status=status,
+                reason=reason,
+                problem=problem,
+                duration_seconds=seconds,
             )
-            for path, size, modified, status, reason, seconds in rows
+            for path, size, modified, status, reason, problem, seconds in rows
         }
 
     @contextmanager
@@ -136,9 +141,9 @@ class SqliteStore:
             path = os.fsencode(video.path)
             execute("DELETE FROM videos WHERE path = CAST(? AS TEXT)", (path,))
             video_id = execute(
-                "INSERT INTO videos (path, size_bytes, modified_ns, status, reason, duration_seconds) "
-                "VALUES (CAST(? AS TEXT), ?, ?, ?, ?, ?)",
-                (path, *astuple(video.version), video.status, video.reason, video.duration_seconds),
+                "INSERT INTO videos (path, size_bytes, modified_ns, status, reason, problem, duration_seconds) "
+                "VALUES (CAST(? AS TEXT), ?, ?, ?, ?, ?, ?)",
+                (path, *astuple(video.version), video.status, video.reason, video.problem, video.duration_seconds),
             ).lastrowid
             for clip, record, vector in zip(clips, records, pooled.astype("<f2"), strict=True):
                 clip_id = execute(

@@ -18,6 +18,7 @@ from hbi_infer.options import Filter
 
 if TYPE_CHECKING:
     from hbi_infer.tokens.layout import PackedTokens, TokenLayout
+    from hbi_infer.video.decoded_video import Problem
 
 ClipIds: TypeAlias = npt.NDArray[np.int64]
 Status: TypeAlias = Literal["ok", "partial", "failed"]
@@ -52,6 +53,25 @@ NO_VERSION = FileVersion(0, 0)
 """Version in the ledger of a file that could not be looked at."""
 
 
+@dataclass(frozen=True)
+class VideoFault:
+    """Fault of a video that cannot be indexed, or only in part, or of a folder that cannot be read.
+
+    Attributes:
+        path: Path relative to the indexed folder.
+        reason: Description of the fault, to be read after the path.
+        problem: Kind of fault.
+    """
+
+    path: str
+    reason: str
+    problem: Problem | None
+
+    def to_json(self) -> dict[str, str]:
+        """Returns the path and the reason for JSON."""
+        return {"path": self.path, "reason": self.reason}
+
+
 @dataclass(frozen=True, kw_only=True)
 class LedgerEntry:
     """One file of the ledger.
@@ -61,6 +81,7 @@ class LedgerEntry:
         version: The file as it was when it was indexed.
         status: Outcome of decoding the file; a failed one has no clips.
         reason: Description of the fault; empty when there is none.
+        problem: Kind of fault; None when there is none.
         duration_seconds: Duration of the video; None when not known.
     """
 
@@ -68,7 +89,13 @@ class LedgerEntry:
     version: FileVersion
     status: Status = "ok"
     reason: str = ""
+    problem: Problem | None = None
     duration_seconds: float | None = None
+
+    @property
+    def fault(self) -> VideoFault:
+        """Fault of a file that failed or is indexed in part."""
+        return VideoFault(self.path, self.reason, self.problem)
 
     def has_changed(self, path: Path) -> bool:
         """Returns whether the file at `path` is another than the one indexed; one that is gone has not changed."""

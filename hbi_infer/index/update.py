@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from hbi_engines.operating_system import may_read
 from hbi_infer.errors import BundleError, InputError
 from hbi_infer.index.sqlite_store import SqliteStore
-from hbi_infer.index.store import NO_VERSION, FileVersion, LedgerEntry
+from hbi_infer.index.store import NO_VERSION, FileVersion, LedgerEntry, VideoFault
 from hbi_infer.model.encoder import BATCH_CLIPS, Encoder, encode_clips
 from hbi_infer.tokens.layout import PackedTokens, is_finite
-from hbi_infer.video.decoded_video import NOT_OPENED
 from hbi_infer.video.discovery import VIDEO_SUFFIXES, find_videos
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ class IndexReport:
         changed: Number of videos that were indexed before and were indexed again.
         removed: Number of videos that are gone.
         unchanged: Number of videos that were left alone, including those that failed before and have not changed.
-        partial: Path and reason of each video of which only a part could be decoded; it is searchable.
-        failed: Path and reason of each video that could not be indexed, and of each folder that could not be read.
+        partial: Fault of each video of which only a part could be decoded; it is searchable.
+        failed: Fault of each video that could not be indexed, and of each folder that could not be read.
             A video is tried again when it changes, or when it can be opened and could not before; clips in a folder
             that cannot be read are kept.
         clips: Number of clips stored.
@@ -69,8 +69,8 @@ class IndexReport:
     changed: int = 0
     removed: int = 0
     unchanged: int = 0
-    partial: list[tuple[str, str]] = field(default_factory=list)
-    failed: list[tuple[str, str]] = field(default_factory=list)
+    partial: list[VideoFault] = field(default_factory=list)
+    failed: list[VideoFault] = field(default_factory=list)
     clips: int = 0
     decode_seconds: float = 0.0
     wait_seconds: float = 0.0
@@ -92,14 +92,14 @@ class Plan:
         added: Files to index: path -> its entry in the ledger so far.
         changed: The same for files that were indexed before.
         removed: Paths in the ledger that are gone from the folder.
-        unreadable: Path and reason of each file or folder that cannot be looked at.
+        unreadable: Fault of each file or folder that cannot be looked at.
         num_unchanged: Number of files to leave alone.
     """
 
     added: dict[Path, LedgerEntry]
     changed: dict[Path, LedgerEntry]
     removed: list[str]
-    unreadable: list[tuple[str, str]]
+    unreadable: list[VideoFault]
     num_unchanged: int
 
     @property
@@ -145,14 +145,16 @@ def plan_update(folder: Path, store: SqliteStore, *, retry_failed: bool) -> Plan
         added=added,
         changed=changed,
         removed=sorted(path for path in missing if not any(map(PurePath(path).is_relative_to, unknown))),
-        unreadable=[(path.as_posix(), f"cannot be read: {reason}") for path, reason in unknown.items()],
+        unreadable=[
+            VideoFault(path.as_posix(), f"cannot be read: {reason}", "not_opened") for path, reason in unknown.items()
+        ],
         num_unchanged=len(found) - len(added) - len(changed),
     )
 
 
 def _can_be_opened_now(path: Path, failed: LedgerEntry) -> bool:
     """Returns whether a file can be opened now that could not be: permissions change without a change of the file."""
-    return failed.reason.startswith(NOT_OPENED) and os.access(path, os.R_OK, effective_ids=True)
+    return failed.problem == "not_opened" and may_read(path)
 
 
 def _relative(path: Path, folder: Path) -> str:
@@ -242,7 +244,11 @@ class _Run:
         if duration is None and decoded.clips:
             duration = decoded.clips[-1].end_seconds
         record = replace(
-            self._todo[decoded.path], status=decoded.status, reason=decoded.reason, duration_seconds=duration
+            self._todo[decoded.path],
+            status=decoded.status,
+            reason=decoded.reason,
+            problem=decoded.problem,
+            duration_seconds=duration,
         )
         video = _PendingVideo(record, decoded.clips)
         self._queue.extend((video, clip) for clip in decoded.clips)
@@ -277,13 +283,14 @@ class _Run:
         records = np.concatenate([*video.records, np.empty(0, self._store.layout.dtype)])
         vectors = np.concatenate([*video.vectors, np.empty((0, self._store.layout.width), np.float32)])
         if not is_finite(records):
-            record = replace(record, status="failed", reason="makes the model give numbers that are not finite")
+            reason = "makes the model give numbers that are not finite"
+            record = replace(record, status="failed", reason=reason, problem="not_finite")
             clips, records, vectors = (), records[:0], vectors[:0]
         with self._timed("store_seconds"):
             self._store.put(record, clips, records, vectors)
         if record.status != "ok":
             outcome = self._report.partial if record.status == "partial" else self._report.failed
-            outcome.append((record.path, record.reason))
+            outcome.append(record.fault)
         self._report.clips += len(clips)
         self._num_done += 1
         self._say_progress(record.path)

@@ -1,30 +1,31 @@
-"""What decoding a video gives."""
+"""The result of decoding a video: its clips, or why there are none."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-NOT_OPENED, TOO_SLOW, CRASHED = "cannot be opened", "took longer than", "crashed the decoder"
-"""How the reasons begin that may pass while the file stays as it is."""
+Problem: TypeAlias = Literal["not_opened", "damaged", "too_slow", "crashed", "not_finite"]
+"""Kind of problem with a video: the system refuses to open it, its contents are faulty, the decoder took too long or
+died, or the model gave numbers that are not finite. All but "damaged" may pass while the file stays the same."""
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video is, measured on its packets and first frame, not read from its header.
+    """Properties of a video, measured on its packets and first frame, not read from its header.
 
     Attributes:
-        width: In pixels as displayed: after rotation, with square pixels.
-        height: In pixels as displayed.
-        duration_seconds: From the first frame to the end of the last; None for a single frame.
-        frames_per_second: The mean rate (the stated one where the file has no timestamps); None for a single frame.
+        width: Width in pixels as displayed: after rotation, with square pixels.
+        height: Height in pixels as displayed.
+        duration_seconds: Time from the first frame to the end of the last; None for a single frame.
+        frames_per_second: Mean rate (the stated one where the file has no timestamps); None for a single frame.
         rotation_degrees: How far a player turns the stored frames clockwise: 0, 90, 180 or 270.
-        codec: FFmpeg's name of it, such as `h264`.
-        container: FFmpeg's name of it, such as `mp4` or `matroska`.
+        codec: FFmpeg's name of the codec, such as `h264`.
+        container: FFmpeg's name of the container, such as `mp4` or `matroska`.
     """
 
     width: int
@@ -43,8 +44,8 @@ class Clip:
     Seconds count from the video's first frame.
 
     Attributes:
-        start_seconds: Where the clip starts.
-        end_seconds: Where it ends.
+        start_seconds: Start of the clip.
+        end_seconds: End of the clip.
         frames: (F, H, W, 3) uint8, RGB; zeros where masked.
         timestamps_seconds: (F,) float64, ascending; nan where masked.
         mask: (F,) bool, K >= 1 times True, then False.
@@ -62,12 +63,13 @@ class DecodedVideo:
     """A video as a model sees it, or why there is none.
 
     Attributes:
-        path: The path that was asked for.
+        path: Path that was asked for.
         status: `ok`; `partial`: something was wrong, and `clips` hold what could be read; `failed`: no clips.
-        reason: What was wrong, to be read after the file's name ("has no video stream"); empty when ok.
-        info: None when failed.
-        clips: In order of time.
-        decode_seconds: How long decoding took, in the process that did it; 0 if that process died of it.
+        reason: Description of the problem, to be read after the file's name ("has no video stream"); empty when ok.
+        info: Properties of the video; None when failed.
+        clips: Clips in order of time.
+        decode_seconds: Time that decoding took, in the process that did it; 0 if that process died of it.
+        problem: Kind of problem that `reason` tells; None when ok.
     """
 
     path: Path
@@ -76,3 +78,4 @@ class DecodedVideo:
     info: VideoInfo | None
     clips: tuple[Clip, ...]
     decode_seconds: float = field(default=0.0, compare=False)
+    problem: Problem | None = None

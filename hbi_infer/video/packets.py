@@ -22,7 +22,6 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from hbi_infer.errors import VideoError
-from hbi_infer.video.decoded_video import NOT_OPENED
 
 # Only demuxers that read one plain file: a playlist named x.mp4 must not make FFmpeg open other files or addresses.
 _DEMUXERS = "mov,mp4,matroska,webm,avi,mpeg,mpegts,asf,flv,gif,ogg,mpegvideo,h264,hevc"
@@ -34,6 +33,10 @@ _USUAL_RATE = 25.0
 _PACKETS_PER_PROGRESS = 10_000
 
 READ_ERRORS = (av.FFmpegError, OSError, ValueError, ArithmeticError, MemoryError)
+
+
+class NotOpenedError(VideoError):
+    """A file that the system does not let be opened, so that nothing is known of what is in it."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         # An absolute path cannot be taken for an address or an option.
         container = av.open(str(path.absolute()), "r", container_options=options, metadata_errors="replace")
     except av.FFmpegError as error:
-        raise VideoError(_why_not_opened(path, error)) from error
+        raise _why_not_opened(path, error) from error
     with container:
         videos = [video for video in container.streams.video if not video.disposition & Disposition.attached_pic]
         if not videos:
@@ -214,7 +217,7 @@ def _check_file(path: Path) -> None:
     try:
         status = path.stat()
     except (OSError, ValueError) as error:
-        raise VideoError(f"{NOT_OPENED}: {in_words(error)}") from error
+        raise NotOpenedError(f"cannot be opened: {in_words(error)}") from error
     if stat.S_ISDIR(status.st_mode):
         raise VideoError("is a folder, not a file")
     if not stat.S_ISREG(status.st_mode):
@@ -223,13 +226,13 @@ def _check_file(path: Path) -> None:
         raise VideoError("is empty")
 
 
-def _why_not_opened(path: Path, error: av.FFmpegError) -> str:
-    """Say why FFmpeg refused a file."""
+def _why_not_opened(path: Path, error: av.FFmpegError) -> VideoError:
+    """Returns the error that says why FFmpeg refused a file."""
     if isinstance(error, OSError | MemoryError):
-        return f"{NOT_OPENED}: {in_words(error)}"
+        return NotOpenedError(f"cannot be opened: {in_words(error)}")
     if not isinstance(error, av.error.InvalidDataError | av.error.ArgumentError | av.error.EOFError):
-        return f"cannot be read: {in_words(error)}"
+        return VideoError(f"cannot be read: {in_words(error)}")
     with path.open("rb") as file:
         if file.read(8)[4:] == b"ftyp":
-            return "is cut short or damaged: the index (moov) of this mp4 is missing"
-    return "is not a video that can be read here, or its beginning is damaged"
+            return VideoError("is cut short or damaged: the index (moov) of this mp4 is missing")
+    return VideoError("is not a video that can be read here, or its beginning is damaged")

@@ -1,40 +1,31 @@
 """Decodes many videos in worker processes, so that a file that crashes or hangs the decoder costs only itself.
 
-A worker is a fresh Python that imports this module and nothing of the caller's program: a script needs no
-`if __name__ == "__main__"`, and the caller's threads cannot harm it. It has one video at a time. The path goes in as
-JSON and the result comes back as JSON and raw bytes, so a decoder that a file has taken over finds nothing in the
-caller that would run what it sends. The time limit is the worker's own alarm, rung by the kernel: it works when FFmpeg
-is stuck and when the caller is gone, and does not run while the caller is slow to fetch a result.
+A worker (see `hbi_infer.worker_process`) has one video at a time and answers with JSON and raw frames, so a decoder
+that a file has taken over finds nothing in the caller that would run what it sends. The time limit is the worker's own
+alarm, rung by the kernel: it works when FFmpeg is stuck and when the caller is gone, and does not run while the caller
+is slow to fetch a result.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import asdict
+from functools import cache, partial
 from itertools import islice
-from multiprocessing import BufferTooShort
-from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hbi_engines.operating_system import ended_by_alarm, set_alarm, usable_cpus, wait_readable
 from hbi_infer.errors import InputError, VideoError
 from hbi_infer.options import FrameSampling
-from hbi_infer.video.decoded_video import CRASHED, TOO_SLOW, Clip, DecodedVideo, VideoInfo
+from hbi_infer.video.decoded_video import Clip, DecodedVideo, Problem, VideoInfo
 from hbi_infer.video.reader import decode
+from hbi_infer.worker_process import Answer, Received, Tell, WorkerDiedError, WorkerProcess
 
 _MOST_WORKERS = 4
-_START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from hbi_infer.video.pool import serve; serve(int(sys.argv[2]))"
-)
 
 
 def decode_many(
@@ -44,7 +35,7 @@ def decode_many(
     workers: int | None = None,
     timeout_seconds: float = 120.0,
 ) -> Iterator[DecodedVideo]:
-    """Decode videos in parallel; each path gives one result, as soon as it is there.
+    """Decodes videos in parallel; each path gives one result, as soon as it is there.
 
     A worker decodes one video ahead of the caller and then waits, so about `workers` + 1 decoded videos are in memory
     besides those that the caller keeps.
@@ -75,28 +66,27 @@ def decode_many(
 
 
 def usual_workers() -> int:
-    """How many processes decode unless asked otherwise."""
-    return min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
+    """Returns how many processes decode unless asked otherwise."""
+    return min(_MOST_WORKERS, len(usable_cpus()))
 
 
 def _decode_in_workers(
     paths: Iterator[Path], sampling: FrameSampling, num_workers: int, timeout_seconds: float
 ) -> Iterator[DecodedVideo]:
-    """Keep every worker busy, and stop them all whatever happens."""
-    workers: dict[Connection, _Worker] = {}
+    """Keeps every worker busy, and stops them all whatever happens."""
+    workers: dict[int, _Decoder] = {}
 
     def add(path: Path) -> None:
-        worker = _Worker(sampling, timeout_seconds)
-        workers[worker.connection] = worker
+        worker = _Decoder(sampling, timeout_seconds)
+        workers[worker.fileno()] = worker
         worker.begin(path)
 
     try:
         for path in islice(paths, num_workers):
             add(path)
         while workers:
-            for connection in wait(list(workers)):
-                assert isinstance(connection, Connection)
-                worker = workers[connection]
+            for number in wait_readable(list(workers)):
+                worker = workers[number]
                 result = worker.receive()
                 if result is None:
                     continue
@@ -105,8 +95,8 @@ def _decode_in_workers(
                 if next_path is not None and worker.is_alive:
                     worker.begin(next_path)
                 else:
+                    del workers[number]
                     worker.stop()
-                    del workers[connection]
                     if next_path is not None:
                         add(next_path)
                 yield result
@@ -115,121 +105,97 @@ def _decode_in_workers(
             worker.stop()
 
 
-class _Worker:
-    """The caller's end of a worker process.
+class _Decoder:
+    """A worker process that decodes one video after another.
 
     Args:
         sampling: Which frames, how large, and how long a clip is.
         timeout_seconds: How long any one clip may take.
 
     Attributes:
-        connection: Readable when there is something to receive.
         is_alive: Whether it can be given another video.
     """
 
     def __init__(self, sampling: FrameSampling, timeout_seconds: float) -> None:
         self._sampling, self._timeout_seconds = sampling, timeout_seconds
         self._path = Path()
-        self._has_started = False
+        self._worker = WorkerProcess(__name__)
         self.is_alive = True
-        self.connection, far_end = Pipe()
-        with far_end:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _START, json.dumps(sys.path), str(far_end.fileno())],
-                pass_fds=[far_end.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                start_new_session=True,  # Ctrl-C is for the caller, who stops the workers in order
-            )
+
+    def fileno(self) -> int:
+        """Returns the descriptor that is readable when there is something to receive."""
+        return self._worker.fileno()
 
     def begin(self, path: Path) -> None:
-        """Hand over a video."""
+        """Hands over a video."""
         self._path = path
-        task = {"path": str(path), "sampling": asdict(self._sampling), "timeout_seconds": self._timeout_seconds}
-        with suppress(OSError):  # it has died: `receive` will tell
-            self.connection.send_bytes(json.dumps(task).encode())
+        self._worker.send(
+            {"path": str(path), "sampling": asdict(self._sampling), "timeout_seconds": self._timeout_seconds}
+        )
 
     def receive(self) -> DecodedVideo | None:
-        """Take what the worker has sent.
+        """Takes what the worker has sent.
 
         Returns:
-            The result; None where it has only said that it runs.
+            The video; None where the worker has only said that it runs.
 
         Raises:
-            VideoError: It ended before it could run.
+            VideoError: The worker ended before it could run.
         """
         try:
-            message = self.connection.recv_bytes()
-            if not self._has_started:
-                self._has_started = True
-                return None
-            return self._unpack(json.loads(message))
-        except (EOFError, OSError):
-            reason = self._why_ended()
-        except (ValueError, KeyError, TypeError, BufferTooShort):
-            reason = "made the decoder send what is no result"
+            message = self._worker.receive()
+            return None if message.kind == "started" else self._unpack(message)
+        except WorkerDiedError as died:
+            if not died.had_started and died.exit_code > 0:
+                raise VideoError(f"the decoder process could not start ({died.cause}): {died.said}") from died
+            problem, reason = self._why_ended(died)
+        except (ValueError, KeyError, TypeError):
+            problem, reason = "crashed", "made the decoder send what is no result"
         self.is_alive = False
-        return DecodedVideo(self._path, "failed", reason, None, ())
+        return DecodedVideo(self._path, "failed", reason, None, (), problem=problem)
 
     def stop(self) -> None:
-        """End the process, now."""
-        self.connection.close()
-        self._process.kill()
-        self._process.wait()
+        """Ends the process, now."""
+        self._worker.kill()
 
-    def _unpack(self, fields: dict[str, Any]) -> DecodedVideo:
-        """Build the result, receiving the frames of its clips."""
+    def _unpack(self, message: Received) -> DecodedVideo:
+        """Builds the video, receiving the frames of its clips."""
+        fields = message.document
         size, most = self._sampling.image_size, self._sampling.max_frames
         clips = []
-        for clip in fields["clips"]:
+        for clip, num_bytes in zip(fields["clips"], message.sizes, strict=True):
             times = clip["timestamps_seconds"]
             frames, timestamps = np.zeros((most, size, size, 3), np.uint8), np.full(most, np.nan)
             timestamps[: len(times)] = times
-            received_bytes = self.connection.recv_bytes_into(frames[: len(times)].reshape(-1).data)
-            if received_bytes != frames[: len(times)].nbytes:
-                raise ValueError(received_bytes)
+            if num_bytes != frames[: len(times)].nbytes:
+                raise ValueError(f"{num_bytes} bytes of {len(times)} frames")
+            self._worker.receive_into(frames[: len(times)].reshape(-1).data)
             clips.append(Clip(clip["start_seconds"], clip["end_seconds"], frames, timestamps, ~np.isnan(timestamps)))
         info = VideoInfo(**fields["info"]) if fields["info"] else None
-        seconds = float(fields["decode_seconds"])
-        return DecodedVideo(self._path, fields["status"], fields["reason"], info, tuple(clips), seconds)
+        outcome = {name: fields[name] for name in ("status", "reason", "problem", "decode_seconds")}
+        return DecodedVideo(path=self._path, info=info, clips=tuple(clips), **outcome)
 
-    def _why_ended(self) -> str:
-        """Say what became of the process."""
-        try:
-            code = self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            return "made the decoder stop answering"
-        if not self._has_started and code > 0:
-            raise VideoError(f"the decoder process could not start (exit code {code}); its message is above")
-        if code == -signal.SIGALRM:
-            return f"{TOO_SLOW} {self._timeout_seconds:g} s to decode"
-        return f"{CRASHED} ({signal.Signals(-code).name if code < 0 else f'exit code {code}'})"
+    def _why_ended(self, died: WorkerDiedError) -> tuple[Problem, str]:
+        """Says what a video has done to the process that decoded it."""
+        if ended_by_alarm(died.exit_code):
+            return "too_slow", f"took longer than {self._timeout_seconds:g} s to decode"
+        return "crashed", f"crashed the decoder ({died.cause})"
 
 
-def serve(file_descriptor: int) -> None:
-    """Be a worker: decode one video after another until the caller closes the connection."""
-    connection = Connection(file_descriptor)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    connection.send_bytes(b"running")
-    # From here on stderr would only show what the C libraries print on a crash.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
-    with suppress(EOFError, OSError):
-        while True:
-            task = json.loads(connection.recv_bytes())
+def work(job: dict[str, Any], _content: bytes, _tell: Tell) -> Answer:
+    """Decodes one video in a worker process.
 
-            def rewind(seconds: float = task["timeout_seconds"]) -> None:
-                signal.setitimer(signal.ITIMER_REAL, seconds)
-                if connection.poll():  # nothing is sent meanwhile: the caller is gone
-                    raise EOFError
+    Args:
+        job: The path, the fields of the sampling, and the time limit of a clip.
 
-            rewind()
-            video = decode(Path(task["path"]), FrameSampling(**task["sampling"]), progress=rewind)
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            _send(connection, video)
-
-
-def _send(connection: Connection, video: DecodedVideo) -> None:
-    """Send a result: first all but the frames, then the frames of each clip."""
+    Returns:
+        The video without its frames; and of each clip K frames, (K, H, W, 3) uint8.
+    """
+    _discard_stderr()
+    rewind = partial(set_alarm, job["timeout_seconds"])
+    rewind()
+    video = decode(Path(job["path"]), FrameSampling(**job["sampling"]), progress=rewind)
+    set_alarm(0)
     clips = [
         {
             "start_seconds": clip.start_seconds,
@@ -238,14 +204,18 @@ def _send(connection: Connection, video: DecodedVideo) -> None:
         }
         for clip in video.clips
     ]
-    info = asdict(video.info) if video.info else None
-    head = {
+    document = {
         "status": video.status,
         "reason": video.reason,
-        "info": info,
+        "problem": video.problem,
+        "info": asdict(video.info) if video.info else None,
         "clips": clips,
         "decode_seconds": video.decode_seconds,
     }
-    connection.send_bytes(json.dumps(head).encode())
-    for clip in video.clips:
-        connection.send_bytes(clip.frames[: int(clip.mask.sum())].reshape(-1).data)
+    return Answer(document, [clip.frames[: int(clip.mask.sum())].reshape(-1).data for clip in video.clips])
+
+
+@cache
+def _discard_stderr() -> None:
+    """Drops what the C libraries print: without limit on a damaged file, and nothing that its user could use."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

@@ -25,8 +25,16 @@ from numpy.typing import NDArray
 
 from hbi_infer.errors import VideoError
 from hbi_infer.options import FrameSampling
-from hbi_infer.video.decoded_video import Clip, DecodedVideo, VideoInfo
-from hbi_infer.video.packets import READ_ERRORS, VideoPackets, filled_packets, in_words, open_video, scan
+from hbi_infer.video.decoded_video import Clip, DecodedVideo, Problem, VideoInfo
+from hbi_infer.video.packets import (
+    READ_ERRORS,
+    NotOpenedError,
+    VideoPackets,
+    filled_packets,
+    in_words,
+    open_video,
+    scan,
+)
 from hbi_infer.video.sampling import ClipFrames, sample_clips
 from hbi_infer.video.scaling import FrameScaler, displayed_size
 
@@ -65,6 +73,7 @@ def decode(path: Path, sampling: FrameSampling, *, progress: Callable[[], None] 
     progress = progress or _nothing
     clips: list[Clip] = []
     info: VideoInfo | None = None
+    problem: Problem = "damaged"
     try:
         packets = scan(path, progress)
         plan = list(sample_clips(packets.frame_times_seconds, sampling, frame_seconds=packets.frame_seconds))
@@ -77,10 +86,14 @@ def decode(path: Path, sampling: FrameSampling, *, progress: Callable[[], None] 
         reason = packets.damage or reading.damage
     except (VideoError, *READ_ERRORS) as error:
         reason = in_words(error)
+        if isinstance(error, NotOpenedError):
+            problem = "not_opened"
     seconds = time.perf_counter() - started
     if not clips:
-        return DecodedVideo(path, "failed", reason or _NO_FRAME, None, (), seconds)
-    return DecodedVideo(path, "partial" if reason else "ok", reason, info, tuple(clips), seconds)
+        return DecodedVideo(path, "failed", reason or _NO_FRAME, None, (), seconds, problem)
+    if reason:
+        return DecodedVideo(path, "partial", reason, info, tuple(clips), seconds, problem)
+    return DecodedVideo(path, "ok", "", info, tuple(clips), seconds)
 
 
 def read_frames(path: Path, seconds: NDArray[np.float64], *, image_size: int) -> NDArray[np.uint8]:

@@ -8,6 +8,7 @@ and the centre crop.
 from __future__ import annotations
 
 import io
+import os
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -244,3 +245,10 @@ def overwrite_packet(path: Path, number: int) -> None:
     data = path.read_bytes()
     at = data.index(content)
     path.write_bytes(data[:at] + b"\xa5" * len(content) + data[at + len(content) :])
+
+
+def spoil(video: Path) -> None:
+    """Leave nothing to decode in a file that looks unchanged."""
+    status = video.stat()
+    video.write_bytes(b"\0" * status.st_size)
+    os.utime(video, ns=(status.st_atime_ns, status.st_mtime_ns))

@@ -1,13 +1,16 @@
-"""Measures PyTorch for `hbi-infer bench`, in a process of its own: `python -m hbi_export.pytorch.bench_worker JOB`."""
+"""Measures PyTorch for `hbi-infer bench`, in its own process (see `hbi_infer.worker_process`)."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 
 from hbi_export.pytorch.engine import TorchDevice, torch_graphs
-from hbi_infer.bench.worker import BenchJob, serve
+from hbi_infer.bench.worker import BenchJob, measure_device
 from hbi_infer.model.bundle import Bundle
 from hbi_infer.model.token_model import TokenModel
+from hbi_infer.worker_process import Answer, Tell
 from hbi_training.weights.checkpoint import load_checkpoint
 
 
@@ -27,5 +30,6 @@ def open_checkpoint(job: BenchJob) -> TokenModel:
     )
 
 
-if __name__ == "__main__":
-    serve(open_checkpoint)
+def work(job: dict[str, Any], _content: bytes, tell: Tell) -> Answer:
+    """Measures a checkpoint's modules, as a job of `hbi_infer.worker_process`."""
+    return measure_device(BenchJob.from_document(job), open_checkpoint, tell)

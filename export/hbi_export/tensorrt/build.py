@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import signal
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from hbi_engines.cuda.driver import driver_problem, visible_gpus
 from hbi_engines.engine import AxisRange
@@ -21,14 +15,13 @@ from hbi_engines.engine_files import FLAVORS, FOLDER, EngineRecord, Flavor, Targ
 from hbi_engines.tensorrt.flavor import compute_capabilities, import_flavor
 from hbi_export.options import BuildOptions
 from hbi_export.tensorrt.worker import BuildJob, Built
-from hbi_infer.errors import DeviceError, EngineError, ExportError, InputError
+from hbi_infer.errors import DeviceError, EngineError, ExportError, HBIError, InputError
 from hbi_infer.model.bundle import Bundle
 from hbi_infer.model.manifest import GraphSpec
 from hbi_infer.tokens.similarity import CLIPS_AT_A_TIME, TEXTS_AT_A_TIME
+from hbi_infer.worker_process import WorkerDiedError, run_job
 
 TIMING_CACHE = "timing.cache"
-ERROR_LIMIT = 4000
-"""Characters of a worker's stderr that a message keeps, from its end."""
 
 
 def batch_range(text: str) -> AxisRange:
@@ -259,49 +252,12 @@ def run_worker(job: BuildJob, content: bytes, on_phase: Callable[[str], None]) -
     Raises:
         ExportError: It could not; says why as far as that process could.
     """
-    with (
-        tempfile.TemporaryFile() as errors,
-        subprocess.Popen(
-            [sys.executable, "-P", "-m", "hbi_export.tensorrt.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-        ) as process,
-    ):
-        try:
-            built = _converse(process, job.to_json() + content, on_phase)
-        except BaseException:
-            process.kill()
-            raise
-        status = process.wait()
-        if built is None or status:
-            errors.seek(0)
-            said = errors.read().decode(errors="replace")[-ERROR_LIMIT:].strip()
-            if status == 1 and said:
-                raise ExportError(said)
-            raise ExportError(f"{job.flavor} died {_of(status)}: {said or 'it said nothing'}")
-    return Built.from_document(built)
-
-
-def _converse(
-    process: subprocess.Popen[bytes], request: bytes, on_phase: Callable[[str], None]
-) -> dict[str, Any] | None:
-    """What was built, as the worker says; None if it ends before it says so."""
-    assert process.stdin is not None
-    assert process.stdout is not None
     try:
-        process.stdin.write(request)  # the worker says nothing before it has read all of it
-        process.stdin.close()
-    except BrokenPipeError:
-        return None
-    built = None
-    for line in process.stdout:
-        document = json.loads(line)
-        built = document.get("built", built)
-        if "phase" in document:
-            on_phase(document["phase"])
-    return built
-
-
-def _of(status: int) -> str:
-    return f"of {signal.Signals(-status).name}" if status < 0 else f"with exit code {status}"
+        built = run_job(
+            "hbi_export.tensorrt.worker", job.to_document(), content, on_part=lambda part: on_phase(part["phase"])
+        )
+    except WorkerDiedError as died:
+        raise ExportError(f"{job.flavor} died {died}") from died
+    except HBIError as error:
+        raise ExportError(str(error)) from error
+    return Built.from_document(built)

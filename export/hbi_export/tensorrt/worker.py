@@ -1,14 +1,10 @@
 """Builds one engine, in a process of its own: TensorRT aborts where it fails badly, and a plugin can crash it.
 
-`hbi_export.tensorrt.build` starts it. Stdin brings a line of JSON, the job, and then the graph; on stdout go lines of
-JSON, each a phase of the build or, last, what was built. A failure is one line on stderr and exit code 1.
+`hbi_export.tensorrt.build` starts it, through `hbi_infer.worker_process`; it tells each phase of the build.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,12 +12,12 @@ from typing import Any
 
 from hbi_engines.engine import AxisRange, TensorSpec
 from hbi_engines.engine_files import FLAVORS, PluginUse
-from hbi_engines.errors import HBIError
 from hbi_engines.half_products import Precision
 from hbi_engines.tensorrt.flavor import collecting_logger, import_flavor
 from hbi_engines.tensorrt.plugins import register_plugins, require_plugins
 from hbi_export.tensorrt.graph import for_tensorrt, nodes_with_plugins
 from hbi_infer.errors import ExportError
+from hbi_infer.worker_process import Answer, Tell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,14 +44,13 @@ class BuildJob:
     engine: Path
     timing_cache: Path
 
-    def to_json(self) -> bytes:
-        """Returns the line of a job."""
-        return json.dumps(asdict(self), default=str).encode() + b"\n"
+    def to_document(self) -> dict[str, Any]:
+        """Returns a JSON object that `from_document` reads."""
+        return asdict(self) | {"engine": str(self.engine), "timing_cache": str(self.timing_cache)}
 
     @classmethod
-    def from_json(cls, line: bytes) -> BuildJob:
-        """Reads the line that `to_json` wrote."""
-        document = json.loads(line)
+    def from_document(cls, document: dict[str, Any]) -> BuildJob:
+        """Reads what `to_document` wrote."""
         return cls(
             flavor=document["flavor"],
             precision=document["precision"],
@@ -174,23 +169,6 @@ def _monitor(library: Any, say: Callable[[dict[str, Any]], None]) -> Any:
     return Monitor()
 
 
-def main() -> int:
-    """Build what stdin says."""
-    reply = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what the libraries print must not get among the replies
-
-    def say(document: dict[str, Any]) -> None:
-        reply.write(json.dumps(document) + "\n")
-        reply.flush()
-
-    try:
-        job = BuildJob.from_json(sys.stdin.buffer.readline())
-        say({"built": asdict(build(job, sys.stdin.buffer.read(), say))})
-    except HBIError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def work(job: dict[str, Any], content: bytes, tell: Tell) -> Answer:
+    """Builds an engine of the graph in `content`, as a job of `hbi_infer.worker_process`."""
+    return Answer(asdict(build(BuildJob.from_document(job), content, tell)))

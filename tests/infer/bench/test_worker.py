@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,4 +22,4 @@ def test_a_job_comes_through_as_it_went(tmp_path: Path) -> None:
         encodings=tmp_path / "e.npz",
     )
     for sent in (job, replace(job, checkpoint=tmp_path, threads=2)):
-        assert BenchJob.from_json(sent.to_json()) == sent
+        assert BenchJob.from_document(json.loads(json.dumps(sent.to_document()))) == sent

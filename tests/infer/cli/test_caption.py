@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.builders.command_line import on_terminal, run
 from tests.builders.tiny_bundle import NOTICE, write_tiny_bundle, write_video
-from tests.infer.cli.test_retrieve import ROOT, on_terminal, run
+from tests.builders.video_files import spoil
 from tests.infer.render.test_caption_file import cues
-from tests.infer.tasks.test_explain import spoil
+from tests.paths import ROOT
 
 SLOWLY = (
     "import time; from hbi_infer.model.caption_decoder import CaptionDecoder; begin = CaptionDecoder.begin;"

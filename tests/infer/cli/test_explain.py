@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.builders.command_line import on_terminal, run
 from tests.builders.tiny_bundle import NOTICE, write_tiny_bundle, write_video
-from tests.infer.cli.test_retrieve import ROOT, on_terminal, run
+from tests.paths import ROOT
 
 
 @pytest.fixture(scope="module")

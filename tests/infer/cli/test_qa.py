@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.builders.command_line import on_terminal, run
 from tests.builders.tiny_bundle import NOTICE, write_tiny_bundle, write_video
-from tests.infer.cli.test_retrieve import on_terminal, run
-from tests.infer.tasks.test_explain import spoil
+from tests.builders.video_files import spoil
 
 
 @pytest.fixture(scope="module")

@@ -5,16 +5,12 @@ import resource
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import textwrap
-from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from hbi_infer.errors import IndexStoreError
@@ -22,81 +18,15 @@ from hbi_infer.index.sqlite_file import Identity
 from hbi_infer.index.sqlite_store import SqliteStore
 from hbi_infer.index.store import FileVersion, LedgerEntry, TokenStore
 from hbi_infer.options import EVERYTHING, Filter
-from hbi_infer.tokens.layout import PackedTokens, TokenLayout
-from hbi_infer.tokens.levels import LevelTokens, pooled, unit
-from hbi_infer.video.decoded_video import Clip
-
-LAYOUT = TokenLayout((("entity", 3), ("event", 1)), 8, merged=("event",))
-
-
-@dataclass(frozen=True)
-class Video:
-    """What `put` takes."""
-
-    record: LedgerEntry
-    clips: list[Clip]
-    tokens: PackedTokens
-    vectors: npt.NDArray[np.float32]
-
-
-def video(path: str, num_clips: int = 2, *, seed: int = 0, **record: object) -> Video:
-    rng = np.random.default_rng(seed)
-    levels = {
-        name: LevelTokens(
-            rng.standard_normal((num_clips, size, LAYOUT.width)).astype(np.float32),
-            np.full((num_clips, size), 1 / size, np.float32),
-            np.tile([0, 0, -1], (num_clips, 1)) if name in LAYOUT.merged else None,
-        )
-        for name, size in LAYOUT.levels
-    }
-    times = np.array([0.0, 1.0, np.nan])
-    clips = [
-        Clip(
-            start_seconds=2.0 * i,
-            end_seconds=2.0 * i + 2,
-            frames=np.zeros((3, 1, 1, 3), np.uint8),
-            timestamps_seconds=times + 2 * i,
-            mask=np.array([True, True, False]),
-        )
-        for i in range(num_clips)
-    ]
-    line = replace(LedgerEntry(path=path, version=FileVersion(10, 20)), **record)  # type: ignore[arg-type]
-    return Video(line, clips, LAYOUT.pack(levels), pooled(levels, dict.fromkeys(levels, 1.0)))
-
-
-def put(store: SqliteStore, *videos: Video) -> None:
-    for item in videos:
-        store.put(item.record, item.clips, item.tokens, item.vectors)
-
-
-def paths(store: SqliteStore, where: Filter = EVERYTHING) -> set[str]:
-    return {clip.path for clip in store.clips(store.clip_ids(where).tolist())}
-
-
-@pytest.fixture
-def identity(tmp_path: Path) -> Identity:
-    folder = tmp_path / "videos"
-    folder.mkdir()
-    return Identity(bundle_sha256="a" * 64, layout=LAYOUT, folder=folder)
-
-
-@pytest.fixture
-def store(tmp_path: Path, identity: Identity) -> Iterator[SqliteStore]:
-    with closing(SqliteStore(tmp_path / "cache" / "index.sqlite", identity)) as store:
-        yield store
-
-
-@pytest.fixture
-def file(store: SqliteStore, tmp_path: Path) -> Path:
-    """A closed index of two videos."""
-    put(store, video("a.mp4"), video("b.mp4", seed=1))
-    store.close()
-    return tmp_path / "cache" / "index.sqlite"
+from hbi_infer.tokens.levels import unit
+from tests.builders.stored_videos import LAYOUT, paths, put, video
 
 
 def test_what_was_put_comes_back(store: SqliteStore, tmp_path: Path, identity: Identity) -> None:
     first, second = video("a.mp4", duration_seconds=4.0), video("sub/b.mp4", 1, seed=1, status="partial", reason="cut")
-    failed = LedgerEntry(path="c.mp4", version=FileVersion(0, 0), status="failed", reason="no frames")
+    failed = LedgerEntry(
+        path="c.mp4", version=FileVersion(0, 0), status="failed", reason="no frames", problem="damaged"
+    )
     put(store, first, second)
     store.put(failed, [], first.tokens[:0], first.vectors[:0])
     store.close()
@@ -226,157 +156,6 @@ def test_filters_by_names_that_are_not_utf8(store: SqliteStore) -> None:
     assert paths(store, Filter(folder="ü", path_glob="ü*")) == {"ü/c.mp4"}
 
 
-def test_an_index_of_another_model_is_refused_and_can_be_made_anew(file: Path, identity: Identity) -> None:
-    other = replace(identity, bundle_sha256="b" * 64)
-    with pytest.raises(IndexStoreError, match=r"another model \(bundle aaaaaaaaaaaa, this one is bbbbbbbbbbbb.*--reb"):
-        SqliteStore(file, other)
-    with pytest.raises(IndexStoreError, match="another model"):
-        SqliteStore(file, replace(identity, layout=TokenLayout((("entity", 3),), 8)))
-    with closing(SqliteStore(file, other, rebuild=True)) as store, store.sole_writer():
-        put(store, video("c.mp4"))
-        assert set(store.ledger()) == paths(store) == {"c.mp4"}
-    with pytest.raises(IndexStoreError, match="another model"):
-        SqliteStore(file, identity)
-
-
-def test_a_process_notices_that_another_one_made_the_index_anew(file: Path, identity: Identity) -> None:
-    with closing(SqliteStore(file, identity)) as store:
-        ids = store.clip_ids(EVERYTHING)
-        assert not store.was_made_anew()
-        with closing(SqliteStore(file, identity, rebuild=True)) as other:
-            put(other, video("c.mp4"))
-            assert paths(other) == {"c.mp4"}
-            assert not other.was_made_anew()
-        assert store.was_made_anew()
-        assert len(store.fetch_tokens(ids)[0]) == 0, "no id is used again"
-        assert paths(store) == {"c.mp4"}
-        with closing(SqliteStore(file, replace(identity, bundle_sha256="b" * 64), rebuild=True)) as other:
-            put(other, video("c.mp4"))
-            with pytest.raises(IndexStoreError, match="another model"):
-                store.candidates(np.ones(8, np.float32), EVERYTHING, 5)
-            with pytest.raises(IndexStoreError, match="another model"), store.sole_writer():
-                pass
-
-
-def test_an_index_of_another_folder_is_refused_unless_the_folder_was_moved(
-    file: Path, identity: Identity, tmp_path: Path
-) -> None:
-    video_file = identity.folder / "b.mp4"
-    video_file.write_bytes(b"0123456789")
-    os.utime(video_file, ns=(20, 20))
-    moved = replace(identity, folder=tmp_path / "moved")
-    with pytest.raises(IndexStoreError, match=r"is of the folder .*videos, not of .*moved.*another --index"):
-        SqliteStore(file, moved)
-    identity.folder.rename(moved.folder)
-    with closing(SqliteStore(file, moved)) as store:
-        assert paths(store) == {"a.mp4", "b.mp4"}
-    identity.folder.mkdir()
-    with pytest.raises(IndexStoreError, match=r"is of the folder .*moved"):
-        SqliteStore(file, identity)
-
-
-def test_an_index_of_a_folder_that_is_not_there_is_not_taken_for_another_one(
-    file: Path, identity: Identity, tmp_path: Path
-) -> None:
-    identity.folder.rename(tmp_path / "unmounted")
-    other = replace(identity, folder=tmp_path / "other")
-    other.folder.mkdir()
-    (other.folder / "a.mp4").write_bytes(b"another one")
-    with pytest.raises(IndexStoreError, match=r"is of the folder .*videos, not of .*other.*another --index"):
-        SqliteStore(file, other)
-    (tmp_path / "unmounted").rename(identity.folder)
-    with closing(SqliteStore(file, identity)) as store:
-        assert paths(store) == {"a.mp4", "b.mp4"}
-
-
-def test_an_index_of_a_newer_format_is_refused(file: Path, identity: Identity) -> None:
-    with closing(sqlite3.connect(file)) as connection:
-        connection.execute("PRAGMA user_version = 2")
-    with pytest.raises(IndexStoreError, match="format 2 and this hbi-infer reads up to 1: pip install --upgrade"):
-        SqliteStore(file, identity)
-    with closing(SqliteStore(file, identity, rebuild=True)) as store:
-        put(store, video("c.mp4"))
-    with closing(SqliteStore(file, identity)) as store:
-        assert paths(store) == {"c.mp4"}
-
-
-@pytest.mark.parametrize("rebuild", [False, True])
-def test_a_database_of_another_program_is_left_alone(tmp_path: Path, identity: Identity, rebuild: bool) -> None:
-    file = tmp_path / "bookmarks.sqlite"
-    with closing(sqlite3.connect(file)) as connection:
-        connection.execute("CREATE TABLE bookmarks (url TEXT)")
-    content = file.read_bytes()
-    with pytest.raises(IndexStoreError, match="not an index"):
-        SqliteStore(file, identity, rebuild=rebuild)
-    assert file.read_bytes() == content
-
-
-@pytest.mark.parametrize("rebuild", [False, True])
-def test_a_file_that_is_no_database_is_left_alone(tmp_path: Path, identity: Identity, rebuild: bool) -> None:
-    file = tmp_path / "notes.txt"
-    file.write_text("notes " * 1000)
-    with pytest.raises(IndexStoreError, match="not an index" if rebuild else "damaged"):
-        SqliteStore(file, identity, rebuild=rebuild)
-    assert file.read_text() == "notes " * 1000
-
-
-@pytest.mark.parametrize("kept_bytes", [150, 3000, 20000])
-def test_a_truncated_index_is_told_and_can_be_made_anew(file: Path, identity: Identity, kept_bytes: int) -> None:
-    os.truncate(file, kept_bytes)
-    with pytest.raises(IndexStoreError, match=r"index\.sqlite is damaged .*--rebuild; the videos are not touched"):
-        read_all(file, identity)
-    with closing(SqliteStore(file, identity, rebuild=True)) as store:
-        put(store, video("a.mp4"))
-        assert store.num_clips() == 2
-    read_all(file, identity)
-
-
-def test_an_overwritten_index_is_told_and_can_be_made_anew(file: Path, identity: Identity) -> None:
-    with file.open("r+b") as stream:
-        stream.seek(4096)
-        stream.write(b"\xa5" * (file.stat().st_size - 4096))
-    with pytest.raises(IndexStoreError, match=r"is damaged .*--rebuild"):
-        read_all(file, identity)
-    with closing(SqliteStore(file, identity, rebuild=True)) as store:
-        assert store.num_clips() == 0
-    read_all(file, identity)
-
-
-def test_what_an_index_holds_goes_only_when_something_takes_its_place(file: Path, identity: Identity) -> None:
-    before = {"a.mp4", "b.mp4"}
-    with closing(SqliteStore(file, identity, rebuild=True)) as store, store.sole_writer():
-        assert paths(store) == before
-        new = video("c.mp4")
-        with pytest.raises(ValueError, match="shorter"):
-            store.put(new.record, new.clips, new.tokens[:1], new.vectors)
-        assert paths(store) == before
-    with closing(SqliteStore(file, identity)) as store:
-        assert paths(store) == before
-    with closing(SqliteStore(file, identity, rebuild=True)) as store:
-        put(store, new, video("d.mp4"))
-        assert paths(store) == {"c.mp4", "d.mp4"}
-        put(store, video("e.mp4"))
-        store.remove(["c.mp4"])
-        assert store._connection.execute("SELECT count(*) FROM tokens").fetchone() == (4,), "rows still go together"
-
-
-def test_an_index_that_another_process_made_anew_meanwhile_is_not_made_anew_again(
-    file: Path, identity: Identity
-) -> None:
-    with (
-        closing(SqliteStore(file, identity, rebuild=True)) as first,
-        closing(SqliteStore(file, identity, rebuild=True)) as second,
-    ):
-        with first.sole_writer():
-            put(first, video("c.mp4"))
-        with second.sole_writer():
-            assert not second.begins_anew
-            put(second, video("d.mp4"))
-        assert not second.was_made_anew()
-        assert paths(first) == paths(second) == {"c.mp4", "d.mp4"}
-        assert not first.was_made_anew()
-
-
 def read_all(file: Path, identity: Identity) -> None:
     with closing(SqliteStore(file, identity)) as store:
         store.ledger()
@@ -411,79 +190,9 @@ def test_values_that_make_no_sense_are_told(file: Path, identity: Identity, dama
         read_all(file, identity)
 
 
-def overwrite(file: Path, start: int, garbage: bytes) -> None:
-    with file.open("r+b") as stream:
-        stream.seek(start)
-        stream.write(garbage)
-
-
-def test_a_schema_that_is_no_text_is_told_and_can_be_made_anew(file: Path, identity: Identity) -> None:
-    overwrite(file, file.read_bytes().index(b"CREATE TABLE clips") + 3, b"\x8e")  # SQLite's message quotes it
-    with pytest.raises(IndexStoreError, match=r"is damaged .*--rebuild"):
-        SqliteStore(file, identity)
-    make_anew(file, identity)
-
-
-def test_damage_that_only_writing_meets_can_be_made_anew(file: Path, identity: Identity) -> None:
-    overwrite(file, 107, b"\x76")  # how many bytes of the first page are lost in fragments
-    make_anew(file, identity)
-
-
-def test_an_index_on_no_table_can_be_made_anew(file: Path, identity: Identity) -> None:
-    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
-        connection.execute("PRAGMA writable_schema = ON")
-        connection.execute("UPDATE sqlite_master SET tbl_name = 'videot' WHERE name = 'sqlite_autoindex_videos_1'")
-    make_anew(file, identity)
-
-
-def make_anew(file: Path, identity: Identity) -> None:
-    with closing(SqliteStore(file, identity, rebuild=True)) as store, store.sole_writer():
-        put(store, video("c.mp4"))
-    read_all(file, identity)
-
-
-def test_a_place_that_cannot_be_written_is_told(tmp_path: Path, identity: Identity) -> None:
-    (tmp_path / "occupied").write_text("a file, not a folder")
-    with pytest.raises(IndexStoreError, match=r"cannot make the folder .*occupied.* choose another place"):
-        SqliteStore(tmp_path / "occupied" / "index.sqlite", identity)
-    with pytest.raises(IndexStoreError, match=r"cannot be opened for writing .*another place with --index"):
-        SqliteStore(tmp_path, identity)  # a folder, not a file
-
-
-READ_ONLY = """
-import os, sys
-from pathlib import Path
-from hbi_infer.errors import IndexStoreError
-from hbi_infer.index.sqlite_file import Identity
-from hbi_infer.index.sqlite_store import SqliteStore
-from tests.infer.index.test_sqlite_store import LAYOUT
-if os.getuid() == 0:
-    os.setuid(65534)
-try:
-    SqliteStore(Path(sys.argv[1]), Identity(bundle_sha256="a" * 64, layout=LAYOUT, folder=Path(sys.argv[2])))
-except IndexStoreError as error:
-    print(error)
-"""
-
-
 def run_python(code: str, *arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)  # type: ignore[call-overload,no-any-return]
-
-
-@pytest.mark.parametrize("existing", [False, True])
-def test_a_read_only_folder_is_told(identity: Identity, existing: bool) -> None:
-    with tempfile.TemporaryDirectory() as temporary:  # pytest's own are closed to other users
-        folder, path = Path(temporary), Path(temporary) / "index.sqlite"
-        identity = replace(identity, folder=folder)
-        if existing:
-            SqliteStore(path, identity).close()
-            path.chmod(0o444)
-        folder.chmod(0o555)
-        done = run_python(READ_ONLY, path, folder)
-        folder.chmod(0o755)
-    assert done.returncode == 0, done.stderr
-    assert "another place with --index" in done.stdout
 
 
 def test_a_full_disk_is_told_and_loses_nothing(store: SqliteStore) -> None:
@@ -504,9 +213,9 @@ FILL = """
 import sys
 from pathlib import Path
 from hbi_infer.errors import IndexStoreError
-from hbi_infer.index.sqlite_file import Identity
+from hbi_infer.index.sqlite_file import FORMAT_VERSION, Identity
 from hbi_infer.index.sqlite_store import SqliteStore
-from tests.infer.index.test_sqlite_store import LAYOUT, put, video
+from tests.builders.stored_videos import LAYOUT, put, video
 store = SqliteStore(Path(sys.argv[1]), Identity(bundle_sha256="a" * 64, layout=LAYOUT, folder=Path(sys.argv[2])))
 try:
     for number in range(1000):

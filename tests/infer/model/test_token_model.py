@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +8,7 @@ import pytest
 
 from hbi_engines.onnx_runtime import cuda_problem
 from hbi_infer import HBI
-from hbi_infer.errors import BundleError, DeviceError, EngineError, InputError
+from hbi_infer.errors import BundleError, DeviceError, EngineError
 from hbi_infer.model.bundle import write_bundle
 from tests.builders.tiny_bundle import (
     COLOURS,
@@ -21,9 +19,7 @@ from tests.builders.tiny_bundle import (
     tiny_manifest,
     tokenizer_json,
     write_tiny_bundle,
-    write_video,
 )
-from tests.paths import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -141,35 +137,6 @@ def test_devices(bundle_path: Path) -> None:
             HBI.load(bundle_path, device="cuda")
 
 
-def test_index_and_search_a_folder(hbi: HBI, tmp_path: Path) -> None:
-    folder = tmp_path / "videos"
-    write_video(folder / "red.mp4", "red", seconds_each=1.0)
-    write_video(folder / "blue.mp4", "blue", seconds_each=1.0)
-    (folder / "damaged.mp4").write_bytes(b"damaged")
-    with hbi.index(folder, location=tmp_path / "index.sqlite") as index:
-        assert [match.path.name for match in index.search("a red video")] == ["red.mp4", "blue.mp4"]
-        assert [path for path, _ in index.failures()] == ["damaged.mp4"]
-    (match,) = hbi.search(folder, "blue", location=tmp_path / "index.sqlite", top_k=1)
-    assert match.path == folder / "blue.mp4"
-
-
-def test_an_index_that_cannot_be_updated_is_closed(hbi: HBI, tmp_path: Path) -> None:
-    (tmp_path / "videos").mkdir()
-    for _ in range(2):
-        with pytest.raises(InputError, match="no videos in"):
-            hbi.index(tmp_path / "videos", location=tmp_path / "index.sqlite")
-    assert not list(tmp_path.glob("*-wal")), "SQLite removes its log when the last connection is closed"
-
-
 def test_a_missing_bundle_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="there is no bundle at"):
         HBI.load(tmp_path / "none")
-
-
-def test_importing_the_package_imports_nothing_else() -> None:
-    script = (
-        "import sys, hbi_infer; print(sorted(name for name in sys.modules if name.startswith(('hbi', 'numpy', 'av'))));"
-        "from hbi_infer import HBI; print(HBI.__module__); print(hasattr(hbi_infer, 'nothing'))"
-    )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["['hbi_infer']", "hbi_infer.api", "False"]

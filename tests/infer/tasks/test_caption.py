@@ -17,7 +17,7 @@ from hbi_infer.model.encoder import BATCH_CLIPS
 from hbi_infer.options import Decoding, Filter
 from hbi_infer.tasks.caption import caption_clips
 from tests.builders.tiny_bundle import write_tiny_bundle, write_video
-from tests.infer.tasks.test_explain import spoil
+from tests.builders.video_files import spoil
 
 TEXTS = ["a green video", "a blue video", "a red video"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -27,6 +26,7 @@ from hbi_infer.tokens.levels import LevelTokens, unit
 from hbi_infer.tokens.scoring import Scoring
 from hbi_infer.video.reader import decode, read_frames
 from tests.builders.tiny_bundle import SAMPLING, write_tiny_bundle, write_video
+from tests.builders.video_files import spoil
 from tests.paths import SAMPLES
 
 HALF = 2e-3
@@ -53,13 +53,6 @@ def index(folder: Path, model: HBI) -> Iterator[Index]:
     with Index.open(folder, model, location=folder.parent / "index.sqlite") as index:
         index.update(workers=1)
         yield index
-
-
-def spoil(video: Path) -> None:
-    """Leave nothing to decode in a file that looks unchanged."""
-    status = video.stat()
-    video.write_bytes(b"\0" * status.st_size)
-    os.utime(video, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def levels_of(explanation: Explanation) -> dict[str, LevelExplanation]:

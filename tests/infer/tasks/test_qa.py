@@ -17,7 +17,7 @@ from hbi_infer.tasks.qa import CLIPS_AT_ONCE, PAIRS_AT_ONCE, Answer, check_quest
 from hbi_infer.tasks.qa import answer_clips as answer_encoded
 from hbi_infer.tasks.texts import QueryTruncatedWarning
 from tests.builders.tiny_bundle import write_tiny_bundle, write_video
-from tests.infer.tasks.test_explain import spoil
+from tests.builders.video_files import spoil
 
 QUESTION = "what is red?"
 """It names red, so that the tiny model answers with another colour, or with none where it saw red."""

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-import warnings
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from hbi_infer.model.manifest import GraphSpec
 from hbi_infer.options import EVERYTHING, Filter, Searching
 from hbi_infer.tasks import search as task
 from hbi_infer.tasks.search import Match
-from hbi_infer.tasks.texts import QueryTruncatedWarning, encode_texts
+from hbi_infer.tasks.texts import encode_texts
 from hbi_infer.tokens.similarity import similarity
 from tests.builders.tiny_bundle import (
     FRAMES,
@@ -136,41 +136,10 @@ def test_a_change_by_another_process_is_seen(tmp_path: Path) -> None:
         assert len(search(index, ["query 0"], all_clips=True, top_k=100, exact_up_to=0)[0]) == 20
 
 
-@pytest.mark.parametrize("query", ["", "  \n"])
-def test_an_empty_query_is_refused(index: Index, query: str) -> None:
-    with pytest.raises(InputError, match="a query is empty: give a sentence"):
-        search(index, ["red", query])
-
-
 @pytest.mark.parametrize("name", ["top_k", "shortlist"])
 def test_numbers_below_one_are_refused(index: Index, name: str) -> None:
     with pytest.raises(InputError, match=f"{name} is 0; it must be at least 1"):
         index.search("red", Searching(**{name: 0}))
-
-
-def test_a_query_that_is_too_long_is_searched_with_a_warning(index: Index) -> None:
-    with pytest.warns(QueryTruncatedWarning, match=r"longer than the 8 tokens .* cut at word 7, 'green'"):
-        matches = index.search("red red red red red red green green green")
-    assert names(matches)[0].startswith("red")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        index.search("red")
-
-
-def test_a_warning_shows_the_beginning_of_a_long_query(index: Index) -> None:
-    letters = "x" * 5000
-    with pytest.warns(QueryTruncatedWarning) as seen:
-        search(index, [letters, f"red {'green ' * 1000}"])
-    one, other = (str(warning.message) for warning in seen)
-    assert one.startswith(f"the query '{letters[:60]}...' is longer than the 8 tokens")
-    assert f"cut at word 1, '{letters[:60]}...'" in one
-    assert other.startswith("the query 'red green green ")
-    assert max(len(one), len(other)) < 300
-
-
-def test_no_queries_are_refused(index: Index) -> None:
-    with pytest.raises(InputError, match="there is no query: give at least one"):
-        search(index, [])
 
 
 def test_videos_like_one_of_the_index(index: Index) -> None:
@@ -186,6 +155,28 @@ def test_a_video_is_itself_by_whichever_way_it_is_named(index: Index, tmp_path: 
     (tmp_path / "link").symlink_to(index.folder)
     for path in (tmp_path / "link" / "red.mp4", index.folder / "copies" / ".." / "red.mp4"):
         assert names(index.like(path)) == names(index.like(index.folder / "red.mp4"))
+
+
+def test_videos_like_one_that_has_changed_since_it_was_indexed(index: Index, tmp_path: Path) -> None:
+    """The file as it is now counts, not the tokens of the one that was indexed."""
+    folder = tmp_path / "videos"
+    shutil.copytree(index.folder, folder)
+    with Index.open(folder, index.encoder, location=tmp_path / "index.sqlite") as copy:
+        copy.update(workers=1)
+        assert names(copy.like(folder / "red.mp4"))[0] == "red_too.mp4"
+        write_video(folder / "red.mp4", "blue", "blue", "blue")
+        changed = copy.like(folder / "red.mp4")
+        assert names(changed)[0] != "red_too.mp4"
+        assert "red.mp4" not in names(changed), "its own clips of before are not among the results"
+        blue = write_video(tmp_path / "elsewhere.mp4", "blue", "blue", "blue")
+        assert [match.score for match in changed] == [
+            match.score for match in copy.like(blue) if match.path.name != "red.mp4"
+        ]
+
+
+def test_only_texts_can_be_reranked(index: Index) -> None:
+    with pytest.raises(InputError, match="rerank is 3, and the query is a video: only texts can be reranked"):
+        index.like(index.folder / "red.mp4", Searching(rerank=3))
 
 
 def test_videos_like_one_from_elsewhere(index: Index, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Searches a folder of videos, and says which words and frames made the best clip match.
 
-python examples/search_a_folder.py samples "a small red circle moves left and then a blue square blinks"
+python examples/01_search_a_folder.py samples "a small red circle moves left and then a blue square blinks"
 """
 
 from __future__ import annotations

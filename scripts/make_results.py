@@ -1,4 +1,4 @@
-"""Writes the README's results between its two markers, from the JSON that commands wrote. `--check` only compares."""
+"""Writes docs/results.md from the JSON that commands wrote; `--check` only compares."""
 
 from __future__ import annotations
 
@@ -7,39 +7,40 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hbi_infer.bench.machine import machine_sentence
+
 ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "results.md"
 RESULTS = ROOT / "benchmarks" / "results"
 BUNDLE = ROOT / "hbi_infer" / "bundles" / "shapes" / "bundle.json"
-BEGIN = "<!-- results: made by scripts/make_readme.py from the JSON that commands wrote; do not edit below -->"
-END = "<!-- end of results -->"
+BEGIN = (
+    "<!-- made by scripts/make_results.py from the JSON that commands wrote; do not edit -->\n\n# Results\n\n"
+    "Each number comes from a JSON in `benchmarks/results` or from the embedded bundle. The machine that a table was "
+    "measured on is named beside it. The figures for encoding were measured on a processor that computes in bfloat16 "
+    "(AVX-512 BF16 or AMX): a processor with AVX2 alone cannot reach them.\n"
+)
 
 
 def load(name: str) -> dict[str, Any] | None:
-    """A benchmark's document, None if it was never run."""
+    """Returns a benchmark's document; None if it was never run."""
     path = RESULTS / f"{name}.json"
     content: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
     return content
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
+    """Returns a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def machine_of(document: dict[str, Any]) -> str:
-    """One line about where a measurement was taken."""
-    machine = document["machine"]
-    gpu = f", {machine['gpu']}" if machine["gpu"] else ", no GPU"
-    return (
-        f"{machine['processor']}, {machine['usable_cores']} cores, {machine['memory_gib']:.0f} GiB{gpu}; "
-        f"load {machine['load_average_1_minute']} when it ended"
-    )
+    """Returns one line about where a measurement was taken."""
+    return machine_sentence(document["machine"])
 
 
 def accuracy() -> str:
-    """Retrieval metrics of the embedded model and of the baseline."""
+    """Returns the metrics of the embedded model and of the baseline."""
     manifest = json.loads(BUNDLE.read_text())
     metrics = manifest["provenance"]["metrics"]
     baseline = load("baseline")
@@ -68,12 +69,12 @@ def accuracy() -> str:
         "cores that compute in bfloat16. The baseline, "
         "`training/recipes/shapes_mean_pooled.yaml`, has the same encoders, clips, steps and rates.\n\n"
         f"{table(['model', *both], rows)}\n\n{tasks(metrics)}"
-        "![Loss and recall while it trained](docs/training.png)\n"
+        "![Loss and recall while it trained](training.png)\n"
     )
 
 
 def tasks(metrics: dict[str, float]) -> str:
-    """Answers by type of question, and what captions have right; nothing for a model of retrieval alone."""
+    """Returns answers by type of question and the captions' metrics; "" for a model of retrieval alone."""
     prefix = "test/answer/accuracy"
     if prefix not in metrics:
         return ""
@@ -92,61 +93,77 @@ def tasks(metrics: dict[str, float]) -> str:
         f"Answers to {metrics['test/answer/questions']:,.0f} questions about those clips; the probability that comes "
         f"with an answer is off by {metrics['test/answer/calibration_error']:.1f} points on average:\n\n{answers}\n\n"
         f"Captions, one of each clip, written greedily. The first columns say how many tell every colour, every shape "
-        f"and so on rightly; METEOR is without synonyms (see CONTRIBUTING):\n\n{captions}\n\n"
+        f"and so on rightly; METEOR is without synonyms (see [caption metrics](caption_metrics.md)):\n\n{captions}\n\n"
     )
 
 
 def speed() -> str:
-    """Start-up, search, scoring and indexing."""
-    parts = ["## Speed\n"]
-    if startup := load("startup"):
-        rows = [
-            [f"`{name}`", f"{seconds['median']:.2f} s", f"{seconds['fastest']:.2f} to {seconds['slowest']:.2f} s"]
-            for name, seconds in startup["result"]["seconds"].items()
+    """Returns start-up, devices, indexing, captioning, answering, scoring and search."""
+    made = (startup(), devices(), indexing(), captioning(), answering(), scoring(), search())
+    return "\n".join(["## Speed\n", *filter(None, made)])
+
+
+def startup() -> str:
+    """Returns how long commands take from a cold process."""
+    document = load("startup")
+    if document is None:
+        return ""
+    result = document["result"]
+    rows = [
+        [f"`{name}`", f"{seconds['median']:.2f} s", f"{seconds['fastest']:.2f} to {seconds['slowest']:.2f} s"]
+        for name, seconds in result["seconds"].items()
+    ]
+    return (
+        f"Cold processes; the index holds {result['clips']:,} clips (`python benchmarks/startup.py`; "
+        f"{machine_of(document)}):\n\n{table(['command', 'median', 'range'], rows)}\n"
+    )
+
+
+def scoring() -> str:
+    """Returns how long a query takes to score, against the bare matrix product."""
+    document = load("scoring")
+    if document is None:
+        return ""
+    rows = [
+        [f"{row['clips']:,}", str(row["width"]), f"{row['score_seconds']:.2f} s", f"{row['ratio']:.2f}"]
+        for row in document["result"]["rows"]
+    ]
+    header = ["clips", "width", "one query, exact", "times the bare matrix product"]
+    return f"Scoring (`python benchmarks/scoring.py`; {machine_of(document)}):\n\n{table(header, rows)}\n"
+
+
+def search() -> str:
+    """Returns what a shortlist keeps of the exact best clips, and how long a search takes."""
+    document = load("index_scale")
+    if document is None:
+        return ""
+    rows = [
+        [
+            f"{row['clips']:,}",
+            f"{row['shortlist']['recall_at_10']['500']:.3f}",
+            f"{row['shortlist']['recall_at_10']['1000']:.3f}",
+            f"{row['cold_seconds']['default']['process']:.2f} s",
+            f"{row['warm_seconds']['default']:.3f} s",
         ]
-        parts.append(
-            f"Cold processes; the index holds {startup['result']['clips']:,} clips (`python benchmarks/startup.py`; "
-            f"{machine_of(startup)}):\n\n{table(['command', 'median', 'range'], rows)}\n"
+        for row in document["result"]["rows"]
+    ]
+    header = ["clips", "recall@10 of a shortlist of 500", "of 1,000", "cold process", "warm search"]
+    text = (
+        "Search of made-up, clustered tokens: how many of the exact ten best a shortlist keeps, and how long a "
+        f"search takes by default (`python benchmarks/index_scale.py`; {machine_of(document)}):\n\n"
+        f"{table(header, rows)}\n"
+    )
+    if real := document["result"].get("real"):
+        kept = real["shortlist"]["recall_at_10"]
+        text += (
+            f"\nOf {real['clips']:,} real clips, searched with {real['queries']:,} captions by the embedded model, "
+            f"a shortlist of 500 keeps {kept['500']:.3f} of the exact ten best, one of 1,000 {kept['1000']:.3f}.\n"
         )
-    if bench := devices():
-        parts.append(bench)
-    parts += [made for made in (indexing(), captioning(), answering()) if made]
-    if scoring := load("scoring"):
-        rows = [
-            [f"{row['clips']:,}", str(row["width"]), f"{row['score_seconds']:.2f} s", f"{row['ratio']:.2f}"]
-            for row in scoring["result"]["rows"]
-        ]
-        header = ["clips", "width", "one query, exact", "times the bare matrix product"]
-        parts.append(f"Scoring (`python benchmarks/scoring.py`; {machine_of(scoring)}):\n\n{table(header, rows)}\n")
-    if scale := load("index_scale"):
-        rows = [
-            [
-                f"{row['clips']:,}",
-                f"{row['shortlist']['recall_at_10']['500']:.3f}",
-                f"{row['shortlist']['recall_at_10']['1000']:.3f}",
-                f"{row['cold_seconds']['default']['process']:.2f} s",
-                f"{row['warm_seconds']['default']:.3f} s",
-            ]
-            for row in scale["result"]["rows"]
-        ]
-        header = ["clips", "recall@10 of a shortlist of 500", "of 1,000", "cold process", "warm search"]
-        parts.append(
-            "Search of made-up, clustered tokens: how many of the exact ten best a shortlist keeps, and how long a "
-            f"search takes by default (`python benchmarks/index_scale.py`; {machine_of(scale)}):\n\n"
-            f"{table(header, rows)}\n"
-        )
-        if real := scale["result"].get("real"):
-            kept = real["shortlist"]["recall_at_10"]
-            parts.append(
-                f"Of {real['clips']:,} real clips, searched with {real['queries']:,} captions by the embedded model, "
-                f"a shortlist of 500 keeps {kept['500']:.3f} of the exact ten best, one of 1,000 "
-                f"{kept['1000']:.3f}.\n"
-            )
-    return "\n".join(parts)
+    return text
 
 
 def indexing() -> str:
-    """How fast each part of indexing is by itself, and how long the whole waits for decoded frames."""
+    """Returns the speed of each part of indexing, and how long the whole waits for decoded frames."""
     document = load("indexing")
     if document is None:
         return ""
@@ -170,7 +187,7 @@ def indexing() -> str:
 
 
 def captioning() -> str:
-    """Tokens a second of the caption decoder, against the same one without its cache and against transformers."""
+    """Returns the caption decoder's tokens a second, with and without its cache, and those of transformers."""
     document = load("captioning")
     if document is None:
         return ""
@@ -196,7 +213,7 @@ def captioning() -> str:
 
 
 def answering() -> str:
-    """How long a question about an indexed clip takes."""
+    """Returns how long a question about an indexed clip takes."""
     document = load("answering")
     if document is None:
         return ""
@@ -212,7 +229,7 @@ EAGER = "torch"
 
 
 def devices() -> str:
-    """A model of real size on every device that was measured, against eager PyTorch; empty if none was."""
+    """Returns a model of real size on every measured device, against eager PyTorch; "" if none was."""
     bench = load("bench_vit_b_32")
     if bench is None:
         return ""
@@ -263,12 +280,12 @@ def devices() -> str:
         f"CLIP's ViT-B/32 with random weights; threads: {result['plan']['threads']} (`hbi-infer bench --random "
         f"vit-b-32`; {machine_of(bench)}):\n\n{table(header, rows)}\n\n"
         + "".join(f"{line}\n" for line in (*missing, *reasons))
-        + "\n![Every stage on every device, as a picture](docs/bench.png)\n"
+        + "\n![Every stage on every device, as a picture](bench.png)\n"
     )
 
 
 def interaction() -> str:
-    """The exact interaction against sampled ones, and what each part of the objective gave."""
+    """Returns the exact interaction against sampled ones, and what each part of the objective gave."""
     parts = []
     if exact := load("banzhaf"):
         result = exact["result"]
@@ -299,7 +316,7 @@ def interaction() -> str:
             f"pairs, R@1 of {result['test_clips']:,} unseen clips, mean and standard deviation of {seeds} seeds "
             f"(`python benchmarks/ablation.py --data data/shapes`; {machine_of(ablation)}):\n\n"
             f"{table(['objective', *figures, 'a step'], rows)}\n\n"
-            "![The same as a picture, with error bars](docs/ablation.png)\n\n"
+            "![The same as a picture, with error bars](ablation.png)\n\n"
             "Deep supervision gives most. The alignment costs recall where it stands alone and gains some beside deep "
             "supervision (`without Banzhaf` has the rest of `+ self-distillation`). Targets that are sampled teach as "
             "exact ones do and take longer. Reconstruction gives nothing at this budget, nor does reranking by it. The "
@@ -309,16 +326,12 @@ def interaction() -> str:
 
 
 def main() -> None:
-    """Rewrites the README, or fails where it is not what the JSON says."""
-    text = README.read_text()
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    made = f"{before}{BEGIN}\n\n{accuracy()}\n{speed()}\n{interaction()}\n{END}{after}"
-    if "--check" in sys.argv[1:]:
-        if made != text:
-            sys.exit("README.md is not what the JSON says: run python scripts/make_readme.py")
-    else:
-        README.write_text(made)
+    """Writes the page, or fails where it is not what the JSON says."""
+    made = "\n".join([BEGIN, accuracy(), speed(), interaction()])
+    if "--check" not in sys.argv[1:]:
+        PAGE.write_text(made)
+    elif made != PAGE.read_text():
+        sys.exit("docs/results.md is not what the JSON says: run python scripts/make_results.py")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Asks a question about a video and writes a caption for each of its clips; it is decoded once.
 
-python examples/ask_and_caption.py samples/two-big-red-rings-move-left.avi "how many rings are there?"
+python examples/02_ask_and_caption.py samples/two-big-red-rings-move-left.avi "how many rings are there?"
 """
 
 from __future__ import annotations

@@ -1,0 +1,190 @@
+"""Everything that depends on the operating system, each with a plain fallback; only Linux is tested."""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import signal
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+ALARM_EXIT_CODE = 142
+"""Exit code of a process whose alarm rang, on systems without signals; shells give it to SIGALRM."""
+
+
+def usable_cpus() -> list[int]:
+    """Returns the numbers of the logical processors that this process may run on."""
+    if sys.platform == "linux":
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def physical_cores() -> int:
+    """Returns the number of physical cores that this process may run on; two hyper-threads of a core count once."""
+    cores = set()
+    for number in usable_cpus():
+        siblings = Path(f"/sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list")
+        cores.add(siblings.read_text(encoding="ascii") if siblings.exists() else str(number))
+    return len(cores)
+
+
+def processor_facts() -> dict[str, str]:
+    """Returns what Linux says of the first processor, such as its "model name" and "flags"; {} on other systems."""
+    try:
+        first, _, _ = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def processor_name() -> str:
+    """Returns the processor's model, or its architecture where the system does not tell."""
+    return processor_facts().get("model name") or platform.processor() or platform.machine()
+
+
+def memory_bytes() -> int | None:
+    """Returns the size of the machine's memory, None where the system does not tell."""
+    if sys.platform == "win32":
+        return None
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def peak_memory_bytes() -> int | None:
+    """Returns the most memory that this process held at a time, None where the system does not tell.
+
+    `ru_maxrss` is no substitute: in a new process it counts the memory of the one that started it.
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        return None
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
+
+
+def load_average() -> float | None:
+    """Returns the number of busy processes, averaged over a minute; None where the system does not tell."""
+    return None if sys.platform == "win32" else os.getloadavg()[0]
+
+
+def may_read(path: str | os.PathLike[str]) -> bool:
+    """Returns whether a file or the names in a folder may be read."""
+    return _is_allowed(path, os.R_OK)
+
+
+def may_enter(folder: str | os.PathLike[str]) -> bool:
+    """Returns whether the files in a folder may be reached."""
+    return _is_allowed(folder, os.X_OK)
+
+
+def _is_allowed(path: str | os.PathLike[str], mode: int) -> bool:
+    """Asks for the user that the process acts as, where the system tells that user from the one who started it."""
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
+
+
+def lock(file: IO[Any]) -> None:
+    """Takes the sole right to write an open file; the system gives it back when the file is closed.
+
+    Raises:
+        OSError: Another process has it.
+    """
+    if sys.platform == "win32":
+        import msvcrt
+
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def reserve(file: IO[Any], size_bytes: int) -> None:
+    """Takes disk space for a file, so that writing to it cannot find the disk full; does nothing outside Linux.
+
+    Raises:
+        OSError: The disk has no room.
+    """
+    if sys.platform == "linux":
+        os.posix_fallocate(file.fileno(), 0, size_bytes)
+
+
+def set_alarm(seconds: float) -> None:
+    """Ends this process after so many seconds, even inside a library's code; 0 calls the alarm off.
+
+    A later call replaces the alarm.
+    """
+    if sys.platform == "win32":
+        import threading
+
+        for timer in threading.enumerate():
+            if isinstance(timer, threading.Timer) and timer.function is os._exit:
+                timer.cancel()
+        if seconds:
+            timer = threading.Timer(seconds, os._exit, [ALARM_EXIT_CODE])
+            timer.daemon = True
+            timer.start()
+    else:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def ended_by_alarm(exit_code: int) -> bool:
+    """Returns whether a process ended because its alarm rang."""
+    return exit_code == (ALARM_EXIT_CODE if sys.platform == "win32" else -signal.SIGALRM)
+
+
+def ended_by_kill(exit_code: int) -> bool:
+    """Returns whether a process was killed: by us, or by the system that ran out of memory."""
+    return sys.platform != "win32" and exit_code == -signal.SIGKILL
+
+
+def cause_of_death(exit_code: int) -> str:
+    """Returns the name of the signal that ended a process, such as "SIGSEGV", or "exit code 1"."""
+    try:
+        return signal.Signals(-exit_code).name
+    except ValueError:
+        return f"exit code {exit_code}"
+
+
+def new_group() -> dict[str, Any]:
+    """Returns options of `subprocess.Popen` for a process that Ctrl-C in the terminal does not reach."""
+    if sys.platform == "win32":
+        import subprocess
+
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    return {"start_new_session": True}
+
+
+def wait_readable(files: list[int]) -> list[int]:
+    """Waits until pipes have something to read or are closed at the other end.
+
+    Args:
+        files: Descriptors of pipes, at least one.
+
+    Returns:
+        Those that can be read. Where pipes cannot be waited for together, the first one, ready or not.
+    """
+    if sys.platform == "win32":
+        return files[:1]
+    import select
+
+    poll = select.poll()
+    for file in files:
+        poll.register(file, select.POLLIN)
+    return [file for file, _ in poll.poll()]
+
+
+def widen_pipe(file: int, size_bytes: int) -> None:
+    """Lets a pipe hold more, so that its ends wait less for each other; does nothing where that is not allowed."""
+    if sys.platform == "linux":
+        import fcntl
+
+        try:
+            fcntl.fcntl(file, fcntl.F_SETPIPE_SZ, size_bytes)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EBUSY):
+                raise

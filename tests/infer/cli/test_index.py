@@ -1,0 +1,101 @@
+"""The command `hbi-infer index`: its report, its failures, Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from tests.builders.command_line import COMMAND, WITHOUT_ROOTS_RIGHTS, run
+from tests.builders.tiny_bundle import NOTICE, write_tiny_bundle, write_video
+from tests.paths import ROOT
+
+
+def test_index_tells_what_it_did_and_what_failed(library: Path, bundle: Path, tmp_path: Path) -> None:
+    arguments = ("index", library, "--bundle", bundle, "--index", tmp_path / "i.sqlite")
+    first = run(*arguments)
+    assert first.returncode == 3
+    assert first.stdout.startswith("4 added, 0 changed, 0 removed, 0 unchanged; 4 clips in ")
+    assert first.stdout.endswith(f"4 clips in the index {tmp_path / 'i.sqlite'}\n")
+    note, warning = first.stderr.splitlines()
+    assert note == f"note: {NOTICE}"
+    assert warning.startswith("warning: damaged.mp4 cannot be searched: ")
+    second = run(*arguments, "--json")
+    assert second.returncode == 3, "the damaged file still cannot be searched"
+    document = json.loads(second.stdout)
+    assert [failure["path"] for failure in document["index"]["failed"]] == ["damaged.mp4"]
+    assert document["update"] | {"total_seconds": 0} == {
+        "added": 0,
+        "changed": 0,
+        "removed": 0,
+        "unchanged": 4,
+        "partial": [],
+        "failed": [],
+        "clips": 0,
+        "clips_per_second": 0.0,
+        **dict.fromkeys(("decode_seconds", "wait_seconds", "encode_seconds", "store_seconds"), 0.0),
+        "total_seconds": 0,
+    }
+    retried = json.loads(run(*arguments, "--json", "--retry-failed").stdout)
+    assert [failure["path"] for failure in retried["update"]["failed"]] == ["damaged.mp4"]
+
+
+def test_a_folder_without_videos(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    done = run("index", tmp_path, "--bundle", bundle, "--index", tmp_path / "i.sqlite")
+    assert done.returncode == 1
+    assert f"error: no videos in {tmp_path}" in done.stderr
+
+
+def test_a_folder_that_cannot_be_read_is_told_and_costs_no_other(bundle: Path, tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    write_video(videos / "red.mp4", "red", seconds_each=1.0)
+    (videos / "closed").mkdir(mode=0)
+    arguments = ("retrieve", "--videos", videos, "--bundle", bundle, "--index", tmp_path / "i.sqlite")
+    done = run(*arguments, "--query", "red", prefix=WITHOUT_ROOTS_RIGHTS)
+    assert [line.split("\t")[3] for line in done.stdout.splitlines()] == [f"{videos}/red.mp4"]
+    assert done.stderr.splitlines()[1:] == ["warning: closed cannot be searched: cannot be read: Permission denied"]
+    assert done.returncode == 3
+
+
+def test_an_index_of_another_model(search: list[str], tmp_path: Path) -> None:
+    other = write_tiny_bundle(tmp_path / "other")
+    text = (other / "bundle.json").read_text().replace('"name": "tiny"', '"name": "other"')
+    (other / "bundle.json").write_text(text)
+    done = run(*search, "--bundle", str(other), "--query", "red")
+    assert done.returncode == 1
+    assert "--rebuild" in done.stderr.splitlines()[-1]
+
+
+def test_ctrl_c_keeps_what_was_indexed(bundle: Path, tmp_path: Path) -> None:
+    """Interrupted like a terminal does it, all processes at once, as soon as the first videos are stored."""
+    folder, index_file = tmp_path / "videos", tmp_path / "i.sqlite"
+    first = write_video(folder / "0000.mp4", "red", seconds_each=2.0)
+    for number in range(1, 4000):
+        os.link(first, folder / f"{number:04}.mp4")
+    process = subprocess.Popen(
+        [*COMMAND, "index", str(folder), "--bundle", str(bundle), "--index", str(index_file)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    search = ("retrieve", "--videos", folder, "--bundle", bundle, "--index", index_file, "--no-update", "--json")
+    deadline = time.monotonic() + 30
+    stored = 0
+    while not stored and time.monotonic() < deadline:
+        time.sleep(0.1)
+        done = run(*search, "--query", "red")
+        stored = json.loads(done.stdout)["index"]["clips"] if done.returncode == 0 else 0
+    os.killpg(process.pid, signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stdout) == (130, "")
+    assert stderr.splitlines() == [
+        f"note: {NOTICE}",
+        "error: interrupted: what was indexed or written before is kept",
+    ]
+    assert 1 <= stored <= json.loads(run(*search, "--query", "red").stdout)["index"]["clips"] < 1000

@@ -1,0 +1,303 @@
+"""Updates of an index: new, changed and missing files, damage, interruption, several processes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from hbi_infer.api import HBI, Index
+from hbi_infer.errors import BundleError, InputError
+from hbi_infer.index.store import VideoFault
+from hbi_infer.index.update import IndexProgress
+from hbi_infer.tokens.levels import LevelTokens
+from tests.builders.tiny_bundle import COLOURS, write_video
+from tests.builders.updates import NUM_VIDEOS, read_until, start_update, wait_until_gone
+
+
+def test_what_has_not_changed_is_left_alone(index: Index, folder: Path) -> None:
+    index.update(workers=1)
+    version = index.store.version()
+    report = index.update(workers=1)
+    assert (report.added, report.changed, report.removed, report.unchanged, report.clips) == (0, 0, 0, 3, 0)
+    assert (report.failed, report.clips_per_second) == ([], 0)
+    assert [fault.path for fault in index.failures()] == ["damaged.mp4"]
+    assert index.store.version() == version
+    report = index.update(workers=1, retry_failed=True)
+    assert (report.changed, report.unchanged, len(report.failed)) == (1, 2, 1)
+
+
+def test_the_model_tries_failed_files_again_when_asked_to(model: HBI, folder: Path) -> None:
+    seen: list[IndexProgress] = []
+    for retry_failed in (False, True):
+        model.index(
+            folder,
+            location=folder.parent / "i.sqlite",
+            retry_failed=retry_failed,
+            workers=1,
+            progress=seen.append,
+        ).close()
+    assert (seen[0].videos_total, seen[-1].videos_total, seen[-1].path) == (3, 1, "damaged.mp4")
+
+
+def test_added_changed_removed_and_mended_files(index: Index, folder: Path) -> None:
+    index.update(workers=1)
+    write_video(folder / "new.mp4", "green")
+    write_video(folder / "red.mp4", "blue", "blue", "blue")
+    write_video(folder / "damaged.mp4", "red")
+    shutil.rmtree(folder / "sub")
+    report = index.update(workers=1)
+    assert (report.added, report.changed, report.removed, report.unchanged, report.clips) == (1, 2, 1, 0, 5)
+    assert report.failed == index.failures() == []
+    assert set(index.store.ledger()) == {"new.mp4", "red.mp4", "damaged.mp4"}
+    best = {colour: index.search(colour)[0].path.name for colour in COLOURS}
+    assert best == {"red": "damaged.mp4", "green": "new.mp4", "blue": "red.mp4"}
+
+
+def test_a_file_of_the_same_size_with_a_newer_time_is_indexed_again(index: Index, folder: Path) -> None:
+    index.update(workers=1)
+    os.utime(folder / "red.mp4", ns=(0, 12345))
+    assert index.update(workers=1).changed == 1
+    assert index.store.ledger()["red.mp4"].version.modified_ns == 12345
+
+
+def test_progress_tells_of_each_video(index: Index) -> None:
+    seen: list[IndexProgress] = []
+    index.update(workers=1, progress=seen.append)
+    assert [progress.videos_done for progress in seen] == [0, 1, 2, 3]
+    assert {progress.videos_total for progress in seen} == {3}
+    assert {progress.path for progress in seen} == {"", "damaged.mp4", "red.mp4", "sub/green_blue.mkv"}
+    assert seen[-1].clips == 3
+
+
+def test_a_video_of_more_clips_than_a_batch(model: HBI, tmp_path: Path) -> None:
+    write_video(tmp_path / "videos" / "long.mp4", *["red"] * 20, "green", *["red"] * 19)
+    with Index.open(tmp_path / "videos", model, location=tmp_path / "index.sqlite") as index:
+        assert index.update(workers=1).clips == 40
+        assert index.search("green")[0].start_seconds == pytest.approx(40, abs=0.15)
+
+
+def test_a_folder_without_videos_is_told(tmp_path: Path, model: HBI) -> None:
+    (tmp_path / "notes.txt").write_text("no video")
+    with (
+        Index.open(tmp_path, model, location=tmp_path / "index.sqlite") as index,
+        pytest.raises(InputError, match=r"no videos in .* or below it: looked for files that end in .*\.mkv .*\.mp4"),
+    ):
+        index.update()
+
+
+def test_videos_that_all_went_away_are_not_forgotten(index: Index, folder: Path) -> None:
+    index.update(workers=1)
+    folder.rename(folder.parent / "unplugged")
+    folder.mkdir()
+    with pytest.raises(InputError, match="no videos"):
+        index.update(workers=1)
+    assert index.store.num_clips() == 3
+
+
+def test_links_that_lead_in_circles_or_nowhere_do_no_harm(index: Index, folder: Path) -> None:
+    (folder / "sub" / "loop").symlink_to(folder)
+    (folder / "self.mp4").symlink_to(folder / "self.mp4")
+    (folder / "nowhere.mp4").symlink_to(folder.parent / "nowhere.mp4")
+    report = index.update(workers=1)
+    assert report.clips == 3
+    assert "damaged.mp4" in {fault.path for fault in report.failed}
+    assert index.update(workers=1).clips == 0
+
+
+@contextmanager
+def without_roots_rights() -> Iterator[None]:
+    """Root can read everything; its tests are those of somebody else here."""
+    user = os.geteuid()
+    os.seteuid(user or 65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that other users can enter; pytest's own are closed to them."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        folder.chmod(0o755)
+        yield folder
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o444])
+def test_what_is_indexed_of_a_folder_that_cannot_be_read_is_kept(model: HBI, open_folder: Path, mode: int) -> None:
+    folder = open_folder / "videos"
+    write_video(folder / "red.mp4", "red")
+    write_video(folder / "sub" / "deeper" / "green.mp4", "green")
+    with Index.open(folder, model, location=open_folder / "index.sqlite") as index:
+        index.update(workers=0)
+        (folder / "lost+found").mkdir(mode=0)
+        (folder / "sub").chmod(mode)
+        with without_roots_rights():
+            report = index.update(workers=0)
+            assert report.failed == [VideoFault("sub", "cannot be read: Permission denied", "not_opened")]
+            assert (report.removed, report.unchanged) == (0, 1)
+        assert index.search("green")[0].path == folder / "sub" / "deeper" / "green.mp4"
+        (folder / "sub").chmod(0o755)
+        report = index.update(workers=0)
+        assert (report.added, report.removed, report.unchanged, report.failed) == (0, 0, 2, [])
+
+
+def test_a_video_that_could_not_be_opened_is_indexed_once_it_can_be(model: HBI, open_folder: Path) -> None:
+    write_video(open_folder / "videos" / "green.mp4", "green")
+    with Index.open(open_folder / "videos", model, location=open_folder / "index.sqlite") as index:
+        index.update(workers=0)
+        video = write_video(open_folder / "videos" / "red.mp4", "red")
+        video.chmod(0)
+        open_folder.chmod(0o777)
+        for file in open_folder.glob("index.sqlite*"):
+            file.chmod(0o666)
+        with without_roots_rights():
+            denied = VideoFault("red.mp4", "cannot be opened: Permission denied", "not_opened")
+            assert index.update(workers=0).failed == [denied]
+            report = index.update(workers=0)
+            assert (report.unchanged, report.failed) == (2, []), "it is not tried in vain"
+        video.chmod(0o644)
+        report = index.update(workers=0)
+        assert (report.changed, report.clips, index.failures()) == (1, 1, [])
+
+
+class NotFinite(HBI):
+    """A model whose numbers overflow on green frames."""
+
+    def encode_video(self, frames: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_]) -> dict[str, LevelTokens]:
+        levels = super().encode_video(frames, mask)
+        green = frames[:, 0, 0, 0].argmax(axis=-1) == 1
+        levels["entity"].tokens[green] = np.inf
+        return levels
+
+
+def test_a_video_on_which_the_model_fails_is_not_stored(folder: Path, bundle: Path) -> None:
+    with Index.open(folder, NotFinite.load(bundle), location=folder.parent / "index.sqlite") as index:
+        report = index.update(workers=1)
+        reason = "makes the model give numbers that are not finite"
+        assert VideoFault("sub/green_blue.mkv", reason, "not_finite") in report.failed
+        assert report.clips == index.store.num_clips() == 1
+
+
+class OtherLevels(HBI):
+    """A model that does not give what its manifest says."""
+
+    def encode_video(self, frames: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_]) -> dict[str, LevelTokens]:
+        levels = super().encode_video(frames, mask)
+        return levels | {"event": levels["entity"]}
+
+
+def test_a_model_that_contradicts_its_manifest_is_told(folder: Path, bundle: Path) -> None:
+    with (
+        Index.open(folder, OtherLevels.load(bundle), location=folder.parent / "index.sqlite") as index,
+        pytest.raises(BundleError, match="does not give the tokens that its manifest says"),
+    ):
+        index.update(workers=1)
+
+
+class NotRunning(HBI):
+    """A model of which only the video encoder does not run."""
+
+    def encode_video(self, frames: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_]) -> dict[str, LevelTokens]:
+        raise BundleError("the video encoder was altered")
+
+
+def test_an_index_that_cannot_be_made_anew_is_kept(folder: Path, model: HBI, bundle: Path) -> None:
+    location = folder.parent / "index.sqlite"
+    with Index.open(folder, model, location=location) as index:
+        index.update(workers=1)
+        ledger = index.store.ledger()
+    with (
+        Index.open(folder, NotRunning.load(bundle), location=location, rebuild=True) as index,
+        pytest.raises(BundleError, match="altered"),
+    ):
+        index.update(workers=1)
+    empty = folder.parent / "empty"
+    empty.mkdir()
+    with (
+        Index.open(empty, model, location=location, rebuild=True) as index,
+        pytest.raises(InputError, match="no videos"),
+    ):
+        index.update(workers=1)
+    with Index.open(folder, model, location=location) as index:
+        assert index.store.ledger() == ledger
+        assert index.store.num_clips() == 3
+    write_video(empty / "blue.mp4", "blue")
+    with Index.open(empty, model, location=location, rebuild=True) as index:
+        index.update(workers=1)
+        assert [match.path for match in index.search("red")] == [empty / "blue.mp4"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_an_update_that_is_stopped_keeps_what_it_stored_and_is_resumed(
+    many: tuple[Path, Path, Path], tmp_path: Path, model: HBI, how: signal.Signals
+) -> None:
+    process = start_update(many, tmp_path, stop_after=5)
+    stored = {line.removeprefix("stored ") for line in read_until(process, "stopped")[1:-1]}
+    if how == signal.SIGKILL:
+        process.kill()
+    else:
+        os.killpg(process.pid, how)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode in (-how, 130)
+    assert how == signal.SIGKILL or "KeyboardInterrupt" in errors
+    wait_until_gone(process.pid)
+    assert len(stored) == 5
+    with Index.open(many[0], model, location=many[1]) as index:
+        assert set(index.store.ledger()) == stored
+        report = index.update(workers=1)
+        assert (report.added, report.unchanged, report.failed) == (NUM_VIDEOS - 5, 5, [])
+        assert index.store.num_clips() == NUM_VIDEOS
+        assert len(index.search("red", top_k=100)) == NUM_VIDEOS
+
+
+def test_two_processes_index_one_folder_without_loss_or_double_work(
+    many: tuple[Path, Path, Path], tmp_path: Path, model: HBI
+) -> None:
+    first = start_update(many, tmp_path, stop_after=5)
+    read_until(first, "stopped")
+    second = start_update(many, tmp_path, stop_after=0)
+    read_until(second, "waiting")
+    first.kill()  # the second one takes over from a process that died
+    first.communicate(timeout=30)
+    output, errors = second.communicate(timeout=60)
+    assert second.returncode == 0, errors
+    assert output.split("\n")[-2] == f"done {NUM_VIDEOS - 5} 5"
+    with Index.open(many[0], model, location=many[1]) as index:
+        assert len(index.store.ledger()) == index.store.num_clips() == NUM_VIDEOS
+
+
+def test_two_processes_that_start_at_once(many: tuple[Path, Path, Path], tmp_path: Path, model: HBI) -> None:
+    processes = [start_update(many, tmp_path, stop_after=0) for _ in range(2)]
+    results = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], results
+    done = [output.split("\n")[-2] for output, _ in results]
+    assert sorted(done) == ["done 0 20", "done 20 0"]
+    with Index.open(many[0], model, location=many[1]) as index:
+        assert len(index.store.ledger()) == index.store.num_clips() == NUM_VIDEOS
+
+
+def test_two_processes_make_an_index_anew_at_once(many: tuple[Path, Path, Path], tmp_path: Path, model: HBI) -> None:
+    processes = [start_update(many, tmp_path, 0, "--rebuild") for _ in range(2)]
+    for process in processes:
+        read_until(process, "opened")
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    results = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], results
+    done = [output.split("\n")[-2] for output, _ in results]
+    assert sorted(done) == ["done 0 20", "done 20 0"], "each video is indexed once"
+    with Index.open(many[0], model, location=many[1]) as index:
+        assert len(index.store.ledger()) == index.store.num_clips() == NUM_VIDEOS

@@ -1,0 +1,30 @@
+"""The pictures of the documents can be made anew from the samples and the committed JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from scripts import make_pictures
+from tests.paths import ROOT
+
+
+@pytest.mark.parametrize(
+    ("name", "draw"),
+    [
+        ("explain", make_pictures.draw_explanation),
+        ("retrieve", make_pictures.draw_search),
+        ("ablation", make_pictures.draw_ablation),
+        ("training", make_pictures.draw_training),
+    ],
+)
+def test_a_picture_has_the_size_of_the_committed_one(
+    name: str, draw: Callable[[], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(make_pictures, "DOCS", tmp_path)
+    draw()
+    with Image.open(tmp_path / f"{name}.png") as made, Image.open(ROOT / "docs" / f"{name}.png") as committed:
+        assert made.size == committed.size
