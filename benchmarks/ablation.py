@@ -1,9 +1,9 @@
-"""What each part of the objective gives: the same small model, budget and clips, one part after the other, three seeds.
+"""Measures what each part of the objective gives, on the same small model, budget and clips, for three seeds.
 
     python benchmarks/ablation.py --data data/shapes [--runs runs/ablation] [--seeds 0 1 2] [--set optimiser.steps=600]
 
-Each run is a run of `hbi-train retrieval` with training/recipes/shapes_ablation.yaml; runs that are done are not done
-again, and one that was interrupted goes on. Every run is measured on the test split. Writes
+Each run is `hbi-train retrieval` with training/recipes/shapes_ablation.yaml; finished runs are not repeated, and an
+interrupted one goes on. Every run is measured on the test split. Writes
 benchmarks/results/ablation.json, from which scripts/make_pictures.py draws docs/ablation.png.
 """
 
@@ -27,7 +27,7 @@ from hbi_training.weights.checkpoint import load_checkpoint
 
 RECIPE = Path(__file__).parent.parent / "training" / "recipes" / "shapes_ablation.yaml"
 
-# Where nothing supervises the action and event levels, they count nothing in the score.
+# The action and event levels do not count in the score where nothing supervises them.
 ENTITY_ALONE = {"model.level_rates": "[1, 0, 0]", "objective.deep_supervision": "0", "objective.self_distillation": "0"}
 BANZHAF = {"objective.banzhaf": "1.0"}
 DEEP = {"objective.self_distillation": "0"}
@@ -46,11 +46,11 @@ FIGURES = ("text_to_video/R@1", "video_to_text/R@1", "text_to_video/R@5", "video
 
 
 class Runs:
-    """The runs of the ablation, with clips that are read once for all of them.
+    """Runs of the ablation, on clips that are read once for all of them.
 
     Args:
-        recipe: What all have in common.
-        folder: Where they live.
+        recipe: Recipe that all runs have in common.
+        folder: Folder of the runs.
     """
 
     def __init__(self, recipe: Recipe, folder: Path) -> None:
@@ -62,7 +62,7 @@ class Runs:
         return [load_recipe_split(self.recipe, split) for split in ("train", "val", "test")]
 
     def measure(self, name: str, seed: int, overrides: Mapping[str, str]) -> dict[str, float]:
-        """Trains and measures one configuration, or reads what was measured before."""
+        """Trains and measures one configuration, or reads the figures of a finished run."""
         words = "".join(c if c.isalnum() else " " for c in name).split()
         run_folder = self.folder / f"{'_'.join(words).lower()}_seed{seed}"
         result = run_folder / "test.json"
@@ -77,10 +77,10 @@ class Runs:
 
 
 def read_run(run_folder: Path) -> dict[str, float]:
-    """What a run measured, and how long a step took."""
+    """Returns the figures of a run, and the median time of a step."""
     measured: dict[str, float] = json.loads((run_folder / "test.json").read_text())
     lines = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
-    # Line by line: a run that was held up for a while is no slower for it.
+    # The median over lines is unchanged where a run was held up for a while.
     begin = [{"step": 0, "seconds": 0.0}]
     paces = [
         (after["seconds"] - before["seconds"]) / (after["step"] - before["step"])
@@ -91,7 +91,7 @@ def read_run(run_folder: Path) -> dict[str, float]:
 
 
 def summary(runs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """Mean and standard deviation over seeds, and the seeds' own figures."""
+    """Returns mean and standard deviation over seeds, and each seed's figures."""
     row: dict[str, Any] = {"seconds_per_step": statistics.median(run["seconds_per_step"] for run in runs)}
     for figure in (*FIGURES, *(f"reranked/{figure}" for figure in FIGURES)):
         if f"test/{figure}" not in runs[0]:
@@ -103,12 +103,12 @@ def summary(runs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 
 
 def budget(recipe: Recipe) -> dict[str, Any]:
-    """What every run had."""
+    """Returns the budget of every run."""
     return {"steps": recipe.optimiser.steps, "batch_size": recipe.optimiser.batch_size, "recipe": RECIPE.name}
 
 
 def main() -> None:
-    """Run what is left, and write."""
+    """Does the missing runs and writes the result after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--runs", type=Path, default=Path("runs/ablation"))

@@ -1,4 +1,4 @@
-"""How long a question about an indexed clip takes, in a process of its own and in one that has the model loaded.
+"""Measures a question about an indexed clip, in a new process and in one that has the model loaded.
 
     python benchmarks/answering.py [--bundle PATH] [--video FILE] [--repeats 15]
 
@@ -40,7 +40,7 @@ def answer_from(index: Index, video: Path) -> Answer:
 
 
 def measure(bundle: Path, video: Path, repeats: int, cache: Path) -> dict[str, Any]:
-    """Cold and warm, with an index in the user's cache folder, which is `cache`."""
+    """Measures cold and warm, with an index in `cache`, taken for the user's cache folder."""
     os.environ["XDG_CACHE_HOME"] = str(cache)
     hbi = HBI.load(bundle)
     with Index.open(video.parent, hbi) as index:
@@ -60,10 +60,10 @@ def measure(bundle: Path, video: Path, repeats: int, cache: Path) -> dict[str, A
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measures and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path)
-    parser.add_argument("--recipe", type=Path, default=SHAPES, help="of the size of the random weights")
+    parser.add_argument("--recipe", type=Path, default=SHAPES, help="recipe that gives the sizes of the random weights")
     parser.add_argument("--video", type=Path, default=VIDEO)
     parser.add_argument("--repeats", type=int, default=15)
     options = parser.parse_args()

@@ -1,9 +1,9 @@
-"""The exact Banzhaf interaction against sampled estimates of it: time and error.
+"""Compares the exact Banzhaf interaction with sampled estimates: time and error.
 
     python benchmarks/banzhaf.py [--pairs 128] [--sampled-pairs 8] [--samples 100 1000]
 
 The reference is the exact value in float64, which the tests compare with the enumeration of all coalitions. Sampling is
-timed on `--sampled-pairs` of the pairs, for its time grows with their number. Writes benchmarks/results/banzhaf.json.
+timed on `--sampled-pairs` of the pairs: its time grows with their number. Writes benchmarks/results/banzhaf.json.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ REPEATS = 15
 
 
 def random_game(num_pairs: int) -> Game:
-    """Cosines of unit vectors that share a direction, as words and frames of a matched pair do; ragged lengths."""
+    """Draws cosines of unit vectors that share a direction, as words and frames of a pair do; ragged lengths."""
     generator = torch.Generator().manual_seed(0)
     shared = torch.randn(num_pairs, 1, 16, generator=generator)
     text, video = (
@@ -44,7 +44,7 @@ def random_game(num_pairs: int) -> Game:
 
 
 def errors(estimate: torch.Tensor, exact: torch.Tensor) -> dict[str, float]:
-    """Root mean square and largest difference, as parts of the largest value."""
+    """Returns root mean square and largest difference, as parts of the largest value."""
     difference = (estimate.double() - exact).abs() / exact.abs().max()
     return {
         "error_root_mean_square": float(f"{difference.square().mean().sqrt():.3g}"),
@@ -53,7 +53,7 @@ def errors(estimate: torch.Tensor, exact: torch.Tensor) -> dict[str, float]:
 
 
 def measure(num_pairs: int, sampled_pairs: int, samples: list[int]) -> dict[str, Any]:
-    """Times for `num_pairs` pairs, and errors."""
+    """Measures times for `num_pairs` pairs, and errors."""
     game = random_game(num_pairs)
     arrays = [part.numpy() for part in game]
     exact = banzhaf_interaction(*(part.double() if part.is_floating_point() else part for part in game))
@@ -92,7 +92,7 @@ def measure(num_pairs: int, sampled_pairs: int, samples: list[int]) -> dict[str,
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measures and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=128)
     parser.add_argument("--sampled-pairs", type=int, default=8)

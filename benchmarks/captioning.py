@@ -1,12 +1,12 @@
-"""Tokens a second of writing captions: with the cache, without it, and by transformers' `generate`.
+"""Measures tokens a second of writing captions: with the cache, without it, and by transformers' `generate`.
 
     python benchmarks/captioning.py [--bundle PATH] [--batches 1 32] [--beams 1 4] [--tokens 20] [--repeats 9]
 
 Three decoders of the same numbers of layers, heads, tokens to attend to and words to choose from:
 
 - cached: the two graphs of the bundle, in ONNX Runtime, as `hbi-infer caption` runs them;
-- uncached: the same decoder as one graph over all words so far, in ONNX Runtime too, decoded by the same code. What was
-  read of the video is kept, so that only the words are computed anew;
+- uncached: the same decoder as one graph over all words so far, in ONNX Runtime too, decoded by the same code. The
+  memory of the video is kept, so that only the words are computed anew;
 - transformers: `generate` of a GPT-2 with cross-attention, in PyTorch, with its own cache.
 
 Every caption has as many tokens as asked for: the end is never written. A beam's tokens are those of the captions that
@@ -45,7 +45,7 @@ from hbi_training.model import caption_decoder as eager
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of a bundle's caption decoder."""
+    """Sizes of a bundle's caption decoder."""
 
     layers: int
     heads: int
@@ -56,12 +56,12 @@ class Sizes:
 
     @property
     def width(self) -> int:
-        """D."""
+        """Width D."""
         return self.heads * self.head_width
 
     @classmethod
     def of(cls, bundle: Bundle) -> Sizes:
-        """As the graph that reads a video declares them."""
+        """Reads the sizes from the graph that reads a video."""
         outputs = {spec.name: spec.shape for spec in bundle.manifest.graphs["captioner_prefill"].outputs}
         _, layers, heads, video_tokens, head_width = outputs["memory_keys"]
         sizes = (layers, heads, head_width, video_tokens, outputs["logits"][1])
@@ -69,43 +69,43 @@ class Sizes:
 
 
 class WholePrefixGraph(nn.Module):
-    """All words so far (N, T), and what was read of the video -> logits (N, A) of the next one."""
+    """All words so far (N, T) and the memory of the video -> logits (N, A) of the next word."""
 
     def __init__(self, decoder: eager.CaptionDecoder) -> None:
         super().__init__()
         self.decoder = decoder
 
     def forward(self, token_ids: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """In the order of the traced graph's inputs."""
+        """Returns logits (N, A) for words (N, T); the arguments are in the order of the graph's inputs."""
         return {"logits": self.decoder(token_ids, eager.Memory(keys, values, mask))[:, -1]}
 
 
 @dataclass(frozen=True)
 class Prefix:
-    """All words of N captions (N, T), and what was read of their videos."""
+    """All words of N captions (N, T), and the memories of their videos."""
 
     ids: Ids
     memory: Arrays
 
 
 class UncachedDecoder:
-    """Reads all words anew for each one."""
+    """Decoder that reads all words anew for each new one."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def step(self, token_ids: Ids, state: Prefix) -> tuple[Floats, Prefix]:
-        """One token more."""
+        """Appends tokens (N,) and returns the logits (N, A) of the next ones."""
         ids = np.concatenate([state.ids, token_ids[:, None]], axis=1)
         return self._engine.run({"token_ids": ids, **state.memory})["logits"], Prefix(ids, state.memory)
 
     def select(self, state: Prefix, rows: Ids) -> Prefix:
-        """Some of the captions."""
+        """Returns the captions of the given rows (N,)."""
         return Prefix(state.ids[rows], {name: array[rows] for name, array in state.memory.items()})
 
 
 def uncached_engine(sizes: Sizes, threads: int) -> Engine:
-    """The graph over all words, of random weights."""
+    """Opens a graph over all words with random weights."""
     torch.manual_seed(0)
     decoder = eager.CaptionDecoder(
         width=sizes.width,
@@ -126,7 +126,7 @@ def uncached_engine(sizes: Sizes, threads: int) -> Engine:
 
 
 def random_clips(bundle: Bundle, batch: int) -> Levels:
-    """Unit tokens of as many clips."""
+    """Draws unit tokens (B, V, D) float32 of `batch` clips."""
     random = np.random.default_rng(0)
     width = bundle.manifest.width
     return {
@@ -139,11 +139,11 @@ def random_clips(bundle: Bundle, batch: int) -> Levels:
 
 
 class Writers:
-    """The three decoders, ready to write captions of a number of tokens.
+    """Three decoders, ready to write captions.
 
     Args:
-        bundle: That writes captions.
-        num_tokens: Of each caption.
+        bundle: Bundle with a caption decoder.
+        num_tokens: Length of each caption.
         threads: Processor threads of each runtime.
     """
 
@@ -173,18 +173,18 @@ class Writers:
         self.gpt2 = GPT2LMHeadModel(config).eval()
 
     def with_cache(self, clips: Levels, beam: int) -> None:
-        """As the product does."""
+        """Writes captions as the product does."""
         self._write(self.cached, *self.cached.begin(clips), beam)
 
     def without_cache(self, clips: Levels, beam: int) -> None:
-        """The same, with all words read anew for each one."""
+        """Writes captions, reading all words anew for each new one."""
         logits, state = self.cached.begin(clips)
         ids = np.full((len(logits), 1), self.start)
         self._write(self.uncached, logits, Prefix(ids, state.memory), beam)
 
     @torch.inference_mode()
     def by_transformers(self, clips: Levels, beam: int) -> None:
-        """`generate`, attending to the same tokens."""
+        """Writes captions with `generate`, attending to the same tokens."""
         tokens = torch.from_numpy(np.concatenate([level.tokens for level in clips.values()], axis=1))
         made = self.gpt2.generate(
             torch.full((len(tokens), 1), self.start),
@@ -206,7 +206,7 @@ class Writers:
 
 
 def measure(bundle: Bundle, batches: list[int], beams: list[int], num_tokens: int, repeats: int) -> dict[str, Any]:
-    """Tokens a second of each decoder, for each batch and beam."""
+    """Measures tokens a second of each decoder, for each batch and beam."""
     threads = physical_cores()
     writers = Writers(bundle, num_tokens, threads)
     ways = {"cached": writers.with_cache, "uncached": writers.without_cache, "transformers": writers.by_transformers}
@@ -232,10 +232,10 @@ def measure(bundle: Bundle, batches: list[int], beams: list[int], num_tokens: in
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measures and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path)
-    parser.add_argument("--recipe", type=Path, default=SHAPES, help="of the size of the random weights")
+    parser.add_argument("--recipe", type=Path, default=SHAPES, help="recipe that gives the sizes of the random weights")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 32])
     parser.add_argument("--beams", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--tokens", type=int, default=20)

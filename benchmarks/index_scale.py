@@ -1,4 +1,4 @@
-"""Searching an index of many clips: how much the shortlist finds, and how long a search takes, cold and warm.
+"""Measures how much the shortlist of a large index finds, and how long a search takes, cold and warm.
 
     python benchmarks/index_scale.py [--clips 1000 10000 100000] [--folder DIR] [--videos DIR --queries FILE]
 
@@ -40,7 +40,7 @@ WAYS: dict[str, dict[str, int]] = {"default": {}, "exact": {"exact_up_to": 10**9
 
 
 def recall(index: Index, queries: Sequence[Levels]) -> dict[str, dict[str, float]]:
-    """For the best clip and the best ten, and each length of the shortlist: the mean share of them that is in it."""
+    """Returns the mean share of the best clip and of the best ten that is in a shortlist of each length."""
     matrix = index.resident_matrix()
     shares: dict[tuple[int, int], list[float]] = {(k, length): [] for k in (1, TOP_K) for length in SHORTLISTS}
     for query in queries:
@@ -55,7 +55,7 @@ def recall(index: Index, queries: Sequence[Levels]) -> dict[str, dict[str, float
 
 
 def warm_seconds(folder: Path, options: dict[str, int]) -> float:
-    """Median of 20 queries after a first one."""
+    """Returns the median of 20 queries after a first one."""
     times = []
     with open_index(folder) as index:
         for number in range(21):
@@ -66,7 +66,7 @@ def warm_seconds(folder: Path, options: dict[str, int]) -> float:
 
 
 def cold_seconds(folder: Path, options: dict[str, int]) -> dict[str, float]:
-    """Medians: the whole process, and in it opening the index and searching it once."""
+    """Returns the medians of a whole process, and of opening the index and searching once in it."""
     command = [sys.executable, __file__, "--search-once", str(folder), json.dumps(options)]
     whole, search = [], []
     for _ in range(COLD_REPEATS):
@@ -78,7 +78,7 @@ def cold_seconds(folder: Path, options: dict[str, int]) -> dict[str, float]:
 
 
 def search_once(folder: Path, options: dict[str, int]) -> None:
-    """Print the seconds that opening the index and one search take."""
+    """Prints the seconds that opening the index and one search take."""
     started = time.perf_counter()
     with open_index(folder) as index:
         matches = index.search("query 0", Searching(top_k=TOP_K, **options))
@@ -87,7 +87,7 @@ def search_once(folder: Path, options: dict[str, int]) -> None:
 
 
 def measure(folder: Path, num_clips: int) -> dict[str, Any]:
-    """One size of index."""
+    """Measures an index of one size."""
     started = time.perf_counter()
     with make_index(folder, num_clips) as index:
         made_seconds = time.perf_counter() - started
@@ -103,7 +103,7 @@ def measure(folder: Path, num_clips: int) -> dict[str, Any]:
 
 
 def measure_real(videos: Path, queries: Path, folder: Path | None) -> dict[str, Any]:
-    """How much the shortlist finds of real clips."""
+    """Measures how much the shortlist finds of real clips."""
     model = HBI.load(device="cpu")
     texts = [line.strip() for line in queries.read_text().splitlines() if line.strip()]
     with (
@@ -123,12 +123,12 @@ def measure_real(videos: Path, queries: Path, folder: Path | None) -> dict[str, 
 
 
 def main() -> None:
-    """Measure every size."""
+    """Measures every size and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clips", type=int, nargs="+", default=[1000, 10_000, 100_000])
-    parser.add_argument("--folder", type=Path, help="where to make the indexes: 1 GB for 100,000 clips")
-    parser.add_argument("--videos", type=Path, help="real videos to measure on besides")
-    parser.add_argument("--queries", type=Path, help="what to search them for, a sentence on each line")
+    parser.add_argument("--folder", type=Path, help="folder for the indexes: 1 GB for 100,000 clips")
+    parser.add_argument("--videos", type=Path, help="folder of real videos to measure on too")
+    parser.add_argument("--queries", type=Path, help="file with a query for them on each line")
     parser.add_argument("--search-once", nargs=2, metavar=("FOLDER", "OPTIONS"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.search_once:

@@ -1,8 +1,8 @@
-"""How many clips a second are indexed, split into decoding, encoding and storing.
+"""Measures how many clips a second are indexed, split into decoding, encoding and storing.
 
 Other processes decode while clips are encoded, so an update only waits for the frames that are not there yet
-(`wait_seconds`). How fast those processes are is measured by themselves: they decode the same videos once more, with
-nothing else going on (`decode_alone_seconds`). `decode_seconds` is what they took during the update, added up.
+(`wait_seconds`). Those processes are also measured alone, decoding the same videos with nothing else going on
+(`decode_alone_seconds`). `decode_seconds` is the sum of their times during the update.
 
     python benchmarks/indexing.py [--videos DIR] [--num 400] [--workers N]
 
@@ -27,7 +27,7 @@ from hbi_infer.video.pool import decode_many, usual_workers
 
 
 def decode_alone_seconds(hbi: HBI, videos: Path, workers: int) -> float:
-    """How long the processes take to decode every video, from their start on, while nothing else is done."""
+    """Returns the time in which the processes start and decode every video, with nothing else going on."""
     started = time.perf_counter()
     for _ in decode_many(find_videos(videos), hbi.bundle.manifest.sampling, workers=workers):
         pass
@@ -35,7 +35,7 @@ def decode_alone_seconds(hbi: HBI, videos: Path, workers: int) -> float:
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measures and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=Path)
     parser.add_argument("--num", type=int, default=400)

@@ -1,4 +1,4 @@
-"""Where measurements are written, with the machine that they were taken on."""
+"""Writes measurements with the machine that they were taken on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RESULTS = Path(os.environ.get("HBI_BENCHMARK_RESULTS", Path(__file__).parent / "
 
 
 def write_result(name: str, result: dict[str, Any]) -> Path:
-    """Write `result` with the time, the code version and the machine to `benchmarks/results/<name>.json`."""
+    """Writes `result` with the time, the code version and the machine to `benchmarks/results/<name>.json`."""
     document = {
         "benchmark": name,
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,4 +1,4 @@
-"""A bundle of random weights that can do every task, at the size of a recipe's model."""
+"""Makes a bundle of random weights that can do every task, at the size of a recipe's model."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from hbi_training.run.recipe import load_recipe
 SHAPES = Path(__file__).parent.parent / "training" / "recipes" / "shapes.yaml"
 PARTS = {"reconstruction_layers": 1, "caption_layers": 2, "answers": ANSWERS}
 NUM_SCENES = 2000
-"""Enough for their captions to hold every word of shapes."""
+"""Number of scenes whose captions hold every word of shapes."""
 
 
 def write_random_bundle(folder: Path, recipe: Path = SHAPES) -> Path:
-    """Write a bundle of the sizes of a recipe's model, with an answer head and a caption decoder of two layers."""
+    """Writes a bundle of the sizes of a recipe's model, with an answer head and a caption decoder of two layers."""
     rng = np.random.default_rng(0)
     corpus = [text for scene in scenes(0, "train", NUM_SCENES) for text in captions(scene, rng)]
     section = {**load_recipe(recipe).model, **PARTS}

@@ -1,4 +1,4 @@
-"""Scoring one query against many clips, compared with the bare matrix products that it rests on.
+"""Compares scoring one query against many clips with the bare matrix products that it rests on.
 
     python benchmarks/scoring.py [--clips 100000]
 
@@ -28,7 +28,7 @@ REPEATS = 15
 
 
 def random_levels(rng: np.random.Generator, batch: int, sizes: dict[str, int], width: int) -> Levels:
-    """Tokens without padding."""
+    """Draws tokens (B, N, D) float32 without padding, N by the level's name."""
     return {
         name: LevelTokens(
             rng.standard_normal((batch, size, width), dtype=np.float32), np.full((batch, size), 1 / size, np.float32)
@@ -38,17 +38,17 @@ def random_levels(rng: np.random.Generator, batch: int, sizes: dict[str, int], w
 
 
 def seconds(function: Callable[[], object]) -> float:
-    """How long one call takes."""
+    """Returns the time of one call."""
     started = time.perf_counter()
     function()
     return time.perf_counter() - started
 
 
 def measure(num_clips: int, width: int) -> dict[str, Any]:
-    """Times of both, and of the cast to float32 that comes before."""
+    """Measures scoring, the bare product, and the cast to float32 that comes before."""
     rng = np.random.default_rng(0)
     layout = TokenLayout(tuple((level.name, level.video_tokens) for level in LEVELS), width)
-    # The same clips again and again: what they hold does not matter, only how many there are.
+    # The same clips are repeated: only their number matters.
     block = layout.pack(random_levels(rng, min(BLOCK_CLIPS, num_clips), dict(layout.levels), width))
     query = random_levels(rng, 1, {level.name: level.text_tokens for level in LEVELS}, width)
     num_blocks = num_clips // len(block)
@@ -87,7 +87,7 @@ def measure(num_clips: int, width: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure at two widths."""
+    """Measures at two widths and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--clips", type=int, default=100_000)
     num_clips = parser.parse_args().clips

@@ -1,4 +1,4 @@
-"""How long `hbi-infer --help` and a search of a prepared index take, each in processes of their own.
+"""Measures `hbi-infer --help` and a search of a prepared index, each in new processes.
 
     python benchmarks/startup.py [--bundle PATH] [--clips 10000] [--repeats 10]
 
@@ -33,7 +33,7 @@ QUERY = "a small red circle moves left and then a blue square blinks"
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measures and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, default=default_bundle_path())
     parser.add_argument("--clips", type=int, default=10_000)
@@ -64,12 +64,12 @@ def main() -> None:
 
 
 def measure(command: list[str], repeats: int) -> dict[str, Any]:
-    """Wall-clock seconds of the command in new processes, after one that is not counted."""
+    """Returns the wall-clock seconds of a command in new processes, after one that is not counted."""
     return timed(lambda: subprocess.run(command, check=True, capture_output=True), repeats)
 
 
 def prepare(folder: Path, location: Path, hbi: HBI, num_clips: int) -> None:
-    """Fill an index with random unit tokens, and the folder with an empty file for each video."""
+    """Fills an index with random unit tokens, and the folder with an empty file for each video."""
     folder.mkdir()
     random = np.random.default_rng(0)
     manifest = hbi.bundle.manifest

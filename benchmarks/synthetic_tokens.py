@@ -1,6 +1,6 @@
-"""Made-up tokens on which pooled vectors do not find everything: an index to search, and queries for it.
+"""Makes up tokens on which pooled vectors do not find everything: an index to search, and queries for it.
 
-What makes it hard is what makes real embeddings hard: all tokens share a direction (they lie in a cone), clips come in
+They are hard for the same reason as real embeddings: all tokens share a direction (they lie in a cone), clips come in
 topics with many neighbours each, and a query speaks of one of the things that a clip shows, which the pooled vector
 mixes with the others. More clips are more topics and more things, so that a larger index is no easier.
 """
@@ -44,7 +44,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class SyntheticEncoder:
-    """Stands for a model in an index of made-up tokens: its manifest, and queries that were made beforehand."""
+    """Encoder of an index of made-up tokens: a manifest, and queries that were made beforehand."""
 
     width: int
     queries: Sequence[Levels]
@@ -91,7 +91,7 @@ class SyntheticEncoder:
         }
 
     def encode_video(self, frames: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_]) -> Levels:
-        """There are no videos."""
+        """Raises NotImplementedError: there are no videos, so no frames (B, F, H, W, 3)."""
         raise NotImplementedError
 
 
@@ -99,9 +99,9 @@ class SyntheticWorld:
     """Directions that clips and queries are made of.
 
     Args:
-        width: D.
-        num_topics: Of the clips.
-        seed: Same seed, same world, clips and queries.
+        width: Width D.
+        num_topics: Number of topics of the clips.
+        seed: Random seed; the same seed gives the same world, clips and queries.
     """
 
     def __init__(self, width: int, num_topics: int, seed: int = 0) -> None:
@@ -114,7 +114,7 @@ class SyntheticWorld:
         self._stop_words = self._directions(20)
 
     def clips(self, topics: npt.NDArray[np.int64]) -> tuple[Levels, npt.NDArray[np.int64]]:
-        """Tokens of B clips of these topics (B,), and the things (B, 3) that each shows, one after another."""
+        """Returns the tokens of B clips of these topics (B,), and the things (B, 3) that each shows in turn."""
         # The clips of a topic share its things; neighbouring topics have some of them in common.
         own = self._rng.integers(0, THINGS_PER_TOPIC, (len(topics), THINGS_PER_CLIP))
         things = topics[:, None] * NEW_THINGS_PER_TOPIC + own
@@ -132,7 +132,7 @@ class SyntheticWorld:
         return levels, things
 
     def query(self, topic: int, thing: int) -> Levels:
-        """A text that speaks of one thing, in many words that every text has."""
+        """Returns the tokens (1, T, D) of a text about one thing, among many words that every text has."""
         levels = {}
         for level in LEVELS:
             tokens = self._text_common + self._stop_words[self._rng.integers(0, 20, level.text_tokens)]
@@ -153,7 +153,7 @@ class SyntheticWorld:
 
 
 def make_index(folder: Path, num_clips: int, *, width: int = 256, num_queries: int = 100) -> Index:
-    """An index of `num_clips` made-up clips in `folder`, ten a video, whose encoder knows the texts query 0, 1, ..."""
+    """Makes an index of `num_clips` clips in `folder`, ten a video, whose encoder knows the texts query 0, 1, ..."""
     num_topics = max(1, num_clips // CLIPS_PER_TOPIC)
     world = SyntheticWorld(width, num_topics)
     rng = np.random.default_rng(1)
@@ -176,7 +176,7 @@ def make_index(folder: Path, num_clips: int, *, width: int = 256, num_queries: i
 
 
 def open_index(folder: Path) -> Index:
-    """The index that `make_index` made in `folder`."""
+    """Opens the index that `make_index` made in `folder`."""
     with np.load(folder / "queries.npz") as arrays:
         levels = {
             level.name: LevelTokens(arrays[f"{level.name}_tokens"], arrays[f"{level.name}_weights"]) for level in LEVELS

@@ -1,4 +1,4 @@
-"""How long a call takes."""
+"""Times a call."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def timed(call: Callable[[], object], repeats: int) -> dict[str, Any]:
-    """Wall-clock seconds of a call: median, fastest and slowest of some, after one that is not counted."""
+    """Returns the median, fastest and slowest wall-clock seconds of a call, after one that is not counted."""
     taken = []
     for _ in range(repeats + 1):
         started = time.perf_counter()

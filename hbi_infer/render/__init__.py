@@ -1,1 +1,1 @@
-"""Results as lines, tables, pictures, pages and files."""
+"""Shows results as lines, tables, pictures, pages and files."""

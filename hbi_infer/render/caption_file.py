@@ -1,7 +1,7 @@
-"""Captions as files: JSON Lines, CSV, and subtitles; and the file beside them that an interrupted run goes on from.
+"""Writes captions as JSON Lines, CSV or subtitles, and the file that an interrupted run goes on from.
 
-Captions go into `OUT.partial` one by one, a line each, behind a header that says which model writes them, of which
-videos, and how. When all are there, what was asked for is written beside its place and renamed over it.
+Captions go into `OUT.partial` one by one, a line each, after a header that names the model, the videos and the options.
+When all are there, the wanted file is written beside its place and renamed over it.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ SUBTITLES = ("srt", "vtt")
 COLUMNS = ("file", "clip", "start_seconds", "end_seconds", "caption", "log_probability")
 
 MARK = "hbi_infer_captions"
-"""The key of a header that tells what the file is; its value is the version of the format."""
+"""Key that marks a header; its value is `FORMAT_VERSION`."""
 
 FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionTarget:
-    """What to write where.
+    """File or files for the captions.
 
     Attributes:
-        videos: The folder that is captioned, or the video.
-        out: A file; or a folder, for subtitles of a folder: they belong to one video each.
-        format: Of the file or files.
-        overwrite: Whether what exists may be overwritten.
+        videos: The captioned folder or video.
+        out: A file; for subtitles of a folder, a folder with a file for each video.
+        format: Format of the file or files.
+        overwrite: Whether existing files may be overwritten.
     """
 
     videos: Path
@@ -56,15 +56,15 @@ class CaptionTarget:
 
     @property
     def partial(self) -> Path:
-        """The file that an interrupted run goes on from."""
+        """Path of the file that an interrupted run goes on from."""
         out = self.out.absolute()
         return out.with_name(f"{out.name}.partial")
 
     def check(self) -> None:
-        """Refuse what could not be written, before there is anything to write.
+        """Refuses files that cannot be written, before there is anything to write.
 
         Raises:
-            InputError: A file exists and is not to be overwritten, or there is no folder to write to.
+            InputError: A file exists and may not be overwritten, or there is no folder to write to.
         """
         if not self._is_folder:
             check_target(self.out, overwrite=self.overwrite)
@@ -80,14 +80,14 @@ class CaptionTarget:
                 check_target(self.out / path, overwrite=self.overwrite)
 
     def write(self, captions: Sequence[Caption], place: Callable[[Path], str]) -> None:
-        """Write what was asked for; at every moment each file is the old one, or the whole new one.
+        """Writes the files; at every moment each file is the old one, or the whole new one.
 
         Args:
-            captions: In order.
-            place: How the path of a video is written in CSV.
+            captions: Captions of all clips, in order.
+            place: Returns the path of a video as it is written in CSV.
 
         Raises:
-            InputError: A file cannot be written, or exists by now and is not to be overwritten.
+            InputError: A file cannot be written, or exists by now and may not be overwritten.
         """
         if not self._is_folder:
             self._replace(self.out, rendered(captions, self.format, place))
@@ -104,9 +104,9 @@ class CaptionTarget:
         return self.format in SUBTITLES and is_folder(self.videos)
 
     def _subtitle_paths(self, captioned: Iterable[Path]) -> dict[Path, Path]:
-        """For each video of the folder its file of subtitles, below `out`, called as the video is.
+        """Returns the subtitle file of each video in the folder, relative to `out`, with the video's name.
 
-        Of videos that differ in nothing but their suffix, each keeps it in the name of its subtitles.
+        Videos that differ only in their suffix keep it in the names of their subtitles.
         """
         folder = self.videos.resolve()
         inside = {path: path.relative_to(folder) for path in {*find_videos(folder), *captioned}}
@@ -125,26 +125,26 @@ class CaptionTarget:
 
 
 class UnfinishedCaptions:
-    """The captions of a run that is not at its end, in a file that survives it; one process has it at a time.
+    """Captions of an unfinished run, in a file that survives it; one process holds it at a time.
 
     Args:
-        path: Of the file. One that an equal run left is gone on with.
-        header: Which run it is; see `run_header`.
-        overwrite: Whether to begin anew where the file is another run's, or none of ours.
+        path: Path of the file; a run goes on with the file that an equal run left.
+        header: Identity of the run; see `run_header`.
+        overwrite: Whether to begin anew where the file belongs to another run, or is no such file.
 
     Attributes:
-        path: Of the file.
-        captions: What is there, by clip.
+        path: Path of the file.
+        captions: Captions in the file, by clip.
 
     Raises:
-        InputError: The file is of another run, none of ours, cannot be written, or is being written by another process.
+        InputError: The file belongs to another run, is no such file, cannot be written, or is held by another process.
     """
 
     def __init__(self, path: Path, header: dict[str, Any], *, overwrite: bool = False) -> None:
         self.path = path
         self.captions: dict[ClipPlace, Caption] = {}
         try:
-            # Without a buffer: what the disk did not take is not tried once more when the file is closed.
+            # A buffer would be written once more on closing, after a full disk was reported.
             self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b", buffering=0)
         except OSError as error:
             raise cannot_write(path, error) from error
@@ -155,16 +155,16 @@ class UnfinishedCaptions:
             raise
 
     def add(self, clip: ClipPlace, caption: Caption) -> None:
-        """Write a caption down, so that it is kept whatever happens next.
+        """Writes a caption to the file at once, so that it is kept whatever happens next.
 
         Raises:
-            InputError: The disk does not take it.
+            InputError: The file cannot be written.
         """
         self._append({"file_version": clip.file_version, **caption.to_json()})
         self.captions[clip] = caption
 
     def remove(self) -> None:
-        """Remove the file, which is not needed any more."""
+        """Removes the file."""
         self.path.unlink(missing_ok=True)
 
     def __enter__(self) -> UnfinishedCaptions:
@@ -212,12 +212,12 @@ class UnfinishedCaptions:
 
 
 def run_header(model_sha256: str, videos: Path, options: Decoding) -> dict[str, Any]:
-    """What tells a run from others: captions of another one do not belong into the same file."""
+    """Returns the identity of a run: captions of another one do not belong into the same file."""
     return {MARK: FORMAT_VERSION, "model": model_sha256, "videos": str(videos.resolve()), **asdict(options)}
 
 
 def rendered(captions: Iterable[Caption], format: Format, place: Callable[[Path], str]) -> str:  # noqa: A002
-    """Captions as the text of a file; `place` says how the path of a video is written in CSV."""
+    """Returns captions as the text of a file; `place` gives the path of a video as it is written in CSV."""
     if format == "jsonl":
         return "".join(json.dumps(caption.to_json()) + "\n" for caption in captions)
     if format == "csv":
@@ -237,7 +237,7 @@ def rendered(captions: Iterable[Caption], format: Format, place: Callable[[Path]
 
 
 def fields_of(captions: Iterable[Caption], place: Callable[[Path], str]) -> list[tuple[str, ...]]:
-    """Captions as lines of `COLUMNS`."""
+    """Returns captions as rows of `COLUMNS`."""
     return [
         (
             place(caption.path),
@@ -256,7 +256,7 @@ def _printable(text: str) -> str:
 
 
 def _span(caption: Caption, mark: str) -> str:
-    """When a cue is shown; at least a millisecond, or players refuse it."""
+    """Returns the time span of a cue, at least a millisecond long: players refuse an empty one."""
     start = round(caption.start_seconds * 1000)
     end = max(round(caption.end_seconds * 1000), start + 1)
     return f"{_cue_time(start, mark)} --> {_cue_time(end, mark)}"
@@ -268,7 +268,7 @@ def _cue_time(milliseconds: int, mark: str) -> str:
 
 
 def _difference(first_line: bytes, header: dict[str, Any]) -> str:
-    """What is wrong with a header, and what to do but for --force; empty if it is equal."""
+    """Returns how a header differs and how to mend that without --force; empty if it is equal."""
     try:
         found = json.loads(first_line)
     except ValueError:
@@ -286,7 +286,7 @@ def _difference(first_line: bytes, header: dict[str, Any]) -> str:
 
 
 def _parsed(line: bytes) -> tuple[ClipPlace, Caption] | None:
-    """A line of a partial file; None if it is damaged."""
+    """Reads a line of a partial file; returns None if it is damaged."""
     try:
         document = json.loads(line)
         version = document.pop("file_version")

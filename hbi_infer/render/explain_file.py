@@ -1,4 +1,4 @@
-"""An explanation as a file; its suffix says as what."""
+"""Writes an explanation to a file whose suffix names the format."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ SUFFIXES = (".png", ".html", ".json")
 
 
 def write_explanation(explanation: Explanation, document: dict[str, Any], path: Path, *, overwrite: bool) -> None:
-    """Write an explanation as a picture, a page, or its JSON document; see `write_whole`.
+    """Writes an explanation as a picture, a page, or its JSON document; see `write_whole`.
 
     Raises:
-        InputError: The file cannot be written, or exists and is not to be overwritten.
+        InputError: The file cannot be written, or exists and may not be overwritten.
 
     Warns:
         NoFramesWarning: The frames cannot be decoded; the file shows their times.

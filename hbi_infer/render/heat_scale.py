@@ -1,4 +1,4 @@
-"""The colours and numbers of a map: red above 0, blue below, nearly white at 0. Told apart by the colour-blind too."""
+"""Colours and numbers of a map: red above 0, blue below, nearly white at 0; distinct to the colour-blind too."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST_DECIMALS = 6
 
 @dataclass(frozen=True)
 class HeatScale:
-    """From -limit to limit. Colours are written as the web does, which Pillow and rich take too.
+    """Scale from -limit to limit. Colours are written as in HTML, which Pillow and rich take too.
 
     >>> scale = HeatScale(0.06)
     >>> scale.colour(0.06), scale.number(0.0149), scale.number(-0.0001)
@@ -31,25 +31,25 @@ class HeatScale:
 
     @classmethod
     def of(cls, values: npt.NDArray[np.floating[Any]]) -> HeatScale:
-        """The scale that reaches the value farthest from 0."""
+        """Returns the scale that reaches the value farthest from 0 in a map (T, V)."""
         return cls(float(abs(values).max(initial=0)))
 
     @property
     def decimals(self) -> int:
-        """As many as show two digits of the limit."""
+        """Number of decimals that show two digits of the limit."""
         return min(max(1 - floor(log10(self.limit)), 0), MOST_DECIMALS) if self.limit else 0
 
     def colour(self, value: float) -> str:
-        """The colour of a value."""
+        """Returns the colour of a value."""
         return "#{:02x}{:02x}{:02x}".format(*self._red_green_blue(value))
 
     def ink(self, value: float) -> str:
-        """Black or white, whichever can be read on the colour of a value."""
+        """Returns black or white, whichever can be read on the colour of a value."""
         red, green, blue = self._red_green_blue(value)
         return BLACK if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else WHITE
 
     def number(self, value: float) -> str:
-        """A value as text, to the scale's decimals."""
+        """Returns a value as text, to the scale's decimals."""
         text = f"{value:.{self.decimals}f}"
         return text if float(text) else "0"
 

@@ -42,13 +42,13 @@ def test_the_commands_make_data_train_stop_go_on_and_measure(tmp_path: Path) -> 
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
-    assert "the same command goes on from there" in stderr
+    assert "the same command resumes from there" in stderr
     assert process.returncode == 130, stderr
     stopped = max(int(path.name[5:]) for path in (run / "checkpoints").glob("step_*"))
 
     shorter = subprocess.run([*train, "--set", "optimiser.steps=401"], capture_output=True, text=True)
     assert shorter.returncode == 1
-    assert "begun with another recipe" in shorter.stderr
+    assert "holds a run of another recipe" in shorter.stderr
     write_recipe(recipe, data, steps=stopped + 2)
     finished = subprocess.run([*train, "--restart"], capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr

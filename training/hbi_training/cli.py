@@ -21,16 +21,18 @@ app.add_typer(data_app, name="data")
 
 Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the recipe.")]
 DataFolder = Annotated[Path | None, typer.Option("--data", help="The data set's folder, instead of the recipe's.")]
-Workers = Annotated[int | None, typer.Option(help="Worker processes; by default one a core.")]
+Workers = Annotated[int | None, typer.Option(help="Worker processes; by default one per core.")]
 
 
 @data_app.command("shapes")
 def data_shapes(
     out: Annotated[Path, typer.Option(help="The folder to write.")],
-    num: Annotated[int, typer.Option(min=10, help="Clips in all: 80 % training, 10 % validation, 10 % test.")] = 10_000,
+    num: Annotated[
+        int, typer.Option(min=10, help="Number of clips: 80 % training, 10 % validation, 10 % test.")
+    ] = 10_000,
     num_val: Annotated[int | None, typer.Option(help="Validation clips, instead of 10 %.")] = None,
     num_test: Annotated[int | None, typer.Option(help="Test clips, instead of 10 %.")] = None,
-    seed: Annotated[int, typer.Option(help="One seed gives one data set.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed; the same seed gives the same clips.")] = 0,
     workers: Workers = None,
 ) -> None:
     """Draw short clips of moving coloured shapes, with captions, questions and near misses.
@@ -46,7 +48,7 @@ def data_shapes(
 
 
 def _training_command(task: Task, help_text: str) -> None:
-    """Adds the command that trains for a task; all of them take the same options and go on where they stopped."""
+    """Adds the command that trains for a task; all of them take the same options and resume where they stopped."""
 
     @app.command(task, help=help_text)
     def train(
@@ -54,11 +56,9 @@ def _training_command(task: Task, help_text: str) -> None:
         out: Annotated[Path | None, typer.Option(help="The run's folder; by default runs/NAME.")] = None,
         data: DataFolder = None,
         override: Overrides = [],  # noqa: B006 - typer reads the default, nothing changes it
-        restart: Annotated[
-            bool, typer.Option("--restart", help="Begin anew although the run has checkpoints.")
-        ] = False,
+        restart: Annotated[bool, typer.Option("--restart", help="Delete the run's folder and begin anew.")] = False,
         workers: Workers = None,
-        cpu: Annotated[bool, typer.Option("--cpu", help="Stay on the CPU although there is a GPU.")] = False,
+        cpu: Annotated[bool, typer.Option("--cpu", help="Use the CPU even if there is a GPU.")] = False,
     ) -> None:
         from hbi_training.run.commands import run_training
         from hbi_training.run.recipe import load_recipe
@@ -71,17 +71,17 @@ def _training_command(task: Task, help_text: str) -> None:
 
 _training_command(
     "retrieval",
-    "Train for retrieval; run again, it goes on where it stopped.\n\n"
+    "Train for retrieval; the same command resumes a stopped run.\n\n"
     "Example: hbi-train retrieval --recipe training/recipes/shapes.yaml --data data/shapes",
 )
 _training_command(
     "qa",
-    "Train to answer questions, and what else the recipe asks for; run again, it goes on where it stopped.\n\n"
+    "Train to answer questions, with the recipe's other terms; the same command resumes a stopped run.\n\n"
     "Example: hbi-train qa --recipe training/recipes/msrvtt_qa.yaml --data MSRVTT-QA",
 )
 _training_command(
     "caption",
-    "Train to write captions, and what else the recipe asks for; run again, it goes on where it stopped.\n\n"
+    "Train to write captions, with the recipe's other terms; the same command resumes a stopped run.\n\n"
     "Example: hbi-train caption --recipe training/recipes/msrvtt_caption.yaml --data MSRVTT",
 )
 
@@ -94,19 +94,21 @@ def evaluate(
     split: Annotated[str, typer.Option(help="The split to measure on.")] = "test",
     weights: Annotated[
         Literal["float32", "float16", "int8"],
-        typer.Option(help="Measure with weights rounded as a bundle stores them."),
+        typer.Option(help="Round the weights first, as a bundle stores them."),
     ] = "float32",
-    all_captions: Annotated[bool, typer.Option("--all-captions", help="Every caption is a query.")] = False,
-    rerank: Annotated[int, typer.Option(min=0, help="Order the best N of each query by reconstructed tokens.")] = 0,
-    save: Annotated[bool, typer.Option("--save", help="Add the figures to the checkpoint's provenance.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Write the figures to this JSON file too.")] = None,
+    all_captions: Annotated[
+        bool, typer.Option("--all-captions", help="Search by all captions, not one per clip.")
+    ] = False,
+    rerank: Annotated[int, typer.Option(min=0, help="Reorder the best N per query by reconstructed tokens.")] = 0,
+    save: Annotated[bool, typer.Option("--save", help="Add the results to the checkpoint's provenance.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Also write the results to this JSON file.")] = None,
     failures: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write wrong answers, and captions unlike any reference, as JSON lines."),
+        typer.Option(metavar="FILE", help="Write wrong answers, and captions that equal no reference, as JSON lines."),
     ] = None,
     workers: Workers = None,
 ) -> None:
-    """Measure a checkpoint in all that it can do: R@1, R@5, R@10, median and mean rank both ways; answers; captions.
+    """Measure a checkpoint on all of its tasks: retrieval both ways (recall, ranks), answers, captions.
 
     Example: hbi-train evaluate runs/shapes/model --data data/shapes --split test
     """
@@ -131,15 +133,15 @@ def evaluate(
 def estimator(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint: runs/NAME/model.")],
     data: Annotated[Path, typer.Option(help="The data set's folder.")],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The estimator, a .safetensors file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The .safetensors file to write.")],
     data_format: Annotated[str, typer.Option("--format", help="The data set's format.")] = "manifest",
     steps: Annotated[int, typer.Option(min=1, help="Steps of the optimiser.")] = 300,
-    channels: Annotated[int, typer.Option(min=1, help="Channels of its hidden layer.")] = 64,
+    channels: Annotated[int, typer.Option(min=1, help="Channels of the hidden layer.")] = 64,
     workers: Workers = None,
 ) -> None:
     """Train the papers' estimator network on the exact Banzhaf interaction.
 
-    Nothing else needs it: it is there to repeat the papers' ablation (objective.variant=released).
+    Only the papers' ablation (objective.variant=released) needs it.
 
     Example: hbi-train estimator runs/shapes/model --data data/shapes -o estimator.safetensors
     """
@@ -157,6 +159,6 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def main() -> None:
-    """Run the command line."""
+    """Runs the command line."""
     with errors_told():
         app()

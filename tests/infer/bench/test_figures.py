@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from hbi_infer.bench.figures import milliseconds, per_second
+from hbi_infer.bench.figures import by_stage, milliseconds, per_second
+from tests.builders.bench_report import small_report
 
 
 @pytest.mark.parametrize(("rate", "shown"), [(0.2104, "0.21"), (48.27, "48.3"), (14726.0, "14,726")])
@@ -17,3 +18,11 @@ def test_per_second(rate: float, shown: str) -> None:
 )
 def test_milliseconds(seconds: float, shown: str) -> None:
     assert milliseconds(seconds) == shown
+
+
+def test_timings_stand_by_stage_with_the_devices_in_order() -> None:
+    report = small_report()
+    cpu, openvino, _ = report.devices
+    assert by_stage(report) == {
+        ("encode", 2): [("cpu", cpu.measurements[0]), ("openvino", openvino.measurements[0])],
+    }

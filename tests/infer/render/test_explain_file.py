@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 from pathlib import Path
 
@@ -29,3 +30,12 @@ def test_a_full_disk_leaves_the_old_file_and_no_part_of_a_new_one(
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == ({"why.json": "old"} if overwrite else {})
     write_explanation(made, {}, out, overwrite=overwrite)
     assert [path.name for path in tmp_path.iterdir()] == ["why.json"]
+
+
+@pytest.mark.parametrize(("name", "start"), [("a.png", b"\x89PNG"), ("a.HTML", b"<!DOCTYPE html>"), ("a.json", b"{")])
+def test_the_suffix_names_the_format(made: Explanation, tmp_path: Path, name: str, start: bytes) -> None:
+    write_explanation(made, {"model": "tiny"}, tmp_path / name, overwrite=False)
+    content = (tmp_path / name).read_bytes()
+    assert content.startswith(start)
+    if name == "a.json":
+        assert json.loads(content) == {"model": "tiny"}

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import errno
+import json
+import os
+import subprocess
+import sys
 
 import pytest
 
-from hbi_infer.render.stdout import clock, errors_told, printable
+from hbi_infer.errors import InputError
+from hbi_infer.render.stdout import clock, emit_json, errors_told, note, printable
 
 
 @pytest.mark.parametrize(("number", "is_told"), [(errno.EACCES, True), (errno.ENOSPC, True), (errno.ENOENT, False)])
@@ -26,3 +31,29 @@ def test_names_cannot_move_the_cursor_or_break_a_line() -> None:
 )
 def test_clock(seconds: float, text: str) -> None:
     assert clock(seconds) == text
+
+
+def test_an_error_of_the_user_is_one_line_and_exit_code_1(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end, errors_told():
+        raise InputError("there is no\nfile")
+    assert end.value.code == 1
+    assert capsys.readouterr().err == "error: there is no\\nfile\n"
+
+
+def test_a_note_is_one_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    note("warning", "a\tb")
+    assert capsys.readouterr() == ("", "warning: a\\tb\n")
+
+
+def test_json_is_ascii(capsys: pytest.CaptureFixture[str]) -> None:
+    emit_json({"path": "\udcff é"})
+    written = capsys.readouterr().out
+    assert written.isascii()
+    assert json.loads(written) == {"path": "\udcff é"}
+
+
+def test_stdout_takes_bytes_of_names_and_escapes_letters_that_it_lacks() -> None:
+    code = "from hbi_infer.render.stdout import emit, prepare_streams; prepare_streams(); emit('\\udcff é')"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, check=True)
+    assert done.stdout == b"\xff \\xe9"

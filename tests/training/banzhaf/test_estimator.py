@@ -73,7 +73,7 @@ def test_files_that_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="is not a mapping of names to tensors"):
         load_estimator(tmp_path / "list.pt")
     torch.save({"a": torch.ones(2)}, tmp_path / "other.pt")
-    with pytest.raises(TrainingError, match=r"not of a Banzhaf estimator; it has the tensors a"):
+    with pytest.raises(TrainingError, match=r"holds no Banzhaf estimator; it has the tensors a"):
         load_estimator(tmp_path / "other.pt")
     state = BanzhafEstimator(8).state_dict()
     torch.save({name: tensor for name, tensor in state.items() if name != "query"}, tmp_path / "part.pt")

@@ -146,7 +146,7 @@ def test_training_learns_and_its_checkpoint_computes_the_same(splits: tuple[Spli
 def test_another_recipe_does_not_resume_a_run(splits: tuple[Split, Split], tmp_path: Path) -> None:
     Trainer(tiny_recipe(), *splits, tmp_path, cpu=True).save()
     other = Trainer(tiny_recipe(seed=1), *splits, tmp_path, cpu=True)
-    with pytest.raises(TrainingError, match="begun with another recipe"):
+    with pytest.raises(TrainingError, match="holds a run of another recipe"):
         other.resume()
 
 

@@ -54,7 +54,7 @@ def test_a_model_that_has_nothing_in_common_is_refused() -> None:
     model = build_model(HBI_SECTION, tokenizer)
     other = Checkpoint(build_model(HBI_SECTION, tokenizer), tokenizer_json, "empty")
     other.model.state_dict = dict  # type: ignore[method-assign]
-    with pytest.raises(TrainingError, match="the model empty has nothing in common with that of the recipe"):
+    with pytest.raises(TrainingError, match="the model empty shares no weights with the recipe's model"):
         start_from(other, model, tokenizer)
 
 

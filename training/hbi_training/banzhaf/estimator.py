@@ -1,6 +1,6 @@
 """A small network that estimates the Banzhaf interaction from a map of similarities (CVPR 2023, section 3.3, figure 3).
 
-The exact interaction costs little (`hbi_training.banzhaf.exact`), so nothing needs it; it is here to read the authors'
+Nothing needs it, for the exact interaction costs little (`hbi_training.banzhaf.exact`); it is here to read the authors'
 checkpoints and to repeat their ablation.
 """
 
@@ -25,14 +25,14 @@ _RELEASED = {
     "K": "key",
     "V": "value",
 }
-_UNUSED = "bn."  # a normalisation that the released network declares and never applies
+_UNUSED = "bn."  # normalisation that the released network declares and never applies
 
 
 class BanzhafEstimator(nn.Module):
     """Convolution, one attention over all pairs of tokens, convolution; for maps of any size.
 
     Args:
-        channels: Of the hidden layer; the released checkpoints have 64.
+        channels: Channels of the hidden layer; the released checkpoints have 64.
     """
 
     def __init__(self, channels: int = 64) -> None:
@@ -45,7 +45,12 @@ class BanzhafEstimator(nn.Module):
             nn.init.xavier_uniform_(matrix, gain=1.414)
 
     def forward(self, similarity: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, T, V) cosines, and (B, T, V) bool, True at pairs of real tokens -> (B, T, V), 0 at padding."""
+        """Estimates interactions (B, T, V), 0 at padding.
+
+        Args:
+            similarity: Cosines (B, T, V).
+            mask: True at pairs of real tokens, (B, T, V) bool; None without padding.
+        """
         hidden = self.first(similarity[:, None]).relu()
         # (B, C, T, V) -> (B, T * V, C)
         pairs = hidden.flatten(2).mT
@@ -62,25 +67,25 @@ def save_estimator(estimator: BanzhafEstimator, path: Path) -> None:
 
 
 def load_estimator(path: Path) -> BanzhafEstimator:
-    """Reads what `save_estimator` wrote, or the authors' file (a pickle of tensors only, whose code is never run).
+    """Reads a file of `save_estimator`, or the authors' file (a pickle of tensors only, whose code is never run).
 
     Raises:
-        TrainingError: The file cannot be read safely, or is not of such a network.
+        TrainingError: The file cannot be read safely, or holds another network.
     """
     state = from_released(load_tensors(path))
     if "first.weight" not in state:
-        raise TrainingError(f"{path} is not of a Banzhaf estimator; it has the tensors {', '.join(sorted(state)[:6])}")
+        raise TrainingError(f"{path} holds no Banzhaf estimator; it has the tensors {', '.join(sorted(state)[:6])}")
     estimator = BanzhafEstimator(len(state["first.weight"]))
     try:
         estimator.load_state_dict(state, strict=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        raise TrainingError(f"{path} is not of a Banzhaf estimator: {reason}") from error
+        raise TrainingError(f"{path} holds no Banzhaf estimator: {reason}") from error
     return estimator.eval()
 
 
 def from_released(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The released names in ours; names that are ours already stay."""
+    """Renames released tensors, of any shape such as (C, C), to our names; names that are ours already stay."""
     return {
         _RELEASED.get(name, name): tensor.float() for name, tensor in tensors.items() if not name.startswith(_UNUSED)
     }

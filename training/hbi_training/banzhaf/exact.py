@@ -1,6 +1,6 @@
 """The exact Banzhaf interaction in PyTorch: batched, masked, differentiable.
 
-`hbi_infer.tokens.banzhaf` explains the game and the closed form; this is the same in differentiable operations.
+`hbi_infer.tokens.banzhaf` explains the game and the closed form.
 """
 
 from __future__ import annotations
@@ -29,22 +29,21 @@ def banzhaf_interaction(
     probability: float = 0.5,
     index: InteractionIndex = "banzhaf",
 ) -> Tensor:
-    """The exact interaction of every text token with every video token.
+    """Computes the exact interaction of every text token with every video token.
 
     Gradients flow into the similarities and the weights.
 
     Args:
-        similarity: (B, T, V) cosines; float64 is computed in float64, every other type in float32.
-        text_weights: (B, T), at least 0; only their ratios matter.
-        video_weights: (B, V), the same.
-        text_mask: (B, T) bool, False at padding; None if there is none.
-        video_mask: (B, V) bool, the same.
-        probability: With which every other player is in the coalition, in [0, 1); 1/2 is Banzhaf's.
+        similarity: Cosines (B, T, V); float64 is computed in float64, every other type in float32.
+        text_weights: Weights (B, T), at least 0; only their ratios matter.
+        video_weights: Weights (B, V), likewise.
+        text_mask: False at padding, (B, T) bool; None without padding.
+        video_mask: False at padding, (B, V) bool; None without padding.
+        probability: Probability of every other player to be in the coalition, in [0, 1); 1/2 is Banzhaf's.
         index: "banzhaf", or "shapley": the mean over all probabilities, the Shapley interaction index.
 
     Returns:
-        (B, T, V), 0 at padding, and everywhere in an item that has no real token on one side. What is not a number
-        comes out as one that is not.
+        Interactions (B, T, V), 0 at padding and everywhere in an item without real tokens on one side. NaN stays NaN.
 
     Raises:
         InputError: Shapes do not agree, or the probability or index is unknown.
@@ -65,7 +64,7 @@ def banzhaf_interaction(
 
 
 def _mean_one(side: str, weights: Tensor, mask: Tensor | None) -> Tensor:
-    """Weights (B, N) scaled to a mean of 1 over real tokens; 0 at padding."""
+    """Scales weights (B, N) to a mean of 1 over real tokens, and to 0 at padding."""
     if mask is None:
         mask = torch.ones_like(weights, dtype=torch.bool)
     if mask.shape != weights.shape:
@@ -79,10 +78,10 @@ def _mean_one(side: str, weights: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _best_gain(gains: Tensor, chance: float) -> Tensor:
-    """(B, K, N) dM: by how much token j raises the best of row k; of rows (B, K, N), at least 0."""
+    """Computes dM, the amount by which token j raises the best of row k: (B, K, N), at least 0 -> (B, K, N)."""
     ranked, order = gains.sort(dim=-1, descending=True, stable=True)
     rank = torch.arange(gains.shape[-1], dtype=gains.dtype, device=gains.device)
-    behind = rank[:, None] - rank[None, :]  # (N, N): how far token s comes behind token r
+    behind = rank[:, None] - rank[None, :]  # (N, N): places of token s behind token r
     beaten = chance * (1 - chance) ** (behind - 1).clamp_min(0) * (behind > 0)
     alone = (1 - chance) ** rank
     gain = alone * (ranked - ranked @ beaten)
@@ -90,7 +89,7 @@ def _best_gain(gains: Tensor, chance: float) -> Tensor:
 
 
 def _weight_gain(weights: Tensor, chance: float) -> Tensor:
-    """(B, N, N) dP: by how much token i raises the normalised weight of token k; of weights (B, N) of mean 1."""
+    """Computes dP, the amount by which token i raises the share of token k: weights (B, N) of mean 1 -> (B, N, N)."""
     grid = FLOAT64_NODES if weights.dtype == torch.float64 else FLOAT32_NODES
     nodes, measure = (torch.from_numpy(part).to(weights) for part in grid.quadrature())
     decay = torch.exp(-weights[..., None] * nodes)  # (B, N, Q)

@@ -1,7 +1,7 @@
-"""The Banzhaf interaction from random coalitions, as the papers and the released code have it: to compare with.
+"""The Banzhaf interaction from random coalitions, for comparison with the papers and the released code.
 
-Nothing here is needed to train or to use a model: `hbi_training.banzhaf.exact` gives the exact values in a thousandth
-of the time.
+Training and using a model need nothing of this: `hbi_training.banzhaf.exact` gives the exact values in a thousandth of
+the time.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ import torch
 from torch import Tensor
 
 RELEASED_SCALE = 1000.0
-"""The released code multiplies the similarities with this, and so its values."""
+"""Factor of the similarities, and so of all values, in the released code."""
 
 _OUT = -9e15
-"""What the released code gives the softmax for a token that is not in the coalition."""
+"""Logit of a token outside the coalition in the released code's softmax."""
 
 
 class Game(NamedTuple):
     """The retrieval game of B matched pairs.
 
     Attributes:
-        similarity: (B, T, V) cosines.
-        text_weights: (B, T), at least 0, the softmax weights of the words.
-        video_weights: (B, V), the same of the frames.
-        text_mask: (B, T) bool, True at real tokens.
-        video_mask: (B, V) bool, the same.
+        similarity: Cosines (B, T, V).
+        text_weights: Softmax weights of the words, (B, T), at least 0.
+        video_weights: Softmax weights of the frames, (B, V), at least 0.
+        text_mask: True at real tokens, (B, T) bool.
+        video_mask: True at real tokens, (B, V) bool.
     """
 
     similarity: Tensor
@@ -37,11 +37,11 @@ class Game(NamedTuple):
 
 
 class Coalitions(NamedTuple):
-    """A coalition of the other players for every pair of tokens (i, j), of each game.
+    """A coalition of the other players for every pair of tokens (i, j) of each game.
 
     Attributes:
-        text_in: (B, T, V, T) bool; [b, i, j, i] is False, as is padding.
-        video_in: (B, T, V, V) bool; [b, i, j, j] is False, as is padding.
+        text_in: True at words in the coalition, (B, T, V, T) bool; [b, i, j, i] and padding are False.
+        video_in: True at frames in the coalition, (B, T, V, V) bool; [b, i, j, j] and padding are False.
     """
 
     text_in: Tensor
@@ -55,17 +55,17 @@ def sampled_banzhaf_interaction(
     variant: Literal["definition", "released"] = "definition",
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """The interaction estimated from random coalitions; every pair of tokens draws its own.
+    """Estimates the interaction from random coalitions, drawn anew for every pair of tokens.
 
     Args:
-        game: Its similarities as they are; the released variant scales them itself.
+        game: Games with plain cosines; the released variant scales them itself.
         num_samples: Coalitions of each pair of tokens; the released code has 100.
         variant: "definition" is the papers' (CVPR 2023, section 3.3): unbiased, its error falls as n^-1/2. "released"
-            is what the authors' code computes, see `released_difference`.
-        generator: Of the random numbers.
+            follows the authors' code, see `released_difference`.
+        generator: Generator of the random numbers.
 
     Returns:
-        (B, T, V), 0 at padding; of the released variant `RELEASED_SCALE` times as large.
+        Interactions (B, T, V), 0 at padding; those of the released variant are `RELEASED_SCALE` times as large.
     """
     difference = pair_difference if variant == "definition" else released_difference
     total = torch.zeros_like(game.similarity)
@@ -75,7 +75,7 @@ def sampled_banzhaf_interaction(
 
 
 def draw_coalitions(game: Game, generator: torch.Generator | None = None) -> Coalitions:
-    """Every other real player is in with probability 1/2."""
+    """Draws coalitions in which every other real player is with probability 1/2."""
     batch, num_text, num_video = game.similarity.shape
     device = game.similarity.device
     text_in, video_in = (
@@ -89,15 +89,15 @@ def draw_coalitions(game: Game, generator: torch.Generator | None = None) -> Coa
 
 
 def coalition_value(game: Game, text_in: Tensor, video_in: Tensor) -> Tensor:
-    """What coalitions are worth: v of the game.
+    """Computes the value v of coalitions.
 
     Args:
         game: B games.
-        text_in: (B, ..., T) bool, the words that are in.
-        video_in: (B, ..., V) bool, the frames that are in.
+        text_in: True at words in the coalition, (B, ..., T) bool.
+        video_in: True at frames in the coalition, (B, ..., V) bool.
 
     Returns:
-        (B, ...).
+        Values (B, ...).
     """
     similarity, text_weights, video_weights = _aligned(game, text_in.ndim - 2)
     gains = similarity.clamp_min(0) * (text_in[..., :, None] & video_in[..., None, :])
@@ -112,7 +112,7 @@ def coalition_value(game: Game, text_in: Tensor, video_in: Tensor) -> Tensor:
 
 
 def pair_difference(game: Game, coalitions: Coalitions) -> Tensor:
-    """v(C + i + j) + v(C) - v(C + i) - v(C + j) of each pair (i, j): (B, T, V), 0 at padding."""
+    """Computes v(C + i + j) + v(C) - v(C + i) - v(C + j) of each pair (i, j): (B, T, V), 0 at padding."""
     text_own, video_own = _own(game)
     text_in, video_in = coalitions
     text_with, video_with = text_in | text_own, video_in | video_own
@@ -126,11 +126,11 @@ def pair_difference(game: Game, coalitions: Coalitions) -> Tensor:
 
 
 def released_difference(game: Game, coalitions: Coalitions) -> Tensor:
-    """The second difference as the released code computes it: (B, T, V), 0 at padding, `RELEASED_SCALE` times as large.
+    """Computes the released code's second difference: (B, T, V), 0 at padding, `RELEASED_SCALE` times as large.
 
-    It departs from the definition: the weights of a coalition are one more softmax of the softmax weights, which
-    flattens them, and two more in the first term; and in that term i meets only j, and j only i, instead of the whole
-    coalition.
+    It departs from the definition in two ways. The softmax weights of a coalition go through one more softmax, and
+    through two more in the first term, which flattens them. In that term i meets only j, and j only i, instead of the
+    whole coalition.
     """
     text_own, video_own = _own(game)
     text_in, video_in = coalitions
@@ -158,7 +158,7 @@ def released_difference(game: Game, coalitions: Coalitions) -> Tensor:
 
 
 def _own(game: Game) -> tuple[Tensor, Tensor]:
-    """(T, 1, T) and (V, V) bool: the words, and frames, of the pairs (i, j) themselves."""
+    """Marks the words and the frames of the pairs (i, j) themselves: (T, 1, T) and (V, V) bool."""
     _, num_text, num_video = game.similarity.shape
     device = game.similarity.device
     return (
@@ -168,13 +168,13 @@ def _own(game: Game) -> tuple[Tensor, Tensor]:
 
 
 def _aligned(game: Game, num_axes: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Similarities and weights with `num_axes` axes of length 1 behind the batch."""
+    """Inserts `num_axes` axes of length 1 after the batch axis of similarities and weights."""
     axes = (1,) * num_axes
     return tuple(part.reshape(len(part), *axes, *part.shape[1:]) for part in game[:3])  # type: ignore[return-value]
 
 
 def _share(weights: Tensor) -> Tensor:
-    """Weights (..., N) as parts of their sum; zeros where they are all 0."""
+    """Divides weights (..., N) by their sum; zeros stay where they are all 0."""
     total = weights.sum(-1, keepdim=True)
     return weights / total.masked_fill(total == 0, 1)
 

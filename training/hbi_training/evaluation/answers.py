@@ -1,4 +1,4 @@
-"""Measuring answers: accuracy over all questions and by type, and the temperature that makes probabilities honest."""
+"""Measuring answers: accuracy over all questions and by type, and the temperature that calibrates probabilities."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ CLIPS_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model said to Q questions.
+    """Answers of a model to Q questions.
 
     Attributes:
-        logits: (Q, A), as the model gives them, before any temperature.
-        labels: (Q,) int64, the right answer's place in the closed list; -1 where it is not in it.
-        questions: (Q,) what was asked.
-        rows: (Q,) the clip of each in the split.
+        logits: Logits (Q, A) before any temperature.
+        labels: Place of the right answer in the closed list, (Q,) int64; -1 if the list lacks it.
+        questions: The Q questions.
+        rows: Row in the split of each question's clip.
     """
 
     logits: Tensor
@@ -38,12 +38,12 @@ class Answers:
 
     @property
     def right(self) -> npt.NDArray[np.bool_]:
-        """(Q,) whether the likeliest answer is the right one."""
+        """Whether the likeliest answer is right, (Q,) bool."""
         right: npt.NDArray[np.bool_] = (self.logits.argmax(-1) == self.labels).numpy()
         return right
 
     def accuracy(self) -> dict[str, float]:
-        """Percent of questions answered rightly: over all, by type, and with the right one among the first five.
+        """Returns the percent of right answers over all questions, by type, and among the first five of each.
 
         A question whose answer is not in the closed list counts as answered wrongly, as it would for a user.
         """
@@ -60,16 +60,16 @@ class Answers:
 
 
 def questions_about(records: Sequence[VideoRecord], rows: Sequence[int]) -> list[tuple[int, Question]]:
-    """Every question about some clips of a split, with the row of its clip, in the order of the rows."""
+    """Returns every question about some clips of a split with the row of its clip, in the order of the rows."""
     return [(int(row), question) for row in rows for question in records[row].questions]
 
 
 def answers_to(asked: Sequence[tuple[int, Question]], logits: Tensor, closed_list: Sequence[str]) -> Answers:
-    """What was said to the questions that `questions_about` gave.
+    """Collects the answers to the questions of `questions_about`.
 
     Args:
-        asked: Q questions.
-        logits: (Q, A).
+        asked: Q questions, each with the row of its clip.
+        logits: Logits (Q, A).
         closed_list: The A answers.
     """
     place = {answer: number for number, answer in enumerate(closed_list)}
@@ -83,10 +83,10 @@ def answer_questions(model: Model, records: Sequence[VideoRecord], cache: FrameC
     """Asks every question of a split.
 
     Args:
-        model: With an answer head; on any device.
-        records: The clips of the split.
-        cache: Their frames.
-        tokenizer: The model's.
+        model: Model with an answer head, on any device.
+        records: Clips of the split.
+        cache: Frames of the clips.
+        tokenizer: Tokenizer of the model.
 
     Raises:
         TrainingError: The model has no answer head.
@@ -114,9 +114,9 @@ def answer_questions(model: Model, records: Sequence[VideoRecord], cache: FrameC
 
 
 def fit_temperature(answers: Answers) -> float:
-    """The temperature whose probabilities are the likeliest for the right answers (Guo et al. 2017).
+    """Finds the temperature that makes the right answers most likely (Guo et al. 2017).
 
-    A search by golden section over its logarithm: the negative log-likelihood has one minimum.
+    Golden-section search over its logarithm suffices, for the negative log-likelihood has one minimum.
     """
     known = answers.labels >= 0
     logits, labels = answers.logits[known], answers.labels[known]
@@ -138,7 +138,7 @@ def fit_temperature(answers: Answers) -> float:
 
 
 def calibration_error(answers: Answers, temperature: float, num_bins: int = 15) -> float:
-    """Expected calibration error in percent: by how much confidence and accuracy differ, over bins of confidence."""
+    """Computes the expected calibration error in percent: the mean gap of confidence and accuracy over bins."""
     confidence = (answers.logits / temperature).softmax(-1).amax(-1).numpy()
     right = answers.right
     bins = np.minimum((confidence * num_bins).astype(np.int64), num_bins - 1)

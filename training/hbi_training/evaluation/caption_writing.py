@@ -1,4 +1,4 @@
-"""Writing captions with the PyTorch model: what training measures, and what exported graphs are checked against."""
+"""Writing captions with the PyTorch model, to measure training and to check exported graphs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _State(NamedTuple):
 
 
 class _Steps:
-    """The decoder as `hbi_infer.model.text_generation` takes it."""
+    """Adapts the decoder to `hbi_infer.model.text_generation`."""
 
     def __init__(self, decoder: CaptionDecoder, device: torch.device) -> None:
         self.decoder = decoder
@@ -45,14 +45,14 @@ class _Steps:
 def write_captions(
     model: Model, video: TokensByLevel, options: Decoding, *, start_id: int, end_id: int
 ) -> list[Generated]:
-    """A caption for each of B videos, whose tokens are given level by level.
+    """Writes a caption for each of B videos.
 
     Args:
-        model: With a caption decoder, in evaluation mode.
+        model: Model in evaluation mode, with a caption decoder.
         video: Tokens (B, V, D) of each level.
-        options: How to write; no more than the decoder has positions for.
-        start_id: What a caption begins with.
-        end_id: What it ends with.
+        options: Options of decoding; captions are cut to the decoder's positions.
+        start_id: Id of the token that begins a caption.
+        end_id: Id of the token that ends it.
 
     Raises:
         TrainingError: The model has no caption decoder.
@@ -73,14 +73,14 @@ def write_captions(
 def caption_split(
     model: Model, cache: FrameCache, rows: Sequence[int], tokenizer: Tokenizer, options: Decoding
 ) -> list[str]:
-    """Captions of some clips of a split.
+    """Writes captions of some clips of a split.
 
     Args:
-        model: With a caption decoder, on any device; left as it was found.
-        cache: The split's frames.
-        rows: Which clips.
-        tokenizer: The model's.
-        options: How to write.
+        model: Model with a caption decoder, on any device; its mode is restored.
+        cache: Frames of the split.
+        rows: Rows of the clips in the split.
+        tokenizer: Tokenizer of the model.
+        options: Options of decoding.
     """
     was_training = model.training
     model.eval()

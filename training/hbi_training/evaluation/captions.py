@@ -1,18 +1,18 @@
 """Caption metrics: BLEU-4, METEOR, ROUGE-L and CIDEr, as coco-caption defines them, without Java.
 
 coco-caption, the scorer of all published results, has not changed since 2015; its package pycocoevalcap (2020) is
-100 MB with three Java programs. What there is instead:
+100 MB with three Java programs. In its place:
 
-- BLEU-4, ROUGE-L and CIDEr (which is CIDEr-D) are short formulas, and ours: they agree with coco-caption to 1e-9 on the
-  same words. Of the libraries that are kept, sacrebleu agrees too, on BLEU alone; NLTK's BLEU counts captions of fewer
-  than four words otherwise; aac-metrics has CIDEr, among sentence transformers and Java. rouge-score (2022) has another
-  F-measure.
-- METEOR is `hbi_training.evaluation.meteor`, with stems by snowballstemmer: the official one less synonyms and
-  paraphrases, with which it is 2 to 5 points higher. Not to be compared with published numbers.
-- Words are found by `words`, not by the Stanford tokenizer: texts of letters and commas give the same ones.
+- BLEU-4, ROUGE-L and CIDEr (which is CIDEr-D) are short formulas, computed here; they agree with coco-caption to 1e-9
+  on the same words. Among maintained libraries, sacrebleu agrees too, on BLEU alone; NLTK's BLEU counts captions of
+  fewer than four words otherwise; aac-metrics has CIDEr, beside sentence transformers and Java. rouge-score (2022) has
+  another F-measure.
+- METEOR is `hbi_training.evaluation.meteor`, with stems by snowballstemmer. Official scores are 2 to 5 points higher,
+  for they also count synonyms and paraphrases: ours must not be compared with published numbers.
+- `words` replaces the Stanford tokenizer; it finds the same words in texts of letters and commas.
 
-How far each is from the official scorer is measured in tests/training/test_caption_metrics.py, on the scores that
-tests/golden/make_caption_scores.py got from it; that script also gives the official scores of any other captions.
+tests/training/evaluation/test_captions.py measures the distance of each from the official scorer, whose scores come
+from tests/golden/make_caption_scores.py; that script also gives the official scores of any other captions.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Words = Sequence[str]
 Ngrams = Counter[tuple[str, ...]]
 
 LONGEST = 4
-"""Of the runs of words that BLEU and CIDEr count."""
+"""Length of the longest runs of words that BLEU and CIDEr count."""
 
 ROUGE_BETA = 1.2
 CIDER_SIGMA = 6.0
@@ -52,14 +52,14 @@ def caption_metrics(candidates: Sequence[str], references: Sequence[Sequence[str
 
     Args:
         candidates: One caption for each clip; an empty one scores 0.
-        references: At least one for each clip. CIDEr weighs words by how few clips have them, so it means something for
-            a whole split, and is 0 for a single clip.
+        references: At least one caption for each clip. CIDEr weighs words by how few clips have them: it has meaning
+            for a whole split, and is 0 for a single clip.
 
     Returns:
         "BLEU-4", "METEOR", "ROUGE-L" (0 to 100) and "CIDEr" (100 times the usual fraction: 0 to 1000).
 
     Raises:
-        TrainingError: There are no captions, or none to compare one with.
+        TrainingError: There are no captions, or one has no reference.
         ValueError: The numbers of candidates and of references differ.
 
     Example:
@@ -78,7 +78,7 @@ def caption_metrics(candidates: Sequence[str], references: Sequence[Sequence[str
 
 
 def words(text: str) -> list[str]:
-    """A text as words in lower case without punctuation, cut as in the Penn Treebank.
+    """Splits a text into words in lower case without punctuation, cut as in the Penn Treebank.
 
     The Stanford tokenizer, which the official scorer runs, also cuts "cannot" and "gonna", keeps the dot of "mr.", and
     leaves brackets as the words "-lrb-" and "-rrb-".
@@ -91,10 +91,10 @@ def words(text: str) -> list[str]:
 
 
 class Cider:
-    """CIDEr of single captions, with document frequencies that are counted once: a reward for training.
+    """Computes CIDEr of single captions, a reward for training, with document frequencies that are counted once.
 
     Args:
-        corpus: The references of each clip of the corpus that the rarity of words is taken from.
+        corpus: References of each clip of the corpus in which the rarity of words is measured.
 
     Raises:
         TrainingError: The corpus is empty.
@@ -110,10 +110,10 @@ class Cider:
         self.rarity = {ngram: self.most - math.log(count) for ngram, count in documents.items()}
 
     def scores(self, candidates: Sequence[str], references: Sequence[Sequence[str]]) -> npt.NDArray[np.float64]:
-        """(N,) float64: each candidate's, 100 times the usual fraction.
+        """Returns the score of each candidate, (N,) float64, 100 times the usual fraction.
 
         Raises:
-            TrainingError: There are no captions, or none to compare one with.
+            TrainingError: There are no captions, or one has no reference.
             ValueError: The numbers of candidates and of references differ.
         """
         _check(candidates, references)
@@ -128,7 +128,7 @@ class Cider:
 
 
 class _Vector:
-    """A caption's runs of words, of each length apart, as counts times rarity."""
+    """Counts of a caption's runs of words times their rarity, one vector for each length of run."""
 
     def __init__(self, text: Words, cider: Cider) -> None:
         self.num_pairs = max(len(text) - 1, 0)
@@ -139,7 +139,7 @@ class _Vector:
         self.norms = [math.sqrt(sum(value**2 for value in part.values())) for part in self.parts]
 
     def similarity(self, reference: _Vector) -> float:
-        """From 0 to 1: the mean cosine, in which no run counts more often than in the reference."""
+        """Returns the mean cosine, 0 to 1, in which no run counts more often than in the reference."""
         cosines = [
             sum(min(value, theirs[ngram]) * theirs[ngram] for ngram, value in mine.items() if ngram in theirs)
             / (my_norm * their_norm or 1.0)
@@ -170,7 +170,7 @@ def _all_ngrams(text: Words) -> Ngrams:
 
 
 def _bleu(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
-    """From 0 to 1, of the whole corpus: no mean of captions."""
+    """Computes BLEU, 0 to 1, from counts over the whole corpus, which is not a mean over captions."""
     found, total = np.zeros(LONGEST), np.zeros(LONGEST)
     length = closest = 0
     for candidate, others in zip(candidates, references, strict=True):
@@ -188,7 +188,7 @@ def _bleu(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) ->
 
 
 def _rouge(candidate: Words, references: Sequence[Words]) -> float:
-    """From 0 to 1: the F-measure of the best precision and the best recall of any reference."""
+    """Computes the F-measure, 0 to 1, of the best precision and the best recall of any reference."""
     common = [_longest_common(candidate, reference) for reference in references]
     precision = max(common) / max(len(candidate), 1)
     recall = max(both / max(len(reference), 1) for both, reference in zip(common, references, strict=True))
@@ -198,7 +198,7 @@ def _rouge(candidate: Words, references: Sequence[Words]) -> float:
 
 
 def _longest_common(one: Words, other: Words) -> int:
-    """Words of the longest sequence that both hold in the same order, perhaps with gaps."""
+    """Counts the words of the longest sequence that both hold in the same order, perhaps with gaps."""
     row = [0] * (len(other) + 1)
     for word in one:
         before, row = row, [0]

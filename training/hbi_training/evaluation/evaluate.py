@@ -1,6 +1,6 @@
 """Measuring a model on a split, for every task that it can do and that the split has texts for.
 
-For retrieval every clip and every caption is encoded once, then they are compared tile by tile.
+Retrieval encodes every clip and every caption once, then compares them tile by tile.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from hbi_training.weights.checkpoint import Model
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model can do, measured.
+    """Measured results of a model.
 
     Attributes:
-        metrics: By name: "text_to_video/R@1", "answer/accuracy/colour", "caption/CIDEr" and so on, in percent but for
-            ranks and counts.
-        answers: What it said to each question; None if it was not asked.
-        captions: Row of the split -> what it wrote of the clip; None if it writes none.
+        metrics: Values by name: "text_to_video/R@1", "answer/accuracy/colour", "caption/CIDEr" and so on, in percent
+            except ranks and counts.
+        answers: Answer to each question; None if no questions were asked.
+        captions: Row of the split -> caption of the clip; None if the model writes none.
     """
 
     metrics: dict[str, float]
@@ -43,9 +43,9 @@ class Evaluation:
 
 
 PAIRS_AT_ONCE = 256
-"""That are reconstructed together."""
+"""Number of pairs that are reconstructed together."""
 MEASURED_DECODING = Decoding(beam_size=1)
-"""How captions are written where they are measured: greedily, which is quick."""
+"""Options of decoding for captions that are measured: greedy, which is quick."""
 
 
 def evaluate(
@@ -62,14 +62,14 @@ def evaluate(
     """Measures retrieval, answers and captions.
 
     Args:
-        model: On any device; left as it was found, but for the temperature if it is calibrated.
-        records: The clips of the split.
-        cache: Their frames.
-        tokenizer: The model's.
+        model: Model on any device; its mode is restored.
+        records: Clips of the split.
+        cache: Frames of the clips.
+        tokenizer: Tokenizer of the model.
         all_captions: See `evaluate_retrieval`.
         rerank: See `evaluate_retrieval`.
-        decoding: How captions are written; by default as `MEASURED_DECODING`.
-        calibrate: Whether the temperature of the model's answers is fitted to these clips first.
+        decoding: Options of decoding captions; None for `MEASURED_DECODING`.
+        calibrate: True first fits the temperature of the model's answers to these clips, and keeps it.
 
     Raises:
         TrainingError: The split has neither captions nor questions for what the model can do.
@@ -99,7 +99,7 @@ def evaluate(
 def retrieval_texts(
     records: Sequence[VideoRecord], rows: Sequence[int], *, all_captions: bool = False
 ) -> tuple[list[str], list[int]]:
-    """The captions that clips are searched with: the first of each, or all; and the place in `rows` of their clips."""
+    """Returns the captions of clips (the first of each, or all), and the place in `rows` of each caption's clip."""
     texts = [(place, records[row].captions[: None if all_captions else 1]) for place, row in enumerate(rows)]
     captions = [caption for _, some in texts for caption in some]
     return captions, [place for place, some in texts for _ in some]
@@ -107,11 +107,11 @@ def retrieval_texts(
 
 @torch.no_grad()
 def encode_clips(model: Model, cache: FrameCache, batch_size: int = 64) -> TokensByLevel:
-    """The tokens of every clip that could be decoded, in their order.
+    """Computes the tokens (N, V, D) of every clip that could be decoded, in the order of the cache.
 
     Args:
-        model: On any device, where the tokens will be; left as it was found.
-        cache: The clips.
+        model: Model on any device, which also holds the tokens; its mode is restored.
+        cache: Frames of the clips.
         batch_size: Clips at a time.
     """
     was_training = model.training
@@ -133,20 +133,20 @@ def evaluate_retrieval(
     rerank: int = 0,
     batch_size: int = 64,
 ) -> dict[str, float]:
-    """Retrieval metrics both ways, of the score and of each level.
+    """Computes retrieval metrics in both directions, of the score and of each level.
 
     Args:
-        model: On any device; left as it was found.
-        records: The clips of the split; those without captions are left out.
-        cache: Their frames.
-        tokenizer: The model's.
-        all_captions: Every caption of a clip is a query; else only its first.
-        rerank: The best N of each query are ordered anew by their reconstructed tokens; 0 leaves that out.
+        model: Model on any device; its mode is restored.
+        records: Clips of the split; those without captions are left out.
+        cache: Frames of the clips.
+        tokenizer: Tokenizer of the model.
+        all_captions: True makes every caption of a clip a query; False only its first.
+        rerank: Number of best results per query to order anew by their reconstructed tokens; 0 leaves that out.
         batch_size: Clips, and captions, of a tile.
 
     Returns:
-        "text_to_video/R@1" and so on of the score; "action/text_to_video/R@1" and so on of each level; with `rerank`
-        "reranked/text_to_video/R@1" and so on.
+        Values by name: "text_to_video/R@1" ... of the score, "action/text_to_video/R@1" ... of each level, and with
+        `rerank` also "reranked/text_to_video/R@1" ...
 
     Raises:
         TrainingError: `rerank` is given, and the model has no reconstruction.
@@ -186,10 +186,17 @@ def reranked_scores(
     scores: npt.NDArray[np.float32],
     num_best: int,
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """Scores (texts, videos) in which the best N of each query are ordered by their reconstructed tokens.
+    """Orders the best results of each query by their reconstructed tokens.
+
+    Args:
+        model: Model with a reconstruction.
+        texts: Text tokens (B, T, D) of each level, in batches that make N texts.
+        videos: Video tokens (B, V, D) of each level, in batches that make M videos.
+        scores: Scores (N, M) of texts and videos.
+        num_best: Number of best results of each query.
 
     Returns:
-        "text_to_video", where the queries are the rows, and "video_to_text", where they are the columns.
+        Scores (N, M): "text_to_video", where the queries are the rows, and "video_to_text", where they are the columns.
 
     Raises:
         TrainingError: The model has no reconstruction.
@@ -211,7 +218,7 @@ def reranked_scores(
 
 
 def joined(parts: Sequence[TokensByLevel]) -> TokensByLevel:
-    """One batch of several, padded to the longest."""
+    """Joins batches of tokens (B, N, D), padded to the longest."""
     levels = {}
     for level in parts[0]:
         most = max(part[level].tokens.shape[1] for part in parts)

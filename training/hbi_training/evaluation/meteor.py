@@ -1,10 +1,10 @@
-"""METEOR 1.5 (Denkowski and Lavie, 2014) without what needs data: words match exactly or by their stems.
+"""METEOR 1.5 (Denkowski and Lavie, 2014) without its tables of data: words match exactly or by their stems.
 
-Its English parameters, its alignment and its sums over a corpus are all here; what is missing are its tables of
-synonyms and paraphrases (WordNet and 60 MB of phrase pairs), so scores are 2 to 5 points of 100 below the official.
-Function words count a third of others; which words those are is our own list.
+Its English parameters, its alignment and its sums over a corpus are all here. Its tables of synonyms and paraphrases
+(WordNet and 60 MB of phrase pairs) are missing, so scores are 2 to 5 points of 100 below the official ones. Function
+words count a third of others; the list of them is our own.
 
-No library would do. NLTK's METEOR is that of 2007: other parameters, no function words, matches taken from the back
+No library will do. NLTK's METEOR is that of 2007: other parameters, no function words, matches taken from the back
 instead of in the fewest chunks, and a mean instead of sums. Where the official scorer gives 38 (the golden captions) it
 gives 64, and with the parameters of 1.5 a caption that equals its reference gets not 100 but about 60.
 """
@@ -18,7 +18,7 @@ from typing import NamedTuple
 import snowballstemmer
 
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
-STEM_MATCH = 0.6  # of an exact one
+STEM_MATCH = 0.6  # relative to an exact match
 BEAM = 40
 
 _FUNCTION_WORDS = (
@@ -30,20 +30,20 @@ _FUNCTION_WORDS = (
 FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
 
 Pair = tuple[int, int]
-Way = tuple[tuple[int, int, int], tuple[Pair, ...]]  # what it costs: unmatched words, chunks, places moved
+Way = tuple[tuple[int, int, int], tuple[Pair, ...]]  # cost (unmatched words, chunks, places moved) and pairs
 
 STEMMER = snowballstemmer.stemmer("english")
 
 
 class Matches(NamedTuple):
-    """What a candidate and a reference share, or what many of them do together.
+    """Words that a candidate and a reference share, or sums of them over a corpus.
 
     Attributes:
         candidate: Weight of the candidate's words that match.
-        candidate_total: Of all its words.
+        candidate_total: Weight of all its words.
         reference: Weight of the reference's words that match.
-        reference_total: Of all its words.
-        num_words: Words that match.
+        reference_total: Weight of all its words.
+        num_words: Number of words that match.
         num_chunks: Runs of words that match in the same order; 0 where the candidate equals the reference.
     """
 
@@ -55,7 +55,7 @@ class Matches(NamedTuple):
     num_chunks: int = 0
 
     def score(self) -> float:
-        """From 0 to 1."""
+        """Returns the METEOR of the matches, from 0 to 1."""
         if not self.num_words:
             return 0.0
         precision, recall = self.candidate / self.candidate_total, self.reference / self.reference_total
@@ -64,11 +64,13 @@ class Matches(NamedTuple):
 
 
 def meteor(candidates: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]) -> float:
-    """METEOR of a corpus, from 0 to 1: the matches of each candidate with its best (then first) reference, summed.
+    """Computes METEOR of a corpus, from 0 to 1, by summing each candidate's matches with its best reference.
+
+    The first reference wins where several are best.
 
     Args:
-        candidates: Each as its words.
-        references: At least one for each candidate, as its words.
+        candidates: Words of each candidate.
+        references: Words of the references of each candidate, at least one.
     """
     best = [
         max((matches(candidate, reference) for reference in others), key=Matches.score)
@@ -78,12 +80,12 @@ def meteor(candidates: Sequence[Sequence[str]], references: Sequence[Sequence[Se
 
 
 def matches(candidate: Sequence[str], reference: Sequence[str], *, delta: float = DELTA) -> Matches:
-    """What a candidate shares with one reference.
+    """Matches a candidate with one reference.
 
     Args:
-        candidate: Its words.
-        reference: Its words.
-        delta: What a word counts; a function word counts 1 - delta.
+        candidate: Words of the candidate.
+        reference: Words of the reference.
+        delta: Weight of a word; a function word counts 1 - delta.
     """
     pairs, num_chunks = align(candidate, reference)
     same = [1.0 if candidate[i] == reference[j] else STEM_MATCH for i, j in pairs]
@@ -103,15 +105,15 @@ def matches(candidate: Sequence[str], reference: Sequence[str], *, delta: float 
 
 
 def align(candidate: Sequence[str], reference: Sequence[str]) -> tuple[tuple[Pair, ...], int]:
-    """Pairs words of equal stems: as many as possible, in the fewest chunks, moved the least. By a beam search.
+    """Pairs words of equal stems by beam search: as many as possible, in the fewest chunks, moved the least.
 
     Returns:
-        Places in the candidate and in the reference, and the number of chunks.
+        Pairs of places in the candidate and in the reference, and the number of chunks.
     """
     places: dict[str, list[int]] = {}
     for j, word in enumerate(reference):
         places.setdefault(stem(word), []).append(j)
-    # What the choices to come depend on (the reference's words in use, the last pair) -> the best way to get there.
+    # State on which later choices depend (the reference's words in use, the last pair) -> the best way to reach it.
     beam: dict[tuple[int, Pair], Way] = {(0, (-2, -2)): ((0, 0, 0), ())}
     for i, word in enumerate(candidate):
         ways = dict(beam)
@@ -129,6 +131,6 @@ def align(candidate: Sequence[str], reference: Sequence[str]) -> tuple[tuple[Pai
 
 @lru_cache(maxsize=2**16)
 def stem(word: str) -> str:
-    """The stem of an English word, by Snowball: `running` -> `run`."""
+    """Returns the Snowball stem of an English word: `running` -> `run`."""
     stemmed: str = STEMMER.stemWord(word)
     return stemmed

@@ -1,7 +1,7 @@
 """Retrieval metrics: recall at K, median and mean rank, from texts to videos and back.
 
-Similarities come in as blocks of rows (some texts x all videos), so that only the scores are ever held at once
-(4 bytes a pair), never the token-by-token maps behind them.
+Similarities come in blocks of rows (some texts x all videos), so that memory holds all scores (4 bytes per pair) but
+never all of the token-by-token maps behind them.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from hbi_infer.errors import TrainingError
 Scores = npt.NDArray[np.floating[Any]]
 
 Ties = Literal["pessimistic", "released"]
-"""What an equal score counts. A match has rank 1 + (wrong candidates that score higher), and then
+"""Treatment of equal scores. A match has rank 1 + (wrong candidates that score higher), and then
 
-- "pessimistic": 1 more for each wrong candidate that scores the same. A model that gives every pair one score gets a
-  recall of 0, not a full one.
-- "released", as the authors' code: each place that the tied candidates share counts as one more query, found at that
-  place. The two agree where no scores are equal.
+- "pessimistic" adds 1 for each wrong candidate that scores the same, so that a model with one score for every pair gets
+  a recall of 0 instead of 100.
+- "released", as in the authors' code, counts each place that the tied candidates share as one more query, found at
+  that place. The two agree where no scores are equal.
 """
 
 RECALL_AT = (1, 5, 10, 50)
@@ -32,12 +32,12 @@ BLOCK_BYTES = 2**26
 
 @dataclass(frozen=True)
 class Ranking:
-    """How well one direction ranks.
+    """Metrics of one direction.
 
     Attributes:
-        recall: K -> the percentage of queries whose match is among the first K, for K in `RECALL_AT`.
-        median_rank: 1 is best.
-        mean_rank: 1 is best.
+        recall: Percentage of queries whose match is among the first K, for each K in `RECALL_AT`.
+        median_rank: Median rank of the matches; 1 is best.
+        mean_rank: Mean rank of the matches; 1 is best.
     """
 
     recall: Mapping[int, float]
@@ -46,20 +46,20 @@ class Ranking:
 
     @classmethod
     def from_ranks(cls, ranks: npt.NDArray[np.int64]) -> Ranking:
-        """From the rank of each query's match, (Q,) int64, 1 the first."""
+        """Computes the metrics from the rank of each query's match, (Q,) int64, of which 1 is best."""
         recall = {k: 100 * float(np.mean(ranks <= k)) for k in RECALL_AT}
         return cls(recall, float(np.median(ranks)), float(np.mean(ranks)))
 
 
 @dataclass(frozen=True)
 class RetrievalMetrics:
-    """Both directions."""
+    """Metrics of both directions."""
 
     text_to_video: Ranking
     video_to_text: Ranking
 
     def as_dict(self) -> dict[str, float]:
-        """Flat, for TensorBoard and JSON: text_to_video/R@1 ... video_to_text/MnR."""
+        """Returns a flat mapping for TensorBoard and JSON: text_to_video/R@1 ... video_to_text/MnR."""
         return {
             f"{direction}/{name}": value
             for direction, ranking in (("text_to_video", self.text_to_video), ("video_to_text", self.video_to_text))
@@ -74,16 +74,16 @@ class RetrievalMetrics:
 def retrieval_metrics(
     blocks: Iterable[Scores], video_of_text: npt.ArrayLike | None = None, *, ties: Ties = "pessimistic"
 ) -> RetrievalMetrics:
-    """Rank every text against all videos and every video against all texts.
+    """Ranks all videos for every text and all texts for every video.
 
     Args:
         blocks: Blocks (B, V) of the similarity matrix, in the order of the texts; B may differ between blocks.
-        video_of_text: (N,) int, the video that each text belongs to. None: text i belongs to video i. A text looks for
+        video_of_text: Video that each text belongs to, (N,) int; None if text i belongs to video i. A text looks for
             its one video; a video with several texts looks for the best of them, and its others do not count as wrong.
-        ties: See `Ties`.
+        ties: Treatment of equal scores.
 
     Raises:
-        TrainingError: A score is not a number, or there are none.
+        TrainingError: There are no scores, or one is NaN.
         ValueError: The blocks do not fit together or do not fit `video_of_text`.
 
     Example:
@@ -110,7 +110,7 @@ def retrieval_metrics(
 def _ranks(
     scores: Scores, video_of_query: npt.NDArray[np.int64], video_of_candidate: npt.NDArray[np.int64], ties: Ties
 ) -> npt.NDArray[np.int64]:
-    """(Q,) int64: the rank of each query's best match; with `ties` "released", more entries where scores are equal."""
+    """Returns the rank of each query's best match, (Q,) int64; "released" ties add entries where scores are equal."""
     ranks = []
     block = max(1, BLOCK_BYTES // scores.shape[1])
     for start in range(0, len(scores), block):

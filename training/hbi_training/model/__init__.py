@@ -1,1 +1,1 @@
-"""The HBI model in PyTorch, and the mean-pooled CLIP it is compared with."""
+"""The HBI model in PyTorch, and the mean-pooled CLIP that it is compared with."""

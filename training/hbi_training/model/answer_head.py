@@ -1,4 +1,4 @@
-"""Answering questions: at each level the tokens of question and video, summed by learnt weights, go to a classifier.
+"""Answering questions: at each level a classifier reads the tokens of question and video, summed by learned weights.
 
 TPAMI 2024, video question answering: a fixed list of answers, the levels' logits summed by their rates.
 """
@@ -15,7 +15,7 @@ from hbi_training.model.token_interaction import Tokens
 
 
 class LevelAnswers(nn.Module):
-    """The answers that one level gives."""
+    """Classifier of answers at one level."""
 
     def __init__(
         self,
@@ -39,15 +39,15 @@ class LevelAnswers(nn.Module):
         )
 
     def forward(self, text: Tokens, video: Tokens) -> Tensor:
-        """Tokens (B, T, D) and (B, V, D) -> logits (B, A)."""
+        """Returns the logits (B, A) from text tokens (B, T, D) and video tokens (B, V, D)."""
         question = self.text_projection(self.pool(text, self.text_scorer(text.tokens)))
         clip = self.video_projection(self.pool(video, self.video_scorer(video.tokens)))
         return self.classifier(self.dropout(torch.cat([clip, question], dim=-1)))
 
     def pool(self, tokens: Tokens, score: Tensor) -> Tensor:
-        """Tokens (B, N, D), summed by the softmax of their scores (B, N, 1): (B, D); padding counts nothing.
+        """Sums tokens (B, N, D) by the softmax of their scores (B, N, 1): (B, D); padding does not count.
 
-        In the released code padding takes its share of the softmax, and those of real tokens sum to less than 1.
+        In the released code padding takes a share of the softmax, so that the shares of real tokens sum to less than 1.
         """
         score = score.squeeze(-1).float()
         if not self.released:
@@ -58,18 +58,18 @@ class LevelAnswers(nn.Module):
 
 
 class AnswerHead(nn.Module):
-    """Logits of a fixed list of answers, from the tokens of question and video.
+    """Computes the logits of a fixed list of answers from the tokens of question and video.
 
     Args:
-        width: D, of the tokens.
-        projection_width: Of the summed question, and of the summed video, before they are joined; 2,048 in the released
-            code.
-        hidden_width: Of the classifier's hidden layer; 8,192 in the released code.
-        num_answers: A.
-        level_rates: What the logits of each level count.
-        dropout: Of the joined projections, in training.
-        released: Whether padding takes part in the softmax over tokens, as in the released code. Its merged levels know
-            no padding, nor must their masks here.
+        width: Width D of the tokens.
+        projection_width: Width of the summed question and of the summed video before they are joined; 2,048 in the
+            released code.
+        hidden_width: Width of the classifier's hidden layer; 8,192 in the released code.
+        num_answers: Number A of answers.
+        level_rates: Factor of each level's logits.
+        dropout: Rate of dropout on the joined projections, in training.
+        released: Whether padding takes part in the softmax over tokens, as in the released code. Its merged levels have
+            no padding; their masks must be all True.
     """
 
     def __init__(
@@ -101,9 +101,9 @@ class AnswerHead(nn.Module):
         )
 
     def forward(self, text: Mapping[str, Tokens], video: Mapping[str, Tokens]) -> dict[str, Tensor]:
-        """Levels of B questions and B videos -> each level's logits (B, A)."""
+        """Returns the logits (B, A) of B questions about B videos at each level."""
         return {level: answers(text[level], video[level]) for level, answers in self.levels.items()}
 
     def combine(self, logits: Mapping[str, Tensor]) -> Tensor:
-        """The levels' logits (B, A), summed by their rates: what an answer is chosen by."""
+        """Sums the levels' logits by their rates: (B, A) each -> (B, A), from which the answer is chosen."""
         return torch.stack([rate * logits[level] for level, rate in self.level_rates.items()]).sum(0)

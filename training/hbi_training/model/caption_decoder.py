@@ -1,8 +1,8 @@
 """The caption decoder: a transformer that writes the next word from the words so far and the video's tokens.
 
-What it needs of the video, the keys and values of its cross-attention, is computed once (`read`); what it needs of the
-words before is kept in a cache, so that a word costs the same however long the caption is (`step`). In training all
-words of a caption are read at once (`forward`). The three share every layer.
+`read` computes the keys and values of its attention to the video once. `step` keeps those of the words before in a
+cache, so that a word costs the same in a caption of any length. `forward` reads all words of a caption at once, in
+training. The three share every layer.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from hbi_training.model.token_interaction import Tokens
 
 
 class Memory(NamedTuple):
-    """What the decoder has read of B videos.
+    """Keys and values of B videos, for the decoder's attention to the V video tokens of all levels together.
 
     Attributes:
-        keys: (B, layers, heads, M, D / heads), of the M video tokens of all levels.
-        values: The same shape.
-        mask: (B, M) bool, True at real tokens.
+        keys: Keys (B, layers, heads, V, D / heads).
+        values: Values (B, layers, heads, V, D / heads).
+        mask: True at real tokens, (B, V) bool.
     """
 
     keys: Tensor
@@ -32,7 +32,7 @@ class Memory(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """Keys and values of the words so far: (B, layers, heads, t, D / heads) each."""
+    """Keys and values of the words so far: (B, layers, heads, T, D / heads) each."""
 
     keys: Tensor
     values: Tensor
@@ -50,12 +50,22 @@ class Attention(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def keys_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, N, D) -> (B, heads, N, D / heads) twice."""
+        """Returns the keys and values of tokens (B, N, D): (B, heads, N, D / heads) each."""
         key, value = (self._split(part) for part in self.key_value(tokens).chunk(2, dim=-1))
         return key, value
 
     def forward(self, tokens: Tensor, keys: Tensor, values: Tensor, visible: Tensor) -> Tensor:
-        """Tokens (B, T, D); keys and values (B, heads, N, D / heads); visible (B or 1, 1, T or 1, N) bool."""
+        """Attends from tokens to keys and values.
+
+        Args:
+            tokens: Tokens (B, T, D).
+            keys: Keys (B, heads, N, D / heads).
+            values: Values (B, heads, N, D / heads).
+            visible: True where a token may look, (B or 1, 1, T or 1, N) bool.
+
+        Returns:
+            Attended values (B, T, D).
+        """
         query = self._split(self.query(tokens))
         logits = (query @ keys.mT).float() * query.shape[-1] ** -0.5
         logits = logits.masked_fill(~visible, torch.finfo(logits.dtype).min)
@@ -70,7 +80,7 @@ class Attention(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Attention to the words before, attention to the video, and a network of two layers; each behind a norm."""
+    """Attention to the words before, attention to the video, and a two-layer network, each after a layer norm."""
 
     def __init__(self, *, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -88,7 +98,7 @@ class DecoderLayer(nn.Module):
         visible: Tensor,
         before: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Words (B, T, D), which follow those `before` -> words, and the keys and values of all of them."""
+        """Computes words (B, T, D) that follow those `before`, and the keys and values of all of them."""
         normed = self.norm_words(hidden)
         keys, values = self.words.keys_values(normed)
         if before is not None:
@@ -103,12 +113,12 @@ class CaptionDecoder(nn.Module):
     """Writes captions.
 
     Args:
-        width: D, of the video's tokens and of the words.
-        vocabulary_size: A, of the model's tokenizer; the output is tied to the input's embeddings.
-        layers: Decoder layers.
-        heads: Of each attention.
-        max_tokens: The most tokens of a caption, start and end included.
-        dropout: In training.
+        width: Width D of the video's tokens and of the words.
+        vocabulary_size: Size of the tokenizer's vocabulary; output weights are the input's embeddings.
+        layers: Number of decoder layers.
+        heads: Heads of each attention.
+        max_tokens: Greatest number of tokens in a caption, start and end included.
+        dropout: Rate of dropout in training.
     """
 
     def __init__(
@@ -126,7 +136,7 @@ class CaptionDecoder(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def read(self, video: Mapping[str, Tokens]) -> Memory:
-        """What all captions of the videos need: the levels' tokens (B, V, D), as keys and values of each layer."""
+        """Computes each layer's keys and values of the levels' tokens (B, V, D), which all captions share."""
         parts = [
             self.norm_memory(tokens.tokens) + self.level.weight[number] for number, tokens in enumerate(video.values())
         ]
@@ -137,7 +147,7 @@ class CaptionDecoder(nn.Module):
         return Memory(torch.stack(keys, dim=1), torch.stack(values, dim=1), mask)
 
     def forward(self, token_ids: Tensor, memory: Memory) -> Tensor:
-        """(B, T) int64, from the start on -> logits (B, T, A) of the token behind each."""
+        """Returns the logits (B, T, vocabulary) of the token after each of `token_ids`, (B, T) int64 with the start."""
         length = token_ids.shape[1]
         place = torch.arange(length, device=token_ids.device)
         causal = (place[None, :] <= place[:, None])[None, None]
@@ -148,7 +158,7 @@ class CaptionDecoder(nn.Module):
         return self._logits(hidden)
 
     def step(self, token_ids: Tensor, memory: Memory, cache: Cache | None = None) -> tuple[Tensor, Cache]:
-        """One token (B,) int64 of each caption -> logits (B, A) of the next, and the cache with the token in it."""
+        """Returns the logits (B, vocabulary) of what follows one token (B,) int64, and the cache with that token."""
         before = 0 if cache is None else cache.keys.shape[3]
         hidden = self.word(token_ids)[:, None] + self.position.weight[before : before + 1]
         everything = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=token_ids.device)

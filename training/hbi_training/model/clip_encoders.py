@@ -1,4 +1,4 @@
-"""CLIP's two encoders, through `transformers`: frames to one feature each, words to one feature each."""
+"""CLIP's two encoders from `transformers`: one feature per frame, one feature per word."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def build_clip(config: Mapping[str, Any], *, vision_stem: str = "patch") -> CLIPModel:
-    """A CLIP model with random weights.
+    """Builds a CLIP model with random weights.
 
     Args:
-        config: What `transformers.CLIPConfig` takes.
+        config: Arguments of `transformers.CLIPConfig`.
         vision_stem: "patch" or "convolution", see `HBIConfig.vision_stem`.
     """
-    # Frames make short sequences, on which a plain attention is faster than the fused kernels of a CPU.
+    # Patches and words are short sequences: on them plain attention is faster than the fused kernels of a CPU.
     clip = CLIPModel._from_config(CLIPConfig(**config), attn_implementation="eager")
     if vision_stem == "convolution":
         vision = clip.config.vision_config
@@ -43,7 +43,7 @@ def build_clip(config: Mapping[str, Any], *, vision_stem: str = "patch") -> CLIP
 
 
 def build_transformer(*, width: int, layers: int, heads: int, layer_norm_eps: float = 1e-5) -> CLIPEncoder:
-    """CLIP's pre-norm transformer layers with random weights, for tokens of another kind."""
+    """Builds CLIP's pre-norm transformer layers with random weights, for tokens of another kind."""
     config = CLIPTextConfig(
         hidden_size=width,
         intermediate_size=4 * width,
@@ -56,10 +56,10 @@ def build_transformer(*, width: int, layers: int, heads: int, layer_norm_eps: fl
 
 
 def refuse_unknown_sizes(config: Mapping[str, Any]) -> None:
-    """Refuses keys of a CLIP configuration that `transformers` does not know, which it takes without a word.
+    """Refuses unknown keys of a CLIP configuration, which `transformers` accepts silently.
 
     Raises:
-        TrainingError: There is one; the message names the nearest known one.
+        TrainingError: A key is unknown; the message names the nearest known one.
     """
     refuse_unknown(config, CLIPConfig().to_dict().keys(), "the model's clip")
     for part, known in (("text_config", CLIPTextConfig()), ("vision_config", CLIPVisionConfig())):
@@ -67,11 +67,10 @@ def refuse_unknown_sizes(config: Mapping[str, Any]) -> None:
 
 
 def load_clip(source: str) -> CLIPModel:
-    """A CLIP model with its learnt weights in float32, from a local folder or from the hub.
+    """Loads a trained CLIP model in float32 from a local folder or from the hub.
 
     Raises:
-        TrainingError: There is no such model, it is not a CLIP, or it was made for pictures that are normalised
-            in another way.
+        TrainingError: There is no such model, it is not a CLIP, or it normalises pictures in another way.
     """
     try:
         with _quiet():
@@ -83,7 +82,7 @@ def load_clip(source: str) -> CLIPModel:
                 ignore_mismatched_sizes=True,
             )
         clip: CLIPModel = loaded[0]
-        # transformers draws at random what it did not find.
+        # transformers fills weights that it did not find with random numbers.
         drawn = sorted([*loaded[1]["missing_keys"], *(name for name, *_ in loaded[1]["mismatched_keys"])])
         problem = f"it is no CLIP, or not a whole one: it has no fitting {drawn[0]}" if drawn else ""
         problem = problem or _other_pictures(source)
@@ -99,7 +98,7 @@ def load_clip(source: str) -> CLIPModel:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the table that `transformers` prints of weights that do not fit: one line says it."""
+    """Silences the table that `transformers` prints of weights that do not fit; our error says it in one line."""
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
     try:
@@ -109,7 +108,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _other_pictures(source: str) -> str:
-    """How the pictures that a model was trained on are normalised, if not as CLIP's are; "" where they are."""
+    """Describes how a model's pictures are normalised where that differs from CLIP's; returns "" where it agrees."""
     path = cached_file(source, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
     said = json.loads(Path(path).read_text()) if path is not None else {}
     mean, std = said.get("image_mean", IMAGE_MEAN), said.get("image_std", IMAGE_STD)
@@ -118,7 +117,7 @@ def _other_pictures(source: str) -> str:
 
 
 class ConvolutionStem(nn.Sequential):
-    """A few convolutions in the place of one patch embedding: 4 x 4 patches, then 3 x 3 that halve the picture."""
+    """Convolutions in place of one patch embedding: one of 4 x 4 patches, then some of 3 x 3 that halve the picture."""
 
     def __init__(self, *, width: int, patch_size: int) -> None:
         num_halvings = patch_size.bit_length() - 3
@@ -133,14 +132,14 @@ class ConvolutionStem(nn.Sequential):
 
     @property
     def weight(self) -> Tensor:
-        """The first layer's; `transformers` reads the dtype of the pixels from it."""
+        """Weight (C, 3, 4, 4) of the first layer, from which `transformers` reads the dtype of the pixels."""
         first = self[0]
         assert isinstance(first, nn.Conv2d)
         return first.weight
 
 
 class FrameEncoder(nn.Module):
-    """CLIP's image encoder, one picture at a time."""
+    """CLIP's image encoder; it sees each frame by itself."""
 
     pixel_scale: Tensor
     pixel_offset: Tensor
@@ -156,12 +155,12 @@ class FrameEncoder(nn.Module):
         )
 
     def normalise(self, frames: Tensor) -> Tensor:
-        """(N, H, W, 3) uint8 -> (N, 3, H, W) float, with CLIP's mean and deviation."""
+        """Normalises frames by CLIP's mean and deviation: (N, H, W, 3) uint8 -> (N, 3, H, W) float."""
         pixels = frames.permute(0, 3, 1, 2).to(self.pixel_scale.dtype)
         return pixels * self.pixel_scale + self.pixel_offset
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(N, 3, H, W) float, normalised -> (N, D): the projected class token."""
+        """Returns the projected class token (N, D) of normalised pixels (N, 3, H, W)."""
         hidden = self.vision.pre_layrnorm(self.vision.embeddings(pixels))
         hidden = self.vision.encoder(inputs_embeds=hidden, attention_mask=None).last_hidden_state
         return self.projection(self.vision.post_layernorm(hidden[:, 0]))
@@ -176,7 +175,7 @@ class WordEncoder(nn.Module):
         self.projection = clip.text_projection
 
     def forward(self, token_ids: Tensor, token_mask: Tensor) -> Tensor:
-        """(B, T) int64 and (B, T) bool -> (B, T, D)."""
+        """Returns a feature (B, T, D) per token from ids (B, T) int64 and mask (B, T) bool."""
         hidden = self.text.embeddings(input_ids=token_ids)
         position = torch.arange(token_ids.shape[1], device=token_ids.device)
         causal = position[None, :] <= position[:, None]
@@ -188,5 +187,8 @@ class WordEncoder(nn.Module):
 
 
 def additive_mask(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    """0 where visible, the dtype's lowest number elsewhere: what an attention adds to its logits."""
+    """Returns the term that hides attention logits, in the shape of `visible` such as (B, 1, T, T) bool.
+
+    It is 0 where visible and the dtype's lowest number elsewhere.
+    """
     return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill(~visible, torch.finfo(dtype).min)

@@ -1,4 +1,4 @@
-"""The sizes and choices of a model: everything needed to build it, and nothing else. It is saved beside the weights."""
+"""Sizes and choices of a model: all that is needed to build it, saved beside the weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hbi_infer.options import FrameSampling
 
 LEVELS = ("entity", "action", "event")
 CLIP_POSITIONS, CLIP_PIXELS = 77, 224
-"""What CLIP's own configuration has where a mapping leaves them out."""
+"""Values of CLIP's own configuration, for mappings that leave them out."""
 
 T = TypeVar("T")
 
@@ -24,8 +24,8 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     """Builds a dataclass from a mapping of its fields.
 
     Raises:
-        TrainingError: A key is unknown (the message names the nearest known one) or missing, a number is none, or a
-            choice is none of those that there are.
+        TrainingError: A key is unknown (the message names the nearest known one) or missing, a value is not the number
+            that it must be, or a choice is not among those allowed.
     """
     if not isinstance(values, Mapping):
         raise TrainingError(f"{where} is {values!r}; it must be a mapping")
@@ -40,10 +40,10 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> T:
 
 
 def refuse_unknown(keys: Iterable[str], known: Collection[str], where: str) -> None:
-    """Refuses keys that are not known.
+    """Refuses unknown keys.
 
     Raises:
-        TrainingError: There is one; the message names the nearest known one.
+        TrainingError: A key is unknown; the message names the nearest known one.
     """
     for key in keys:
         if key not in known:
@@ -56,7 +56,7 @@ def require_positive(options: Any, *names: str) -> None:
     """Refuses counts below 1.
 
     Raises:
-        TrainingError: There is one.
+        TrainingError: A count is below 1.
     """
     for name in names:
         if (value := getattr(options, name)) < 1:
@@ -64,11 +64,11 @@ def require_positive(options: Any, *names: str) -> None:
 
 
 def check_clip_sizes(clip: Mapping[str, Any], max_words: int, sampling: FrameSampling) -> None:
-    """Sees that CLIP's encoders take the texts and the frames that a model is for.
+    """Checks that CLIP's encoders take the texts and the frames of a model.
 
     Raises:
-        TrainingError: Texts are longer than the table of positions, or frames have another size; or the width of the
-            tokens is not given.
+        TrainingError: The width of the tokens is missing, texts are longer than the table of positions, or frames have
+            another size.
     """
     if "projection_dim" not in clip:
         raise TrainingError("the model's clip has no projection_dim: the width of every token")
@@ -87,11 +87,11 @@ def check_clip_sizes(clip: Mapping[str, Any], max_words: int, sampling: FrameSam
 
 
 def _typed(value: Any, kind: Any, where: str) -> Any:
-    """The value, checked where it must be a number or a choice, and as a tuple where it must be one."""
+    """Returns a value as its annotation wants it: lists become tuples, numbers and choices are checked."""
     if get_origin(kind) is tuple and isinstance(value, list):
         return tuple(value)
     if get_origin(kind) is Literal:
-        value = "no" if value is False else value  # as YAML reads a bare no
+        value = "no" if value is False else value  # YAML reads a bare no as False
         if value not in (choices := get_args(kind)):
             raise TrainingError(f"{where} is {value!r}; choose one of: {', '.join(choices)}")
         return value
@@ -112,35 +112,35 @@ class HBIConfig:
     """Sizes and choices of an HBI model.
 
     Attributes:
-        clip: The CLIP encoders, as `transformers.CLIPConfig` takes them: `text_config`, `vision_config`,
+        clip: CLIP encoders in the format of `transformers.CLIPConfig`: `text_config`, `vision_config`,
             `projection_dim` (D, the width of every token of the model).
         vision_stem: "patch" is CLIP's own patch embedding. "convolution" puts a few strided convolutions in its place
             (Xiao et al. 2021), which learn from far fewer clips; the grid of patches stays the same.
-        max_words: L, the most text tokens, start and end included.
+        max_words: Greatest number T of text tokens, start and end included.
         temporal_layers: Layers of the transformer over frames; 0 leaves it out.
         temporal_positions: Rows of its table of positions; None for F. The released code has CLIP's 77.
-        temporal_layer_norm_eps: The released code uses 1e-12, elsewhere 1e-5.
+        temporal_layer_norm_eps: Epsilon of its layer norms: 1e-12 in the released code, elsewhere 1e-5.
         temporal_heads: Heads of the temporal transformer; D must be a multiple of it. The released code has D / 64.
         merge_heads: Heads of the attention of merged tokens; D must be a multiple of it.
-        text_merge_ratios: Of every level above the first, its tokens as a part of those below it.
-        video_merge_ratios: The same for frames.
-        neighbours: k of DPC-KNN, the token itself among them.
+        text_merge_ratios: Ratio of text tokens at each level above the first to those at the level below.
+        video_merge_ratios: Ratio of video tokens, likewise.
+        neighbours: Nearest neighbours k of DPC-KNN, counting the token itself.
         reconstruction_layers: Layers of the cross-modal transformer that reconstructs the tokens of a pair; 0 leaves it
-            out. Its heads are `temporal_heads`.
+            out. It has `temporal_heads` heads.
         merging: "masked" leaves padding out of everything: a padded token changes no output, and a short clip gets
-            fewer clusters. "released" is what the authors' code does: as many clusters as the padded length asks for,
+            fewer clusters. "released" repeats the authors' code: as many clusters as the padded length asks for,
             padding that leaks through the convolution and through the batch's largest distance, slots ordered by
             score instead of by time.
         padded_partner: "ignore" takes each maximum over real tokens only. "zero" is the released entity level: a
             padded partner counts as a similarity of 0.
-        level_rates: What the similarity of each level counts in the score.
-        answers: The closed list of answers to questions; none leaves the answer head out.
-        answer_widths: Of the answer head's projections, and of its classifier's hidden layer.
-        answer_rates: What the logits of each level count.
-        answer_temperature: What the logits are divided by, so that their softmax says how often an answer is right;
-            fitted on the validation split.
+        level_rates: Factor of each level's similarity in the score.
+        answers: Closed list of answers to questions; an empty one leaves the answer head out.
+        answer_widths: Widths of the answer head's projections and of its classifier's hidden layer.
+        answer_rates: Factor of each level's logits.
+        answer_temperature: Divisor of the logits that makes their softmax the rate of right answers; fitted on the
+            validation split.
         caption_layers: Layers of the decoder that writes captions; 0 leaves it out.
-        sampling: How a video becomes frames.
+        sampling: Options for taking frames from a video.
     """
 
     clip: Mapping[str, Any]
@@ -184,29 +184,29 @@ class HBIConfig:
 
     @property
     def width(self) -> int:
-        """D, the width of every token."""
+        """Width D of every token."""
         return int(self.clip["projection_dim"])
 
     @property
     def text_token_counts(self) -> tuple[int, ...]:
-        """Text tokens of each level for a text of `max_words`."""
+        """Number of text tokens at each level for a text of `max_words`."""
         return level_token_counts(self.max_words, self.text_merge_ratios)
 
     @property
     def video_token_counts(self) -> tuple[int, ...]:
-        """Video tokens of each level for a clip of F frames."""
+        """Number of video tokens at each level for a clip of F frames."""
         return level_token_counts(self.sampling.max_frames, self.video_merge_ratios)
 
     def to_json(self) -> dict[str, Any]:
-        """A mapping that `from_json` reads back."""
+        """Returns a mapping that `from_json` reads back."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> HBIConfig:
-        """Reads what `to_json` wrote, or a recipe's `model` section.
+        """Builds the configuration from the mapping of `to_json` or from a recipe's `model` section.
 
         Raises:
-            TrainingError: A key is unknown or a size impossible.
+            TrainingError: A key is unknown or a size is impossible.
         """
         given = dict(values)
         if "sampling" in given:
@@ -215,7 +215,7 @@ class HBIConfig:
 
 
 def level_token_counts(num_tokens: int, ratios: tuple[float, ...]) -> tuple[int, ...]:
-    """Tokens of each level: 32 with ratios (0.25, 0.5) gives (32, 8, 4)."""
+    """Returns the number of tokens at each level: 32 with ratios (0.25, 0.5) gives (32, 8, 4)."""
     counts = [num_tokens]
     for ratio in ratios:
         counts.append(max(ceil(counts[-1] * ratio), 1))

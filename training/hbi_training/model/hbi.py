@@ -1,4 +1,4 @@
-"""HBI: hierarchical video and text tokens, and their similarity at each level. This file only wires."""
+"""HBI: hierarchical video and text tokens, and their similarity at each level; joins the parts of this package."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from hbi_training.model.token_interaction import (
 from hbi_training.model.token_merge import TokenMerge
 
 VIDEO_ENCODER = ("frame_encoder", "temporal_transformer", "video_hierarchy")
-"""The parts that tokens of videos come from."""
+"""Parts that compute the tokens of videos."""
 
 
 class TokenHierarchy(nn.Module):
-    """From entity tokens to action and event tokens, each with its weights."""
+    """Merges entity tokens into action tokens and those into event tokens, and weighs the tokens of each level."""
 
     def __init__(self, config: HBIConfig, token_counts: tuple[int, ...], ratios: tuple[float, ...]) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class TokenHierarchy(nn.Module):
         )
 
     def forward(self, tokens: Tensor, mask: Tensor) -> TokensByLevel:
-        """(B, N, D) and (B, N) bool -> the tokens of each level."""
+        """Returns the tokens of each level from entity tokens (B, N, D) with mask (B, N) bool."""
         levels: TokensByLevel = {}
         slots = None
         for level in LEVELS:
@@ -64,8 +64,8 @@ class HBI(nn.Module):
     """The whole model.
 
     Args:
-        config: Sizes and choices.
-        clip: Encoders with learnt weights; None starts from random ones.
+        config: Sizes and choices of the model.
+        clip: CLIP with trained weights; None starts from random ones.
     """
 
     kind: ClassVar[str] = "hbi"
@@ -117,7 +117,7 @@ class HBI(nn.Module):
 
     @property
     def tasks(self) -> frozenset[Task]:
-        """Tasks that the model can do with the parts that it has."""
+        """Tasks that the model's parts allow."""
         parts: dict[Task, nn.Module | None] = {
             "rerank": self.reconstruction,
             "qa": self.answer_head,
@@ -136,62 +136,62 @@ class HBI(nn.Module):
         return self
 
     def encode_text(self, token_ids: Tensor, token_mask: Tensor) -> TokensByLevel:
-        """(B, T) int64 and (B, T) bool -> text tokens of each level."""
+        """Returns the text tokens of each level from ids (B, T) int64 and mask (B, T) bool."""
         return self.text_hierarchy(self.word_encoder(token_ids, token_mask), token_mask)
 
     def encode_video(self, frames: Tensor, frame_mask: Tensor) -> TokensByLevel:
-        """(B, F, H, W, 3) uint8 and (B, F) bool -> video tokens of each level."""
+        """Returns the video tokens of each level from frames (B, F, H, W, 3) uint8 and mask (B, F) bool."""
         pixels = self.frame_encoder.normalise(frames.flatten(0, 1))
-        if self.config.merging == "released":  # it sees missing frames, and those are zeros after normalisation
+        if self.config.merging == "released":  # missing frames are not masked there, but zeros after normalisation
             pixels = pixels * frame_mask.flatten()[:, None, None, None].to(pixels.dtype)
         return self.encode_pixels(pixels, frame_mask)
 
     def encode_pixels(self, pixels: Tensor, frame_mask: Tensor) -> TokensByLevel:
-        """(B * F, 3, H, W) float, normalised, and (B, F) bool -> video tokens of each level."""
+        """Returns the video tokens of each level from normalised pixels (B * F, 3, H, W) and mask (B, F) bool."""
         return self.video_hierarchy(self.contextualise(self.frame_encoder(pixels), frame_mask), frame_mask)
 
     def contextualise(self, frame_features: Tensor, frame_mask: Tensor) -> Tensor:
-        """(B * F, D) and (B, F) bool -> (B, F, D): frames that know their clip."""
+        """Adds the context of the clip to frame features (B * F, D) with mask (B, F) bool: (B, F, D)."""
         # (B * F, D) -> (B, F, D)
         features = frame_features.unflatten(0, (-1, frame_mask.shape[1]))
         return features if self.temporal_transformer is None else self.temporal_transformer(features, frame_mask)
 
     def similarity(self, text: TokensByLevel, video: TokensByLevel) -> dict[str, Tensor]:
-        """Similarities (A, B) of A texts and B videos at each level."""
+        """Returns the similarities (N, B) of N texts and B videos at each level."""
         partner = self.config.padded_partner
         return {level: cross_similarity(text[level], video[level], padded_partner=partner) for level in LEVELS}
 
     def matched_similarity(self, text: TokensByLevel, video: TokensByLevel) -> dict[str, Tensor]:
-        """Similarities (B, K) of each of B videos with K texts of its own, out of B * K texts, at each level."""
+        """Returns the similarities (B, K) of each of B videos with its own K of B * K texts, at each level."""
         partner = self.config.padded_partner
         return {level: matched_similarity(text[level], video[level], padded_partner=partner) for level in LEVELS}
 
     def reconstruct(self, text: TokensByLevel, video: TokensByLevel) -> tuple[TokensByLevel, TokensByLevel]:
-        """Tokens of B matched pairs that know of each other; as they are without a reconstruction."""
+        """Reconstructs the tokens (B, N, D) of matched pairs; without a reconstruction they stay as they are."""
         return (text, video) if self.reconstruction is None else self.reconstruction(text, video)
 
     def answer(self, question: TokensByLevel, video: TokensByLevel) -> dict[str, Tensor]:
-        """Logits (B, A) of the answers to B questions about B videos, at each level."""
+        """Returns the logits (B, A) of the answers to B questions about B videos, at each level."""
         assert self.answer_head is not None
         logits: dict[str, Tensor] = self.answer_head(*self.reconstruct(question, video))
         return logits
 
     def answer_logits(self, question: TokensByLevel, video: TokensByLevel) -> Tensor:
-        """Calibrated logits (B, A), the levels' together: their softmax is the probability of each answer."""
+        """Returns calibrated logits (B, A) of all levels together; their softmax is the probability of each answer."""
         assert self.answer_head is not None
         return self.answer_head.combine(self.answer(question, video)) / self.config.answer_temperature
 
     def read(self, video: TokensByLevel) -> Memory:
-        """What the caption decoder needs of B videos."""
+        """Returns the keys and values of B videos for the caption decoder."""
         assert self.caption_decoder is not None
         return self.caption_decoder.read(self.reconstruct({}, video)[1])
 
     @property
     def level_rates(self) -> dict[str, float]:
-        """What the similarity of each level counts in the score."""
+        """Factor of each level's similarity in the score."""
         return dict(zip(LEVELS, self.config.level_rates, strict=True))
 
     def score(self, similarity: Mapping[str, Tensor]) -> Tensor:
-        """The levels' similarities, summed by their rates: what retrieval ranks by."""
+        """Sums the levels' similarities by their rates into the score that ranks results: (N, B) each -> (N, B)."""
         rated = [rate * similarity[level] for level, rate in self.level_rates.items() if rate]
         return torch.stack(rated).sum(0)

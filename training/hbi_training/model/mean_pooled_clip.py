@@ -1,4 +1,4 @@
-"""CLIP and no more on top than the mean of its frame features: zero-shot retrieval, and the baseline of a recipe."""
+"""CLIP with the mean of its frame features and nothing else: zero-shot retrieval, and the baseline of a recipe."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hbi_training.model.token_interaction import Tokens, TokensByLevel, cross_si
 
 @dataclass(frozen=True, kw_only=True)
 class MeanPooledConfig:
-    """Sizes of a mean-pooled CLIP; see `HBIConfig` for the attributes of the same name."""
+    """Sizes of a mean-pooled CLIP; `HBIConfig` describes the attributes."""
 
     clip: Mapping[str, Any]
     vision_stem: Literal["patch", "convolution"] = "patch"
@@ -36,16 +36,16 @@ class MeanPooledConfig:
 
     @property
     def width(self) -> int:
-        """D, the width of every token."""
+        """Width D of every token."""
         return int(self.clip["projection_dim"])
 
     def to_json(self) -> dict[str, Any]:
-        """A mapping that `from_json` reads back."""
+        """Returns a mapping that `from_json` reads back."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> MeanPooledConfig:
-        """Reads what `to_json` wrote, or a recipe's `model` section."""
+        """Builds the configuration from the mapping of `to_json` or from a recipe's `model` section."""
         given = dict(values)
         if "sampling" in given:
             given["sampling"] = from_mapping(FrameSampling, given["sampling"], "sampling")
@@ -53,10 +53,10 @@ class MeanPooledConfig:
 
 
 class MeanPooledCLIP(nn.Module):
-    """A text is its end token; a video is the mean of its frames' unit features (CLIP4Clip's "meanP", Luo et al. 2021).
+    """Compares a text's end token with the mean of unit frame features (CLIP4Clip's "meanP", Luo et al. 2021).
 
-    Two levels: "frame" holds the frames, which count nothing in the score but say where a match is; "video" holds their
-    mean.
+    The level "frame" holds the frames, which do not count in the score but show where a match is; the level "video"
+    holds their mean.
     """
 
     kind: ClassVar[str] = "mean_pooled_clip"
@@ -73,7 +73,7 @@ class MeanPooledCLIP(nn.Module):
 
     @property
     def level_rates(self) -> dict[str, float]:
-        """What the similarity of each level counts in the score."""
+        """Factor of each level's similarity in the score."""
         return {"frame": 0.0, "video": 1.0}
 
     def require(self, task: HBITask, asked_by: str) -> NoReturn:
@@ -85,16 +85,16 @@ class MeanPooledCLIP(nn.Module):
         raise cannot(task, asked_by)
 
     def encode_text(self, token_ids: Tensor, token_mask: Tensor) -> TokensByLevel:
-        """(B, T) int64 and (B, T) bool -> one token a text, the same at both levels."""
+        """Returns one token per text, at both levels, from ids (B, T) int64 and mask (B, T) bool."""
         hidden = self.word_encoder(token_ids, token_mask)
-        # The end token is the last real one: 1 there and 0 elsewhere, with no index that depends on the ids.
+        # The end token is the last real one; a product with a mask needs no index that depends on the ids.
         is_end = token_mask & ~F.pad(token_mask[:, 1:], (0, 1))
         end = is_end.to(hidden.dtype)[:, None, :] @ hidden
         tokens = Tokens(end, torch.ones_like(end[..., 0]), torch.ones_like(end[..., 0], dtype=torch.bool))
         return {"frame": tokens, "video": tokens}
 
     def encode_video(self, frames: Tensor, frame_mask: Tensor) -> TokensByLevel:
-        """(B, F, H, W, 3) uint8 and (B, F) bool -> the frames, and their mean."""
+        """Returns the frames and their mean from frames (B, F, H, W, 3) uint8 and mask (B, F) bool."""
         features = self.frame_encoder(self.frame_encoder.normalise(frames.flatten(0, 1)))
         features = features.unflatten(0, (-1, frame_mask.shape[1]))
         weights = frame_mask.float() / frame_mask.float().sum(-1, keepdim=True)
@@ -103,13 +103,13 @@ class MeanPooledCLIP(nn.Module):
         return {"frame": Tokens(features, weights, frame_mask), "video": video}
 
     def similarity(self, text: TokensByLevel, video: TokensByLevel) -> dict[str, Tensor]:
-        """Similarities (A, B) of A texts and B videos, at the level that counts."""
+        """Returns the similarities (N, B) of N texts and B videos, at the level that counts."""
         return {"video": cross_similarity(text["video"], video["video"])}
 
     def matched_similarity(self, text: TokensByLevel, video: TokensByLevel) -> dict[str, Tensor]:
-        """Similarities (B, K) of each of B videos with K texts of its own, out of B * K texts."""
+        """Returns the similarities (B, K) of each of B videos with its own K of B * K texts."""
         return {"video": matched_similarity(text["video"], video["video"])}
 
     def score(self, similarity: Mapping[str, Tensor]) -> Tensor:
-        """What retrieval ranks by."""
+        """Returns the score (N, B) that ranks results: the similarity of the level that counts."""
         return similarity["video"]

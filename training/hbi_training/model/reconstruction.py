@@ -1,8 +1,8 @@
-"""Reconstruction of a pair's tokens: what each side says alone, fused with what both say together.
+"""Reconstruction of a pair's tokens, which fuses what each side says alone with what both say together.
 
-Tokens of one modality are biased: they were made without knowledge of the other side, so the interaction computed on
-them is too. The TPAMI version of HBI reconstructs them from a single-modal and a cross-modal component. Its formula is
-not public to us; this is our own reading of its description.
+Tokens of one modality are biased, for they were made without knowledge of the other side, and so is the interaction
+computed on them. The TPAMI version of HBI reconstructs them from a single-modal and a cross-modal component. Its
+formula is not public to us; this is our own reading of its description.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from hbi_training.model.token_interaction import Tokens
 
 
 class Reconstruction(nn.Module):
-    """A transformer over all tokens of a pair, and a gate that lets what it finds into each token.
+    """A transformer over all tokens of a pair, and a gate that mixes its output into each token.
 
     For a single-modal token x and its cross-modal component c, the reconstructed token is x + g * (c - x) with a gate
     g in (-1, 1) for each channel, which is 0 at first: the reconstruction starts as the identity.
 
     Args:
-        width: D.
-        levels: The levels' names.
-        layers: Of the transformer.
-        heads: Of its attention.
+        width: Width D of the tokens.
+        levels: Names of the levels.
+        layers: Layers of the transformer.
+        heads: Heads of its attention.
     """
 
     def __init__(self, *, width: int, levels: Sequence[str], layers: int, heads: int) -> None:
@@ -55,7 +55,7 @@ class Reconstruction(nn.Module):
             video: Tokens (B, V, D) of each level.
 
         Returns:
-            The same with other tokens; weights, masks and slots stay.
+            Text and video with reconstructed tokens; weights, masks and slots stay.
         """
         parts = {("text", level): tokens for level, tokens in text.items()}
         parts |= {("video", level): tokens for level, tokens in video.items()}
@@ -74,5 +74,5 @@ class Reconstruction(nn.Module):
         return sides["text"], sides["video"]
 
     def _kind(self, side: str, level: str, part: Tokens) -> Tensor:
-        """(N, D): what tells tokens of a side and level from others."""
+        """Returns the embedding (N, D) that marks the tokens of a side and level."""
         return self.kinds[f"{side}_{level}"].expand(part.tokens.shape[1], -1)

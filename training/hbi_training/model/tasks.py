@@ -17,14 +17,14 @@ NEEDED: dict[HBITask, str] = {
     "qa": "of kind hbi with a list of answers, and clips with questions",
     "caption": "with caption_layers of at least 1",
 }
-"""What a model must be or have for a task, as an error message says it."""
+"""Part or kind of model that each task needs, in the words of an error message."""
 
 
 def cannot(task: HBITask, asked_by: str) -> TrainingError:
     """Returns the error for a model that cannot do a task.
 
     Args:
-        task: What the model cannot do.
+        task: Task that the model cannot do.
         asked_by: Subject of the message, such as "the objective's answering".
     """
     return TrainingError(f"{asked_by} needs a model {NEEDED[task]}")

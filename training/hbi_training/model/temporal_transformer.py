@@ -1,4 +1,4 @@
-"""The transformer over frames: each frame's feature learns what came before and after it."""
+"""The transformer over frames, which adds to each frame's feature what comes before and after it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class TemporalTransformer(nn.Module):
         nn.init.normal_(self.position.weight, std=0.02)
 
     def forward(self, frame_features: Tensor, frame_mask: Tensor) -> Tensor:
-        """(B, F, D) and (B, F) bool -> (B, F, D); the skip adds the features without their positions."""
+        """Adds context to features (B, F, D) with mask (B, F) bool: (B, F, D); the skip leaves out positions."""
         position = self.position.weight[: frame_features.shape[1]]
         mask = additive_mask(frame_mask[:, None, None, :], frame_features.dtype)
         hidden = self.encoder(inputs_embeds=frame_features + position, attention_mask=mask).last_hidden_state

@@ -1,4 +1,4 @@
-"""Weighted token-wise interaction: the similarity of a text and a video, and the game that the players play.
+"""Weighted token-wise interaction: the similarity of a text and a video, which is the value of the cooperative game.
 
 CVPR 2023, section 3.1, equations 3 and 4, after Wang et al. 2022.
 """
@@ -19,11 +19,11 @@ class Tokens(NamedTuple):
     """Tokens of one level for a batch of texts or videos.
 
     Attributes:
-        tokens: (B, N, D).
-        weights: (B, N), the importance of each token; they sum to 1 over real tokens and are 0 at padding.
-        mask: (B, N) bool, True at real tokens.
-        slots: (B, M) int64, for each of the M tokens of the level below, which token of this level it was merged into,
-            and -1 at padding; None at the first level.
+        tokens: Features (B, N, D).
+        weights: Importance of each token, (B, N); sums to 1 over real tokens, 0 at padding.
+        mask: True at real tokens, (B, N) bool.
+        slots: Token of this level that each of the M tokens of the level below was merged into, (B, M) int64, -1 at
+            padding; None at the first level.
     """
 
     tokens: Tensor
@@ -37,7 +37,7 @@ TokensByLevel = dict[str, Tokens]
 
 
 def items(levels: Mapping[str, Tokens], rows: Tensor | slice) -> TokensByLevel:
-    """Some items of a batch, in any order and number, without their slots."""
+    """Selects rows (N,) int64 of a batch, in any order and with repetition; slots are left out."""
     return {level: Tokens(*(part[rows] for part in tokens[:3])) for level, tokens in levels.items()}
 
 
@@ -49,20 +49,20 @@ class TokenWeights(nn.Module):
         self.network = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, 1))
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """(B, N, D), (B, N) bool -> (B, N)."""
+        """Returns the weights of tokens (B, N, D) with mask (B, N) bool: (B, N), 0 at padding."""
         logits = self.network(tokens).squeeze(-1).float()
         logits = logits.masked_fill(~mask, torch.finfo(logits.dtype).min)
         return logits.softmax(-1) * mask.to(logits.dtype)
 
 
 def pair_similarities(text: Tokens, video: Tokens) -> Tensor:
-    """Cosines of the tokens of B matched pairs: (B, T, V) float32."""
+    """Returns the cosines of the tokens of B matched pairs: (B, T, V) float32."""
     return F.normalize(text.tokens.float(), dim=-1) @ F.normalize(video.tokens.float(), dim=-1).mT
 
 
 def token_similarities(text: Tensor, video: Tensor) -> Tensor:
-    """Cosine of every text token with every video token: (A, T, D), (B, V, D) -> (A, B, T, V) float32."""
-    return torch.einsum("atd,bvd->abtv", F.normalize(text.float(), dim=-1), F.normalize(video.float(), dim=-1))
+    """Returns the cosine of every text token with every video token: (N, T, D), (B, V, D) -> (N, B, T, V) float32."""
+    return torch.einsum("ntd,bvd->nbtv", F.normalize(text.float(), dim=-1), F.normalize(video.float(), dim=-1))
 
 
 def interact(
@@ -74,18 +74,20 @@ def interact(
     *,
     padded_partner: PaddedPartner = "ignore",
 ) -> Tensor:
-    """Every token takes its best partner, and the tokens are summed by weight.
+    """Sums the similarity of every token with its best partner, by weight.
+
+    Weights and masks are broadcast against the leading axes.
 
     Args:
-        similarities: (..., T, V) cosines.
-        text_weights: (..., T), broadcast against the leading axes; likewise the others.
-        video_weights: (..., V).
-        text_mask: (..., T) bool.
-        video_mask: (..., V) bool.
+        similarities: Cosines (..., T, V).
+        text_weights: Weights (..., T).
+        video_weights: Weights (..., V).
+        text_mask: True at real tokens, (..., T) bool.
+        video_mask: True at real tokens, (..., V) bool.
         padded_partner: "ignore" takes maxima over real partners; with "zero" a padded partner counts as 0.
 
     Returns:
-        (...) in [-1, 1].
+        Similarities (B, ...) in [-1, 1]: one for each index of the leading axes.
     """
     text_mask, video_mask = text_mask[..., :, None], video_mask[..., None, :]
     if padded_partner == "zero":
@@ -99,7 +101,7 @@ def interact(
 
 
 def cross_similarity(text: Tokens, video: Tokens, *, padded_partner: PaddedPartner = "ignore") -> Tensor:
-    """Similarity of each of A texts with each of B videos: (A, B)."""
+    """Returns the similarity of each of N texts with each of B videos: (N, B)."""
     return interact(
         token_similarities(text.tokens, video.tokens),
         text.weights[:, None],
@@ -111,8 +113,8 @@ def cross_similarity(text: Tokens, video: Tokens, *, padded_partner: PaddedPartn
 
 
 def matched_similarity(text: Tokens, video: Tokens, *, padded_partner: PaddedPartner = "ignore") -> Tensor:
-    """Similarity of K texts of its own with each of B videos, texts in the order of videos: (B * K), (B) -> (B, K)."""
-    batch = video.tokens.shape[0]  # not len, which would fix it in an exported graph
+    """Returns the similarity of each of B videos with its own K of the B * K texts, in the order of videos: (B, K)."""
+    batch = video.tokens.shape[0]  # len would fix it in an exported graph
     # (B * K, T, D) -> (B, K, T, D)
     tokens, weights, mask = (part.unflatten(0, (batch, -1)) for part in text[:3])
     words, frames = F.normalize(tokens.float(), dim=-1), F.normalize(video.tokens.float(), dim=-1)

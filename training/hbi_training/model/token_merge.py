@@ -18,12 +18,12 @@ Merging = Literal["masked", "released"]
 
 
 class Clusters(NamedTuple):
-    """Which token belongs to which cluster.
+    """Assignment of N tokens to C clusters.
 
     Attributes:
-        slot: (B, N) int64, the cluster of each token; arbitrary at padding.
-        membership: (B, C, N) float, 1 where token n belongs to cluster c; 0 at padding in the "masked" mode.
-        mask: (B, C) bool, False where a cluster is empty because the item has too few tokens.
+        slot: Cluster of each token, (B, N) int64; arbitrary at padding.
+        membership: 1 where token n belongs to cluster c, (B, C, N) float; 0 at padding in the "masked" mode.
+        mask: False where a cluster is empty because the item has too few tokens, (B, C) bool.
     """
 
     slot: Tensor
@@ -32,7 +32,7 @@ class Clusters(NamedTuple):
 
 
 def token_distances(tokens: Tensor) -> Tensor:
-    """Euclidean distances divided by sqrt(D): (B, N, D) -> (B, N, N), symmetric to the bit, 0 on the diagonal."""
+    """Returns Euclidean distances / sqrt(D): (B, N, D) -> (B, N, N), exactly symmetric, 0 on the diagonal."""
     # A matrix product, because cdist with dynamic axes exports badly.
     tokens = tokens / tokens.shape[-1] ** 0.5
     squares = (tokens * tokens).sum(-1)
@@ -43,7 +43,7 @@ def token_distances(tokens: Tensor) -> Tensor:
 
 
 def _precedes(value: Tensor) -> Tensor:
-    """(B, N) -> (B, N, N) bool: [b, i, j] is True where j comes before i, larger value first, ties by index."""
+    """Ranks by value, largest first, ties by index: (B, N) -> (B, N, N) bool, [b, i, j] True where j precedes i."""
     index = torch.arange(value.shape[1], device=value.device)
     earlier = index[None, :] < index[:, None]
     mine, theirs = value[:, :, None], value[:, None, :]
@@ -55,15 +55,15 @@ def dpc_knn(
 ) -> Clusters:
     """Groups tokens by density peaks over the k nearest neighbours (Du et al. 2016), without randomness.
 
-    Where the released code breaks ties with noise of 1e-6, ties go to the lower index here.
+    Ties go to the lower index; the released code breaks them with noise of 1e-6.
 
     Args:
-        tokens: (B, N, D).
-        mask: (B, N) bool, True at real tokens; every item has at least one.
-        ratio: Clusters as a part of tokens. "masked" makes ceil(real tokens * ratio) clusters of an item and leaves the
-            other slots empty; "released" fills all slots.
-        num_slots: C, the most clusters.
-        neighbours: k, the token itself among them.
+        tokens: Tokens (B, N, D).
+        mask: True at real tokens, (B, N) bool; every item has at least one.
+        ratio: Clusters per token. "masked" makes ceil(real tokens * ratio) clusters of an item and leaves the other
+            slots empty; "released" fills all slots.
+        num_slots: Greatest number C of clusters.
+        neighbours: Nearest neighbours k, counting the token itself.
         merging: See `HBIConfig.merging`.
     """
     distance = token_distances(tokens.detach().float())
@@ -82,7 +82,7 @@ def dpc_knn(
     to_higher = torch.where(higher, distance, furthest[:, None, None]).amin(-1)
     peak = torch.where(mask, density * to_higher, 0.0 if merging == "released" else -1.0)
 
-    # Counting who comes before gives the rank with no sort and no k that depends on the input.
+    # Counting the tokens before each gives its rank without a sort and without a k that depends on the input.
     rank = _precedes(peak).sum(-1)
     if merging == "released":
         num_clusters = torch.full_like(rank[:, 0], num_slots)
@@ -106,11 +106,11 @@ def dpc_knn(
 
 
 def _density(distance: Tensor, mask: Tensor, neighbours: int, merging: Merging) -> Tensor:
-    """(B, N): exp(-mean squared distance to the k nearest tokens, itself among them); 0 at padding."""
+    """Returns exp(-mean squared distance to the k nearest tokens, itself included): (B, N), 0 at padding."""
     if merging == "released":
         nearest = distance.topk(neighbours, dim=-1, largest=False).values
         return torch.exp(-(nearest**2).mean(-1)) * mask
-    # k columns of infinite distance, so that there are k to choose from however short the item is.
+    # k columns of infinite distance leave k to choose from in an item of any length.
     far = torch.finfo(distance.dtype).max
     padded = F.pad(torch.where(mask[:, None, :], distance, far), (0, neighbours), value=far)
     nearest = padded.topk(neighbours, dim=-1, largest=False).values
@@ -120,13 +120,13 @@ def _density(distance: Tensor, mask: Tensor, neighbours: int, merging: Merging) 
 
 
 class MergedTokens(NamedTuple):
-    """Tokens, merged.
+    """Result of merging N tokens into C clusters.
 
     Attributes:
-        tokens: (B, C, D).
-        mask: (B, C) bool, False where there are fewer clusters.
-        slots: (B, N) int64, the cluster of each token, -1 at padding.
-        bias: (B, N) float32, what attention to the tokens adds to its logits: their scores, -inf at padding.
+        tokens: Merged tokens (B, C, D).
+        mask: False at empty clusters, (B, C) bool.
+        slots: Cluster of each token, (B, N) int64, -1 at padding.
+        bias: Term added to the logits of attention to the tokens, (B, N) float32: their scores, -inf at padding.
     """
 
     tokens: Tensor
@@ -145,15 +145,15 @@ def merge_tokens(
     neighbours: int,
     merging: Merging = "masked",
 ) -> MergedTokens:
-    """The mean of each cluster, weighted by the exponentials of the scores.
+    """Computes the mean of each cluster, weighted by the exponentials of the scores.
 
     Args:
-        tokens: (B, N, D).
-        score: (B, N) float32.
-        mask: (B, N) bool, True at real tokens.
-        num_slots: C; it, the ratio, the neighbours and the merging are those of `dpc_knn`.
-        ratio: Clusters as a part of tokens.
-        neighbours: Among which density is measured.
+        tokens: Tokens (B, N, D).
+        score: Scores (B, N) float32.
+        mask: True at real tokens, (B, N) bool.
+        num_slots: Greatest number C of clusters.
+        ratio: Clusters per token, see `dpc_knn`.
+        neighbours: Nearest neighbours from which density is measured.
         merging: See `HBIConfig.merging`.
     """
     clusters = dpc_knn(tokens, mask, ratio, num_slots=num_slots, neighbours=neighbours, merging=merging)
@@ -167,10 +167,10 @@ def merge_tokens(
 
 
 class TokenMerge(nn.Module):
-    """One step up: at most N tokens become at most C = ceil(N * ratio) tokens that attend to those below.
+    """Step to the next level: at most N tokens become at most C = ceil(N * ratio) tokens that attend to those below.
 
-    C is fixed by the most tokens there can be, so that a graph's shapes do not hang on its input. The released merging
-    has as many clusters as the padded length asks for: there, texts must be padded to `max_tokens`.
+    C follows from `max_tokens`, so that a graph's shapes do not depend on its input. The released merging makes as many
+    clusters as the padded length asks for, so there texts must be padded to `max_tokens`.
     """
 
     def __init__(
@@ -195,7 +195,11 @@ class TokenMerge(nn.Module):
         self.attention = MergeAttention(width=width, heads=heads)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, N, D) and (B, N) bool -> (B, C, D), (B, C) bool, and each token's slot (B, N) int64, -1 at padding."""
+        """Merges tokens (B, N, D) with mask (B, N) bool into tokens (B, C, D) with mask (B, C) bool.
+
+        Returns:
+            Merged tokens, their mask, and the slot of each token, (B, N) int64, -1 at padding.
+        """
         normed, score = self.score_tokens(tokens, mask)
         merged = self.merge(
             normed,
@@ -209,7 +213,7 @@ class TokenMerge(nn.Module):
         return self.attention(merged.tokens, normed, merged.bias), merged.mask, merged.slots
 
     def score_tokens(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Context from the neighbouring tokens and a score: (B, N, D) -> (B, N, D), (B, N) float32."""
+        """Adds context from neighbouring tokens, and scores them: (B, N, D) -> (B, N, D), (B, N) float32."""
         if self.merging == "masked":
             tokens = tokens * mask[:, :, None].to(tokens.dtype)
         context = self.convolution(tokens.transpose(1, 2)).transpose(1, 2)
@@ -218,7 +222,7 @@ class TokenMerge(nn.Module):
 
 
 class MergeAttention(nn.Module):
-    """Merged tokens attend to the tokens they came from; the score of a token is a bias on its attention."""
+    """Attention of merged tokens to the tokens they came from, biased by the scores of those tokens."""
 
     def __init__(self, *, width: int, heads: int) -> None:
         super().__init__()
@@ -229,7 +233,7 @@ class MergeAttention(nn.Module):
         self.project = nn.Linear(width, width)
 
     def forward(self, merged: Tensor, tokens: Tensor, score: Tensor | None = None) -> Tensor:
-        """(B, C, D), (B, N, D), (B, N) -> (B, C, D)."""
+        """Attends from merged tokens (B, C, D) to tokens (B, N, D), biased by score (B, N): (B, C, D)."""
         batch, num_merged, width = merged.shape
         # (B, N, D) -> (B, heads, N, D / heads)
         query = self.query(self.norm(merged)).reshape(batch, num_merged, self.heads, -1).transpose(1, 2)

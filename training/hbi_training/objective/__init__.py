@@ -1,1 +1,1 @@
-"""The training objective: its terms and the forward pass that sums them."""
+"""The training objective: its terms, and the forward pass that sums them."""

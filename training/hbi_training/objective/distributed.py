@@ -12,7 +12,7 @@ from hbi_training.model.token_interaction import Tokens
 
 
 class _Gather(torch.autograd.Function):
-    """Rows of all devices forward; the sum of all devices' gradients of the own rows backward."""
+    """Forward, joins the rows of all devices; backward, sums all devices' gradients of this device's rows."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ class _Gather(torch.autograd.Function):
 
 
 def gather(tensor: Tensor) -> Tensor:
-    """Joins the rows of all devices, in the order of their ranks; the gradient goes back to each device's own rows."""
+    """Joins rows (B, ...) of all devices, in the order of ranks; the gradient returns to each device's own rows."""
     if not torch.distributed.is_initialized():
         return tensor
     gathered: Tensor = _Gather.apply(tensor)
@@ -38,14 +38,14 @@ def gather(tensor: Tensor) -> Tensor:
 
 
 def gather_levels(levels: dict[str, Tokens]) -> dict[str, Tokens]:
-    """Joins tokens, weights and masks of all devices, padded first, for texts of one batch differ in length."""
+    """Joins tokens (B, N, D), weights and masks of all devices, padded to the longest text of any of them."""
     if not torch.distributed.is_initialized():
         return levels
     return {name: Tokens(*(gather(pad_tokens(part)) for part in level[:3])) for name, level in levels.items()}
 
 
 def pad_tokens(part: Tensor) -> Tensor:
-    """Pads axis 1 to the longest of all devices, with zeros: weight 0, mask False."""
+    """Pads axis 1 of (B, N, ...) with zeros to the longest of all devices: weight 0, mask False."""
     longest = torch.tensor(part.shape[1], device=part.device)
     torch.distributed.all_reduce(longest, op=torch.distributed.ReduceOp.MAX)
     missing = int(longest) - part.shape[1]

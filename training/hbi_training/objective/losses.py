@@ -1,4 +1,4 @@
-"""The terms of the training objective, as functions of similarities and interactions."""
+"""Terms of the training objective, computed from similarities and interactions."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from hbi_training.model.token_interaction import Tokens
 
 
 def contrastive_loss(similarity: Tensor, scale: Tensor, hard_negatives: Tensor | None = None) -> Tensor:
-    """Symmetric InfoNCE (CVPR 2023, equation 5): the diagonal against its row and against its column.
+    """Computes symmetric InfoNCE (CVPR 2023, equation 5): the diagonal against its row and against its column.
 
     Args:
-        similarity: (B, B), texts in rows, videos in columns; pair i is at (i, i).
+        similarity: Similarities (B, B), texts in rows, videos in columns; pair i is at (i, i).
         scale: exp of the logit scale, a scalar.
-        hard_negatives: (B, K) similarities of each video with texts of its own that are nearly but not true of it;
-            they join the video's side of the contest.
+        hard_negatives: Similarities (B, K) of each video with its own texts that are nearly but not true of it; further
+            candidates for the video.
     """
     target = torch.arange(len(similarity), device=similarity.device)
     of_text = scale * similarity
@@ -29,13 +29,13 @@ def contrastive_loss(similarity: Tensor, scale: Tensor, hard_negatives: Tensor |
 
 
 def pair_contrastive_loss(matched: Tensor, shifted: Sequence[Tensor], scale: Tensor, wrong: Tensor) -> Tensor:
-    """InfoNCE where a pair costs too much to compare all with all: each side against a few partners.
+    """Computes InfoNCE of each side against a few partners, for pairs that cost too much to compare all with all.
 
     Args:
-        matched: (B,) similarities of text i and video i.
-        shifted: For the shift s = 1, 2, ...: (B,) similarities of text (i + s) modulo B and video i.
+        matched: Similarities (B,) of text i and video i.
+        shifted: Similarities (B,) of text (i + s) modulo B and video i, for each shift s = 1, 2, ...
         scale: exp of the logit scale, a scalar.
-        wrong: (B, K) similarities of each video with texts of its own that are nearly but not true of it.
+        wrong: Similarities (B, K) of each video with its own texts that are nearly but not true of it.
     """
     target = torch.zeros(len(matched), dtype=torch.int64, device=matched.device)
     of_video = torch.cat([torch.stack([matched, *shifted], dim=1), wrong], dim=1)
@@ -44,11 +44,11 @@ def pair_contrastive_loss(matched: Tensor, shifted: Sequence[Tensor], scale: Ten
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, scale: Tensor) -> Tensor:
-    """KL of a level's match distributions from those of the entity level, over texts and over videos.
+    """Computes the KL of a level's match distributions from those of the entity level, over texts and over videos.
 
-    The released code (`released_distillation_loss`) uses raw similarities, lets the gradient into the teacher and
-    divides by the row length as well; here the logits carry the temperature, the teacher is held fixed and rows are
-    averaged.
+    Similarities are (B, B). The logits carry the temperature, the teacher is held fixed and rows are averaged; the
+    released code (`released_distillation_loss`) uses raw similarities, lets the gradient into the teacher and divides
+    by the row length as well.
     """
     teacher, scale = (scale * teacher).detach(), scale.detach()
     return 0.5 * sum(
@@ -61,18 +61,18 @@ def distillation_loss(student: Tensor, teacher: Tensor, scale: Tensor) -> Tensor
 
 
 def alignment_loss(similarity: Tensor, interaction: Tensor, text: Tokens, video: Tokens, temperature: float) -> Tensor:
-    """The similarities of a pair's tokens follow their Banzhaf interactions (CVPR 2023, section 3.3).
+    """Draws the similarities of a pair's tokens to their Banzhaf interactions (CVPR 2023, section 3.3).
 
-    For each word the distribution over frames that its cosines give (the student) is drawn to the one that its
-    interactions give (the target, held fixed), and for each frame that over words. Interactions are small where many
-    tokens share the weight, so that those of a row are divided by the largest; a row counts by the weight of its token.
+    For each word, the student is the distribution over frames that its cosines give, and the target, held fixed, is the
+    one that its interactions give; for each frame likewise over words. Interactions are small where many tokens share
+    the weight, so each row is divided by its largest; a row counts by the weight of its token.
 
     Args:
-        similarity: (B, T, V) cosines.
-        interaction: (B, T, V).
-        text: The words' weights and mask.
-        video: The frames' weights and mask.
-        temperature: Of both distributions.
+        similarity: Cosines (B, T, V).
+        interaction: Interactions (B, T, V).
+        text: Weights and mask of the words.
+        video: Weights and mask of the frames.
+        temperature: Temperature of both distributions.
 
     Returns:
         KL of the student from the target, the mean over pairs and both directions.
@@ -86,7 +86,7 @@ def alignment_loss(similarity: Tensor, interaction: Tensor, text: Tokens, video:
 
 
 def _row_divergence(student: Tensor, target: Tensor, real: Tensor, temperature: float) -> Tensor:
-    """(B, N, M) -> (B, N): KL of each row's softmax from its target's, over real entries."""
+    """Computes the KL of each row's softmax from its target's over real entries: (B, N, M) -> (B, N)."""
     lowest = torch.finfo(student.dtype).min
     target = target.detach()
     target = target / target.abs().amax(-1, keepdim=True).clamp_min(1e-6)
@@ -97,26 +97,26 @@ def _row_divergence(student: Tensor, target: Tensor, real: Tensor, temperature: 
 
 
 def released_kl(prediction: Tensor, target: Tensor) -> Tensor:
-    """KL as the released code has it: softmax over the last axis, mean over all elements."""
+    """Computes the released code's KL of (B, ..., N): softmax over the last axis, mean over all elements."""
     return F.kl_div(prediction.log_softmax(-1), target.softmax(-1), reduction="none").mean()
 
 
 def released_distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """What the released code distils with: raw similarities, and a gradient into the teacher too."""
+    """Computes the released code's distillation of (B, B): raw similarities, and a gradient into the teacher too."""
     return released_kl(student, teacher) + released_kl(student.T, teacher.T)
 
 
 def released_alignment_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """What the released code aligns with: over frames for each word, and over the batch for each pair of tokens.
+    """Computes the released code's alignment, over frames for each word and over the batch for each pair of tokens.
 
     Args:
-        student: (B, T, V), a level's estimate of the interactions.
-        teacher: (B, T, V), that of an estimator trained before; held fixed.
+        student: Estimate of a level's interactions, (B, T, V).
+        teacher: Estimate by an estimator trained before, (B, T, V); held fixed.
     """
     teacher = teacher.detach()
     return released_kl(student, teacher) + released_kl(student.permute(2, 1, 0), teacher.permute(2, 1, 0))
 
 
 def mean_squared_error(estimate: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Mean over real entries; the released code, which trains its estimator so, counts padding as zeros."""
+    """Averages squared errors (B, T, V) over real entries; the released code counts padding as zeros here."""
     return (estimate - target).square().masked_fill(~mask, 0).sum() / mask.sum()

@@ -1,4 +1,4 @@
-"""What training asks of a model: the terms of the loss and their weights."""
+"""The training objective: the terms of the loss and their weights."""
 
 from __future__ import annotations
 
@@ -18,28 +18,27 @@ class Objective:
     """Weights of the terms; a weight of 0 leaves a term out.
 
     Attributes:
-        contrastive: Of the contrastive loss at the entity level.
-        deep_supervision: Of the contrastive loss at the action and event levels.
-        self_distillation: Of the action and event levels' KL from the entity level.
-        hard_negatives: Captions for each clip that are nearly true of it and are contrasted with it; 0 for none.
-        banzhaf: Of the alignment of similarities with their Banzhaf interactions, at each level.
-        banzhaf_temperature: Of the distributions that are aligned.
-        banzhaf_samples: Coalitions of each pair of tokens from which the target is estimated; 0 for the exact one.
-        reconstruction: Of the contrastive loss on reconstructed pairs; the alignment's target then comes from
+        contrastive: Weight of the contrastive loss at the entity level.
+        deep_supervision: Weight of the contrastive loss at the action and event levels.
+        self_distillation: Weight of the action and event levels' KL from the entity level.
+        hard_negatives: Number of captions per clip that are nearly true of it and are contrasted with it; 0 for none.
+        banzhaf: Weight of the alignment of similarities with their Banzhaf interactions, at each level.
+        banzhaf_temperature: Temperature of the distributions that are aligned.
+        banzhaf_samples: Coalitions of each pair of tokens from which the target is estimated; 0 for the exact target.
+        reconstruction: Weight of the contrastive loss on reconstructed pairs; the alignment's target then comes from
             reconstructed tokens. The model must have `reconstruction_layers`.
-        reconstruction_negatives: Captions of other clips that each reconstructed pair is contrasted with.
-        answering: Of the cross-entropy of answers to questions; the model then has an answer head.
-        questions: Asked about each clip of a batch.
-        captioning: Of the cross-entropy of captions, word by word; the model must have `caption_layers`.
-        label_smoothing: Of that cross-entropy.
-        self_critical: Of the CIDEr of captions that the decoder draws (`hbi_training.objective.self_critical`): a stage
-            behind one of cross-entropy, whose model is the recipe's `initial`. It may stand beside `captioning`, or
-            alone.
-        self_critical_samples: Captions drawn for each clip. One is compared with the likeliest caption, several with
+        reconstruction_negatives: Number of other clips' captions that each reconstructed pair is contrasted with.
+        answering: Weight of the cross-entropy of answers to questions; the model then has an answer head.
+        questions: Number of questions about each clip of a batch.
+        captioning: Weight of the cross-entropy of captions, word by word; the model must have `caption_layers`.
+        label_smoothing: Label smoothing of that cross-entropy.
+        self_critical: Weight of the CIDEr of sampled captions (`hbi_training.objective.self_critical`): a stage after
+            one of cross-entropy, whose model is the recipe's `initial`; with or without `captioning`.
+        self_critical_samples: Captions sampled for each clip. One is compared with the likeliest caption, several with
             the mean of one another.
         variant: "released" is the loss of the authors' code: estimator networks (`BanzhafEstimator`) read the
             similarities, and their outputs are aligned with that of a fixed one; other temperatures and means.
-        estimator: For the released variant with `banzhaf`: the file of the fixed estimator.
+        estimator: File of the fixed estimator, for the released variant with `banzhaf`.
     """
 
     contrastive: float = 1.0
@@ -76,7 +75,7 @@ class Objective:
 
     @property
     def needed_tasks(self) -> dict[str, HBITask]:
-        """Name of each term that needs more of a model than retrieval -> the task that the model must be able to do."""
+        """Terms that need more of a model than retrieval, each with the task that the model must be able to do."""
         terms: dict[str, tuple[float, HBITask]] = {
             "banzhaf": (self.banzhaf, "interaction"),
             "reconstruction": (self.reconstruction, "rerank"),
@@ -93,19 +92,19 @@ class Objective:
 
     @property
     def compares(self) -> bool:
-        """Whether texts are compared with videos: False where a model only learns to answer or to caption."""
+        """Whether texts are compared with videos; False if the model only learns to answer or to caption."""
         weights = (self.contrastive, self.deep_supervision, self.self_distillation, self.banzhaf, self.reconstruction)
         return any(weights)
 
     def similarity_terms(
         self, similarity: Mapping[str, Tensor], scale: Tensor, hard_negatives: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
-        """The weighted terms on the similarities of whole texts and videos, by name.
+        """Computes the weighted terms on the similarities of whole texts and videos, by name.
 
         Args:
-            similarity: (B, B) at each level, the first of which supervises the others.
+            similarity: Similarities (B, B) at each level, of which the first supervises the others.
             scale: exp of the logit scale.
-            hard_negatives: (B, K) at each level.
+            hard_negatives: Similarities (B, K) at each level.
         """
         first, *others = similarity
         terms: dict[str, Tensor] = {}

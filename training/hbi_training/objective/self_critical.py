@@ -1,9 +1,9 @@
-"""Self-critical training of the caption decoder (Rennie et al. 2017): captions that it draws, rewarded by their CIDEr.
+"""Self-critical training of the caption decoder (Rennie et al. 2017): sampled captions, rewarded by their CIDEr.
 
-The gradient is that of the expected reward: of each drawn caption's log-probability, times how much better it is than
-what it is compared with. One caption of a clip is compared with the likeliest one, several with the mean of one another
-(Luo 2020), which needs no further decoding. Drawing and gradient are of the decoder without dropout, so that both are
-of the same distribution.
+The gradient of the expected reward is that of each sampled caption's log-probability, times its reward above a
+baseline. A single caption of a clip is compared with the likeliest one, several with the mean of one another
+(Luo 2020), which needs no further decoding. Sampling and gradient both leave out dropout, so that they share one
+distribution.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from hbi_training.evaluation.captions import Cider
 from hbi_training.model.caption_decoder import Cache, CaptionDecoder, Memory
 
 END_WORD = "endofcaption"
-"""Ends what is complete, as a word that is compared: CIDEr alone rewards captions that break off ("a man with a")."""
+"""Word added to complete captions before comparison; without it CIDEr rewards those that break off ("a man with a")."""
 
 
 class CaptionCritic:
-    """Rewards captions of training clips by the clips' own ones.
+    """Rewards captions of training clips by comparison with the clips' own captions.
 
     Args:
-        references: Captions of each clip, at least one; the rarity of words is that among all of them.
-        tokenizer: The model's.
-        num_samples: S, captions that are drawn for each clip.
+        references: Captions of each clip, at least one; the rarity of words is measured among all of them.
+        tokenizer: Tokenizer of the model.
+        num_samples: Number S of captions sampled for each clip.
     """
 
     def __init__(self, references: Sequence[Sequence[str]], tokenizer: Tokenizer, *, num_samples: int) -> None:
@@ -39,7 +39,7 @@ class CaptionCritic:
         self.num_samples = num_samples
 
     def rewards(self, token_ids: Tensor, clips: Tensor) -> Tensor:
-        """(N, T) int64, from the start on, and (N,) int64, whose captions they are -> (N,) float32 CIDEr, 0 to 10."""
+        """Returns the CIDEr (N,) float32, 0 to 10, of captions (N, T) int64 with their start, of clips (N,) int64."""
         texts = []
         for tokens in token_ids.tolist():
             text = self.tokenizer.decode(tokens)
@@ -48,14 +48,14 @@ class CaptionCritic:
         return torch.from_numpy(scores / 100).float().to(token_ids.device)
 
     def loss(self, decoder: CaptionDecoder, memory: Memory, clips: Tensor) -> Tensor:
-        """Minus the mean reward of captions that are drawn for B clips, with the gradient of its expectation.
+        """Computes minus the mean reward of captions sampled for B clips, with the gradient of its expectation.
 
         Args:
-            decoder: What writes them.
-            memory: What it has read of the clips.
-            clips: (B,) int64, which of the clips with references they are.
+            decoder: Decoder that writes the captions.
+            memory: Keys and values of the clips.
+            clips: Place of each clip among the references, (B,) int64.
         """
-        # B clips -> B * S captions; those of one clip stand together.
+        # B clips -> B * S captions, grouped by clip.
         clips = clips.repeat_interleave(self.num_samples)
         repeated = Memory(*(part.repeat_interleave(self.num_samples, dim=0) for part in memory))
         with without_dropout(decoder):
@@ -70,17 +70,17 @@ class CaptionCritic:
             log_probabilities = self.log_probabilities(decoder, repeated, drawn)
         words = self._is_word(drawn[:, 1:])
         gain = ((rewards - baseline)[:, None] * log_probabilities)[words].mean()
-        # The value is the reward, which can be read; the gradient is that of the gain, whose own value says nothing.
+        # The value is the reward, for people to read; the gradient is that of the gain, whose own value is meaningless.
         return gain.detach() - gain - rewards.mean()
 
     @torch.no_grad()
     def write(self, decoder: CaptionDecoder, memory: Memory, *, draw: bool = False) -> Tensor:
-        """(N, T) int64: a caption for each of N clips, from the start on; behind its end there are ends.
+        """Writes a caption for each of N clips: (N, T) int64 with the start, and padded with end tokens.
 
         Args:
-            decoder: What writes them.
-            memory: What it has read of the clips.
-            draw: False takes the likeliest token each time.
+            decoder: Decoder that writes the captions.
+            memory: Keys and values of the clips.
+            draw: True samples each token; False takes the likeliest.
         """
         start, end = self.tokenizer.sot_id, self.tokenizer.eot_id
         ids = memory.mask.new_full((len(memory.mask), 1), start, dtype=torch.int64)
@@ -93,11 +93,11 @@ class CaptionCritic:
             chosen = chosen.masked_fill(ended, end)
             ids = torch.cat([ids, chosen[:, None]], dim=1)
             ended = ended | (chosen == end)
-        torch.clear_autocast_cache()  # older PyTorch would take weights that were cast here, without a gradient
+        torch.clear_autocast_cache()  # older PyTorch would reuse the weights cast here, which have no gradient
         return ids
 
     def log_probabilities(self, decoder: CaptionDecoder, memory: Memory, token_ids: Tensor) -> Tensor:
-        """(N, T) int64, from the start on -> (N, T - 1), of each token behind those before it."""
+        """Returns the log-probability (N, T - 1) of each token after the first of (N, T) int64, given those before."""
         following = token_ids[:, 1:]
         logits = decoder(token_ids[:, :-1], memory)
         is_start = torch.arange(logits.shape[-1], device=logits.device) == self.tokenizer.sot_id
@@ -106,14 +106,14 @@ class CaptionCritic:
         return -losses.view_as(following)
 
     def _is_word(self, token_ids: Tensor) -> Tensor:
-        """(N, T) -> (N, T) bool: the tokens of a caption, its end among them, and none behind it."""
+        """Marks the tokens of a caption up to its end token: (N, T) -> (N, T) bool."""
         ends = (token_ids == self.tokenizer.eot_id).long()
         return ends.cumsum(1) - ends == 0
 
 
 @contextmanager
 def without_dropout(module: nn.Module) -> Iterator[None]:
-    """The module as in evaluation, for a while."""
+    """Puts a module into evaluation mode for the block."""
     was_training = module.training
     module.eval()
     try:

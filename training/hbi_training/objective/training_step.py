@@ -1,4 +1,4 @@
-"""One forward pass of training: encode, compare, and sum the terms of the objective."""
+"""One forward pass of training, which encodes, compares, and sums the terms of the objective."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ MAX_LOGIT_SCALE = math.log(100.0)
 Pair = tuple[TokensByLevel, TokensByLevel]
 
 IGNORED = -1
-"""Stands where there is no word, or no answer, to learn."""
+"""Target id that the loss ignores."""
 
 
 def _cross_entropy(logits: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Mean over what is not ignored; 0 where all is."""
+    """Averages the cross-entropy over targets that are not ignored; 0 if all are."""
     total = F.cross_entropy(
         logits.float(), target, ignore_index=IGNORED, label_smoothing=label_smoothing, reduction="sum"
     )
@@ -38,16 +38,16 @@ def _cross_entropy(logits: Tensor, target: Tensor, label_smoothing: float = 0.0)
 
 
 class TrainingStep(nn.Module):
-    """The model with what its objective needs besides it.
+    """The model with all that its loss needs.
 
     Args:
-        model: What is trained.
-        objective: What is asked of it.
-        known_tokens: Of every clip, where the parts that they come from are not trained: no frame is looked at.
-        critic: Of captions, where the objective is self-critical.
+        model: Model to train.
+        objective: Terms of the loss.
+        known_tokens: Tokens of every clip, if the parts that compute them are not trained; frames are then not read.
+        critic: Critic of captions, if the objective is self-critical.
 
     Raises:
-        TrainingError: The objective asks for what the model does not have.
+        TrainingError: The objective needs a part that the model lacks.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class TrainingStep(nn.Module):
             self.students.update({level: BanzhafEstimator(self.teacher.channels) for level in model.level_rates})
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, and each of its terms."""
+        """Computes the loss of B clips, and each of its terms."""
         if self.known_tokens is not None and batch.clips is not None:
             video = items(self.known_tokens, batch.clips)
         else:
@@ -83,13 +83,13 @@ class TrainingStep(nn.Module):
         return torch.stack(list(terms.values())).sum(), terms
 
     def _comparing_terms(self, batch: Batch, video: TokensByLevel) -> dict[str, Tensor]:
-        """Of captions with clips, those that are not theirs among them."""
+        """Computes the terms that compare each clip with its own and with other captions."""
         text = self.model.encode_text(batch.token_ids, batch.token_mask)
         wrong = None
         if batch.negative_ids is not None and batch.negative_mask is not None:
             wrong = self.model.encode_text(batch.negative_ids, batch.negative_mask)
         pairs = list(self._reconstructed_pairs(text, video, wrong)) if self.objective.reconstruction else []
-        # Similarities are multiplied by up to 100: half precision would blur them.
+        # Half precision would blur similarities, which are multiplied by up to 100.
         with torch.autocast(batch.frames.device.type, enabled=False):
             scale = self.model.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
             terms = self._similarity_terms(text, video, wrong, scale)
@@ -102,7 +102,7 @@ class TrainingStep(nn.Module):
     def _similarity_terms(
         self, text: TokensByLevel, video: TokensByLevel, wrong: TokensByLevel | None, scale: Tensor
     ) -> dict[str, Tensor]:
-        """Of all texts with all videos, of all devices together."""
+        """Computes the terms that compare all texts with all videos of all devices."""
         negatives = None
         if wrong is not None:
             negatives = {k: gather(v) for k, v in self.model.matched_similarity(wrong, video).items()}
@@ -112,7 +112,7 @@ class TrainingStep(nn.Module):
     def _reconstructed_pairs(
         self, text: TokensByLevel, video: TokensByLevel, wrong: TokensByLevel | None
     ) -> Iterator[Pair]:
-        """Videos with their own texts, then with those of other clips, then with texts that are nearly true of them."""
+        """Reconstructs videos with their own texts, then with other clips' texts, then with nearly true texts."""
         model = self.model.require("rerank", "the objective's reconstruction")
         yield model.reconstruct(text, video)
         for shift in range(1, self.objective.reconstruction_negatives + 1):
@@ -123,7 +123,7 @@ class TrainingStep(nn.Module):
             yield model.reconstruct(items(wrong or {}, own), video)
 
     def _reconstruction_terms(self, pairs: list[Pair], scale: Tensor) -> dict[str, Tensor]:
-        """Of this device's pairs: all with all would need a reconstruction each."""
+        """Computes the terms of reconstructed pairs on this device; all with all would cost a reconstruction each."""
         similarities = [self.model.matched_similarity(*pair) for pair in pairs]
         num_others = self.objective.reconstruction_negatives
         terms = {}
@@ -135,7 +135,7 @@ class TrainingStep(nn.Module):
         return terms
 
     def _answer_terms(self, batch: Batch, video: TokensByLevel) -> dict[str, Tensor]:
-        """Of the answer that is chosen, and of each level's, by their mean: deep supervision."""
+        """Computes the terms of the combined answer and, as deep supervision, of the levels' answers by their mean."""
         if not self.objective.answering or batch.question_ids is None or batch.question_mask is None:
             return {}
         model = self.model.require("qa", "the objective's answering")
@@ -151,9 +151,10 @@ class TrainingStep(nn.Module):
         return {"answer": self.objective.answering * losses[0], "answer_levels": self.objective.answering * levels}
 
     def _caption_terms(self, batch: Batch, video: TokensByLevel) -> dict[str, Tensor]:
-        """Of each word behind those before it; the captions are those that the clips are contrasted with.
+        """Computes the terms of captions.
 
-        And of captions that the decoder draws, where a critic rewards them.
+        Cross-entropy predicts each word, given those before, of the captions that the clips are contrasted with. A
+        critic, if any, rewards sampled captions.
         """
         if not self.objective.writes_captions:
             return {}
@@ -174,7 +175,7 @@ class TrainingStep(nn.Module):
     def _alignment_terms(
         self, text: TokensByLevel, video: TokensByLevel, target_text: TokensByLevel, target_video: TokensByLevel
     ) -> dict[str, Tensor]:
-        """Of this device's pairs; the target is the interaction of the target's tokens."""
+        """Computes the alignment of this device's pairs with the interactions of the target's tokens."""
         terms = {}
         for level in text:
             similarity = pair_similarities(text[level], video[level])
@@ -189,7 +190,7 @@ class TrainingStep(nn.Module):
 
     @torch.no_grad()
     def _interaction(self, text: Tokens, video: Tokens) -> Tensor:
-        """(B, T, V): of each matched pair, exact or sampled."""
+        """Returns the interactions (B, T, V) of matched pairs, exact or sampled."""
         game = Game(pair_similarities(text, video), text.weights, video.weights, text.mask, video.mask)
         if self.objective.banzhaf_samples:
             return sampled_banzhaf_interaction(game, num_samples=self.objective.banzhaf_samples)
@@ -197,7 +198,7 @@ class TrainingStep(nn.Module):
 
     def _released_alignment(self, level: str, similarity: Tensor, text: Tokens, video: Tokens) -> Tensor:
         assert self.teacher is not None
-        # The released code leaves padding out at the first level, where alone it has masks.
+        # The released code has masks at the first level only, and leaves padding out there.
         first = level == next(iter(self.model.level_rates))
         mask = text.mask[:, :, None] & video.mask[:, None, :] if first else None
         with torch.no_grad():

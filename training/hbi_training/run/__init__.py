@@ -1,1 +1,1 @@
-"""Training runs: recipes, optimisers, the trainer, and what the commands call."""
+"""Training runs: recipes, optimisers, the trainer, and the work behind the commands."""

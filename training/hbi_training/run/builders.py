@@ -1,4 +1,4 @@
-"""The parts of a training run, built from its recipe: accelerator, vocabulary, model, batches, training step."""
+"""Building the parts of a training run from its recipe: accelerator, vocabulary, model, batches, training step."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def build_vocabulary(recipe: Recipe, records: Sequence[VideoRecord]) -> str:
 
 
 def closed_list(recipe: Recipe, records: Sequence[VideoRecord]) -> tuple[str, ...]:
-    """Returns the answers that a run learns, the most frequent first; none if it learns none."""
+    """Returns the answers that a run learns, the most frequent first; empty without the objective's answering."""
     return common_answers(records, recipe.data.max_answers) if recipe.objective.answering else ()
 
 
@@ -61,10 +61,10 @@ def build_first_model(
     """Builds the model with its first weights: random ones from the recipe's seed, or those of `recipe.initial`.
 
     Args:
-        recipe: What to train.
+        recipe: Recipe to train.
         tokenizer: Tokenizer of the model.
-        answers: Closed list of answers; none leaves the model without an answer head, unless it names its own.
-        say: Called with a line about the weights that are taken over.
+        answers: Closed list of answers; an empty one means no answer head, unless the recipe's model lists answers.
+        say: Callback for a line about the weights that are copied.
 
     Returns:
         The model, and the recipe as JSON, in which `initial` is the recipe of the earlier stage.
@@ -82,7 +82,7 @@ def build_first_model(
 def build_batches(
     recipe: Recipe, train: Split, tokenizer: Tokenizer, model: Model, answers: Sequence[str], accelerator: Accelerator
 ) -> TrainingBatches:
-    """Builds this device's batches of the clips that could be decoded, and reads their frames into memory."""
+    """Builds this device's batches of B clips each, of those that could be decoded, and preloads their frames."""
     train.cache.preload()
     rows = train.cache.decoded
     return TrainingBatches(
@@ -103,7 +103,7 @@ def build_batches(
 
 
 def build_step(recipe: Recipe, model: Model, batches: TrainingBatches, device: torch.device, say: Say) -> TrainingStep:
-    """Builds the model with its loss; parts that the recipe freezes are frozen.
+    """Builds the model with its loss, and freezes the parts that the recipe names.
 
     Raises:
         TrainingError: The model lacks a part that is to be frozen, or a task that the objective needs.

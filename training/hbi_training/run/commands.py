@@ -1,4 +1,4 @@
-"""What the commands of `hbi-train` do: load data, show progress, run, write."""
+"""The work behind the commands of `hbi-train`: load data, show progress, run, write."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ TASK_TERMS: dict[Task, tuple[str, ...]] = {
     "qa": ("answering",),
     "caption": ("captioning", "self_critical"),
 }
-"""What a recipe's objective must ask for, one of them; retrieval is always part of it."""
+"""Terms of which a recipe's objective must have at least one for a task; every recipe trains for retrieval."""
 
 
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """A bar with rates and the time left on a terminal, silence elsewhere."""
+    """Shows a bar with the count and the time left on a terminal, and nothing elsewhere."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
         yield progress
@@ -55,7 +55,7 @@ def load_split(
     workers: int | None = None,
     num: int | None = None,
 ) -> Split:
-    """Reads the records of a split, or the first `num`, and decodes what is not in the cache (in `folder/frames`)."""
+    """Reads the records of a split, or the first `num`, and decodes frames that `folder/frames` does not hold yet."""
     records = load_records(data_format, folder, split)[:num]
     cache = FrameCache(folder / "frames", records, sampling)
     with progress_bar() as progress:
@@ -69,7 +69,7 @@ def load_split(
 
 
 def load_recipe_split(recipe: Recipe, split: str, workers: int | None = None) -> Split:
-    """A split of a recipe's data, sampled as its model needs it."""
+    """Loads a split of a recipe's data, sampled as its model needs it."""
     sampling = from_mapping(FrameSampling, recipe.model.get("sampling", {}), "sampling")
     return load_split(Path(recipe.data.folder), recipe.data.format, split, sampling, workers)
 
@@ -77,7 +77,7 @@ def load_recipe_split(recipe: Recipe, split: str, workers: int | None = None) ->
 def train_recipe(
     recipe: Recipe, out: Path | None, train: Split, validation: Split, *, restart: bool = False, cpu: bool = False
 ) -> Path:
-    """Trains a recipe in `out`, from its newest checkpoint unless `restart`; gives the folder of the model."""
+    """Trains a recipe in `out`, from its newest checkpoint unless `restart`, and returns the model's folder."""
     run_folder = out or Path("runs") / recipe.name
     if restart:
         shutil.rmtree(run_folder, ignore_errors=True)
@@ -100,16 +100,16 @@ def train_recipe(
 def run_training(
     recipe: Recipe, out: Path | None, *, task: Task, restart: bool, workers: int | None, cpu: bool
 ) -> None:
-    """Trains a recipe for a task, and for whatever else it asks for.
+    """Trains a recipe for a task and for the other terms of its objective.
 
     Raises:
-        TrainingError: The recipe does not ask for the task.
+        TrainingError: The objective has no term of the task.
     """
     terms = TASK_TERMS[task]
     if terms and not recipe.objective.needed_tasks.keys() & terms:
         raise TrainingError(
-            f"the recipe {recipe.name} does not train for {task}: its objective.{terms[0]} is 0; give a recipe that "
-            f"does, or --set objective.{terms[0]}=1"
+            f"the recipe {recipe.name} does not train for {task}: its objective.{terms[0]} is 0; use another recipe "
+            f"or --set objective.{terms[0]}=1"
         )
     train, validation = (load_recipe_split(recipe, split, workers) for split in ("train", "val"))
     train_recipe(recipe, out, train, validation, restart=restart, cpu=cpu)
@@ -118,7 +118,10 @@ def run_training(
 def measure(
     checkpoint: Checkpoint, clips: Split, data: Path, split: str, *, all_captions: bool = False, rerank: int = 0
 ) -> tuple[dict[str, float], Evaluation]:
-    """Figures of a split by name, "test/text_to_video/R@1" and so on; of `shapes` also what captions have right."""
+    """Measures a split; results have names such as "test/text_to_video/R@1".
+
+    For `shapes`, results include the rate at which captions are right.
+    """
     found = evaluate(
         checkpoint.model, clips.records, clips.cache, checkpoint.tokenizer, all_captions=all_captions, rerank=rerank
     )
@@ -145,13 +148,13 @@ def run_evaluation(
     failures: Path | None,
     workers: int | None,
 ) -> None:
-    """Measures a checkpoint on a split; prints JSON, and keeps it where asked."""
+    """Measures a checkpoint on a split, prints the results as JSON, and saves them where asked."""
     checkpoint = load_checkpoint(folder)
     clips = load_split(data, data_format, split, checkpoint.model.config.sampling, workers)
     measured = replace(checkpoint, model=rounded(checkpoint.model, weights))
     figures, found = measure(measured, clips, data, split, all_captions=all_captions, rerank=rerank)
     text = json.dumps(figures, indent=2)
-    print(text)  # noqa: T201 - the result
+    print(text)  # noqa: T201 - the command's output
     if out is not None:
         out.write_text(text + "\n")
     if failures is not None:
@@ -163,7 +166,7 @@ def run_evaluation(
 
 
 def _said(model: Model, clips: Split, found: Evaluation) -> Iterator[dict[str, Any]]:
-    """Answers that are wrong, and captions that no reference has word for word."""
+    """Yields wrong answers, and captions that equal no reference."""
     if found.answers is not None:
         config = model.require("qa", "answering questions").config
         probabilities = (found.answers.logits / config.answer_temperature).softmax(-1)
@@ -183,7 +186,7 @@ def _said(model: Model, clips: Split, found: Evaluation) -> Iterator[dict[str, A
 def run_estimator(
     folder: Path, data: Path, data_format: str, out: Path, options: EstimatorOptions, *, workers: int | None
 ) -> None:
-    """Trains an estimator on a checkpoint's pairs, writes it, and prints how well it does as JSON."""
+    """Trains an estimator on a checkpoint's pairs, writes it, and prints its explained variance as JSON."""
     checkpoint = load_checkpoint(folder)
     sampling = checkpoint.model.config.sampling
     train, validation = (load_split(data, data_format, split, sampling, workers) for split in ("train", "val"))
@@ -195,4 +198,4 @@ def run_estimator(
     out.parent.mkdir(parents=True, exist_ok=True)
     save_estimator(estimator, out)
     figures = {f"val/{level}/explained_variance": round(value, 4) for level, value in explained.items()}
-    print(json.dumps(figures, indent=2))  # noqa: T201 - the result
+    print(json.dumps(figures, indent=2))  # noqa: T201 - the command's output

@@ -1,4 +1,4 @@
-"""Training the estimator network on the exact interaction of a trained model's pairs."""
+"""Training the estimator network on the exact interactions of a trained model's pairs."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from hbi_training.weights.checkpoint import Checkpoint
 
 @dataclass(frozen=True, kw_only=True)
 class EstimatorOptions:
-    """How an estimator is trained.
+    """Options for training an estimator.
 
     Attributes:
-        channels: Of its hidden layer; the authors' have 64.
-        steps: Of the optimiser (Adam, the rate falling to 0 as a cosine).
+        channels: Channels of the hidden layer; the authors' estimators have 64.
+        steps: Steps of Adam, whose rate falls to 0 as a cosine.
         batch_size: Pairs of a step.
-        learning_rate: At the start.
-        seed: Of the weights and the batches.
+        learning_rate: Learning rate at the start.
+        seed: Random seed of the weights and the batches.
     """
 
     channels: int = 64
@@ -47,17 +47,17 @@ def train_estimator(
 ) -> tuple[BanzhafEstimator, dict[str, float]]:
     """Trains an estimator for the maps of every level; the model stays as it is.
 
-    The target is the exact interaction times `RELEASED_SCALE`, so that files are of one scale with the authors'.
+    The target is the exact interaction times `RELEASED_SCALE`, the scale of the authors' files.
 
     Args:
-        checkpoint: A trained model of kind hbi.
+        checkpoint: Trained model of kind hbi.
         train: Clips to learn from.
         validation: Clips to measure on.
-        options: See there.
-        advance: Called with the number of steps that have just been done.
+        options: Options of training.
+        advance: Callback for the number of steps just done.
 
     Returns:
-        The network, and on validation pairs, for each level, the part of the target's variance that it explains.
+        The network, and the part of the target's variance that it explains on validation pairs of each level.
 
     Raises:
         TrainingError: The model is of another kind.
@@ -70,7 +70,7 @@ def train_estimator(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, options.steps)
     batches = _batches(checkpoint, train, options)
     for step in range(options.steps):
-        # Interactions grow as tokens get fewer: by its variance, each level counts alike.
+        # Interactions grow as tokens get fewer; dividing by the variance makes the levels count alike.
         losses = [
             mean_squared_error(estimator(similarity, real), target, real) / target[real].var().clamp_min(1e-6)
             for similarity, target, real in maps(model, batches[step]).values()
@@ -98,7 +98,7 @@ def _batches(checkpoint: Checkpoint, split: Split, options: EstimatorOptions) ->
 
 @torch.no_grad()
 def maps(model: HBI, batch: Batch) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
-    """For each level the cosines, the scaled exact interactions, and which pairs of tokens are real: (B, T, V) each."""
+    """Computes each level's cosines, scaled exact interactions, and mask of real pairs of tokens: (B, T, V) each."""
     text = model.encode_text(batch.token_ids, batch.token_mask)
     video = model.encode_video(batch.frames, batch.frame_mask)
     return {level: _map(text[level], video[level]) for level in text}
@@ -113,7 +113,7 @@ def _map(text: Tokens, video: Tokens) -> tuple[Tensor, Tensor, Tensor]:
 
 @torch.no_grad()
 def explained_variance(estimator: BanzhafEstimator, model: HBI, batches: TrainingBatches) -> dict[str, float]:
-    """For each level 1 - (mean squared error) / (variance of the target), over one pass."""
+    """Computes 1 - (mean squared error) / (variance of the target) of each level, over one pass."""
     parts: dict[str, list[tuple[Tensor, Tensor]]] = {}
     for step in range(batches.steps_per_pass):
         for level, (similarity, target, real) in maps(model, batches[step]).items():

@@ -1,4 +1,4 @@
-"""Ctrl-C that waits until work that must not be cut in two is done."""
+"""Holding Ctrl-C back until work that must not be interrupted is done."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def interrupts_held() -> Iterator[None]:
     """Holds Ctrl-C back until the end of the block.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C came during the block; raised at its end.
+        KeyboardInterrupt: Ctrl-C was pressed during the block; raised at its end.
     """
     came: list[int] = []
     # Other threads receive no signals, and a process that ignores Ctrl-C keeps ignoring it.

@@ -1,8 +1,8 @@
 """Muon: momentum whose updates of weight matrices are orthogonalised (Jordan et al. 2024).
 
-PyTorch has it too, always computed in bfloat16. Processors without bfloat16 of their own take ten seconds for a step of
-the embedded model that way and half a second in the weights' own precision; with bfloat16 the iterations take a quarter
-of the time. So here the precision is an argument.
+PyTorch's own Muon always computes in bfloat16. Processors without native bfloat16 then take ten seconds for a step of
+the embedded model, and half a second in the weights' own precision; on those with it, bfloat16 takes a quarter of the
+time. So here the precision is an argument.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the quintic that moves singular values towards 1; Jordan et al. chose them for few iterations."""
+"""Coefficients of the quintic that moves singular values towards 1; Jordan et al. chose them for few iterations."""
 ITERATIONS = 5
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
-    """(N, R, C) -> (N, R, C): singular vectors as they were, singular values near 1, by Newton-Schulz iterations."""
-    if matrices.shape[1] > matrices.shape[2]:  # the products below are of the shorter side
+    """Moves the singular values of matrices (N, R, C) near 1 by Newton-Schulz iterations: (N, R, C)."""
+    if matrices.shape[1] > matrices.shape[2]:  # products along the shorter side cost less
         return orthogonalise(matrices.mT).mT
     linear, cubic, quintic = COEFFICIENTS
     # The Frobenius norm bounds the largest singular value, which must be at most 1.
@@ -33,17 +33,17 @@ def orthogonalise(matrices: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum, orthogonalised, with decoupled weight decay.
+    """Optimiser with orthogonalised Nesterov momentum and decoupled weight decay.
 
-    A step is scaled to have the size of AdamW's (Liu et al. 2025, 0.2 times the root of the longer side), so that
-    learning rates and decays of AdamW mean the same here.
+    A step is scaled to the size of AdamW's (Liu et al. 2025, 0.2 times the root of the longer side), so that learning
+    rates and decays of AdamW mean the same here.
 
     Args:
-        params: Matrices, or groups of them with `lr` and `weight_decay` of their own.
+        params: Matrices, or groups of them with their own `lr` and `weight_decay`.
         lr: Learning rate.
-        weight_decay: Times the learning rate, what a weight shrinks by in a step.
-        momentum: Of the gradients' running sum.
-        dtype: Of the orthogonalisation; None for the weights' own.
+        weight_decay: Part by which a weight shrinks in a step, divided by the learning rate.
+        momentum: Momentum of the gradients' running mean.
+        dtype: Precision of the orthogonalisation; None for that of the weights.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One step; matrices of one shape are orthogonalised together."""
+        """Takes one step; matrices of one shape are orthogonalised together."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -73,7 +73,7 @@ class Muon(torch.optim.Optimizer):
                 state = self.state[parameter]
                 if "momentum" not in state:
                     state["momentum"] = torch.zeros_like(parameter)
-                # A running mean: its scale does not matter, for the direction is normalised.
+                # The scale of the running mean does not matter, for the direction is normalised.
                 state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
                 direction = parameter.grad.lerp(state["momentum"], group["momentum"])
                 directions[parameter.shape].append((parameter, direction))

@@ -1,4 +1,4 @@
-"""The optimisers of a run, the learning rate of each parameter, and how the rates change over the steps."""
+"""The optimisers of a run, the learning rate of each parameter, and the course of the rates over the steps."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def learning_rate_factor(step: int, options: OptimiserOptions) -> float:
 def build_optimisers(
     step: TrainingStep, options: OptimiserOptions, *, muon_dtype: torch.dtype | None = None
 ) -> list[torch.optim.Optimizer]:
-    """Builds the optimisers over everything that is trained.
+    """Builds the optimisers of all parameters that are trained.
 
     CLIP's encoders have a learning rate of their own; norms, biases and the temperature have no weight decay.
 

@@ -1,4 +1,4 @@
-"""Recipes: a YAML file that says everything about a training run. Recipe and code give the same model from one seed."""
+"""Recipes: YAML files that determine a training run; a recipe and its seed give the same model each time."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from hbi_training.objective.objective import Objective
 
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:
-    """Where the clips are and how they are read.
+    """Location of the clips, and options for reading them.
 
     Attributes:
-        format: One of the data sets that `hbi_training.data` reads, or "manifest" for the plain JSONL manifest.
-        folder: Its folder; a relative one is taken from where the command runs. `--data` overrides it.
+        format: Name of a data set that `hbi_training.data` reads, or "manifest" for the plain JSONL manifest.
+        folder: Folder of the data set, relative to where the command runs; `--data` overrides it.
         vocabulary: "clip" keeps CLIP's 49,408 tokens; "corpus" keeps the merges that the training captions need.
-        shift_pixels: Training clips are moved by up to this many pixels, all frames of a clip alike.
-        max_answers: Of the training questions' answers, so many of the most frequent make the closed list.
+        shift_pixels: Greatest shift of training clips in pixels; all frames of a clip move alike.
+        max_answers: Size of the closed list of answers: the most frequent ones to the training questions.
     """
 
     format: str
@@ -36,26 +36,26 @@ class DataOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimiserOptions:
-    """AdamW, or Muon beside it, with linear warm-up, a plateau and a cosine to zero.
+    """Options of AdamW, with or without Muon, and of its rates: linear warm-up, plateau, cosine to zero.
 
     Attributes:
-        steps: Optimiser steps in all.
+        steps: Number of optimiser steps.
         batch_size: Pairs of a step, over all devices together.
-        learning_rate: Of everything but CLIP.
-        clip_learning_rate: Of CLIP's encoders; the published setting with learnt weights is 1e-7.
-        position_learning_rate: Of the learned positions of frames, patches and words; None for the rate of the part
-            that they belong to. They start near zero: in a model with random weights, at the rate of the rest, they
-            stay a few hundredths of what they are added to, and it hardly learns which way things move.
-        matrices: "adamw", or "muon" (Jordan et al. 2024, with the step size of Liu et al. 2025): it orthogonalises the
-            updates of weight matrices and learns from fewer steps where a model starts from random weights. Embeddings,
+        learning_rate: Rate of everything but CLIP.
+        clip_learning_rate: Rate of CLIP's encoders; the published setting with trained weights is 1e-7.
+        position_learning_rate: Rate of the learned positions of frames, patches and words; None for the rate of the
+            part that they belong to. They start near zero: in a model with random weights, at the rate of the rest,
+            they stay a few hundredths of what they are added to, and it hardly learns which way things move.
+        matrices: "adamw", or "muon" (Jordan et al. 2024, with the step size of Liu et al. 2025), which orthogonalises
+            the updates of weight matrices and needs fewer steps if a model starts from random weights. Embeddings,
             convolutions and vectors stay with AdamW, and the learning rates mean the same.
-        weight_decay: For matrices; vectors (norms, biases) have none.
+        weight_decay: Decay of matrices; vectors (norms, biases) have none.
         warmup_steps: Steps of linear warm-up.
-        decay_steps: The last steps, in which the rate falls to zero; None for all after the warm-up. With a plateau, a
-            longer run begins as a shorter one does.
-        frozen: Parts of the model that stay as they are. Where all of `VIDEO_ENCODER` is among them and clips are not
+        decay_steps: Last steps, in which the rate falls to zero; None for all after the warm-up. With a plateau, a
+            longer run begins like a shorter one.
+        frozen: Parts of the model that are not trained. If they include all of `VIDEO_ENCODER` and clips are not
             shifted, the tokens of every clip are computed once.
-        max_gradient_norm: Gradients are scaled down to this norm.
+        max_gradient_norm: Greatest norm of the gradients, to which larger ones are scaled down.
         mixed_precision: "no", "bf16", "fp16", or "auto": bf16 where the device computes in it. Processors that do not
             take several times as long with it as without.
     """
@@ -79,7 +79,7 @@ class OptimiserOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions:
-    """How often a run says, measures and saves what it has.
+    """Intervals at which a run logs, measures and saves.
 
     Attributes:
         evaluate_steps: Steps between two evaluations on the validation split.
@@ -100,15 +100,15 @@ class Recipe:
     """A training run.
 
     Attributes:
-        name: The name of the model that comes out of it.
+        name: Name of the trained model.
         notice: One line that users of the model are told; may be empty.
-        seed: Of the weights, the order of the clips and the choice of captions.
-        initial: A checkpoint whose weights the model starts from, as far as it has the same parts; "" for none.
+        seed: Random seed of the weights, the order of the clips and the choice of captions.
+        initial: Checkpoint whose weights the model starts from, where parts agree; "" for none.
         model: `kind` ("hbi" or "mean_pooled_clip") and the fields of its configuration.
-        data: Where the clips are.
+        data: Location and format of the clips.
         objective: Weights of the loss's terms.
         optimiser: Steps, sizes and rates.
-        report: How often to measure and save.
+        report: Intervals of logging, measuring and saving.
     """
 
     name: str
@@ -134,11 +134,11 @@ def load_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recip
     """Reads a recipe.
 
     Args:
-        path: The YAML file.
-        overrides: Dotted keys and YAML values in place of the file's: {"optimiser.steps": "100"}.
+        path: YAML file.
+        overrides: Dotted keys and YAML values that replace those of the file: {"optimiser.steps": "100"}.
 
     Raises:
-        TrainingError: The file is missing, is not YAML, or has an unknown or a missing key.
+        TrainingError: The file is missing or not YAML, or a key is unknown or missing.
     """
     try:
         content = yaml.safe_load(path.read_text())
@@ -158,7 +158,7 @@ def load_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recip
 
 
 def recipe_from_mapping(content: Mapping[str, Any], where: str) -> Recipe:
-    """Builds a recipe from its sections; every unknown or missing key is an error that names it."""
+    """Builds a recipe from its sections; the error for an unknown or missing key names it."""
     built = {
         key: from_mapping(SECTIONS[key], value, f"{where}, section {key},") if key in SECTIONS else value
         for key, value in content.items()
@@ -167,6 +167,6 @@ def recipe_from_mapping(content: Mapping[str, Any], where: str) -> Recipe:
 
 
 def recipe_to_mapping(recipe: Recipe) -> dict[str, Any]:
-    """What `recipe_from_mapping` reads back, in JSON's types."""
+    """Returns a mapping of JSON's types that `recipe_from_mapping` reads back."""
     mapping: dict[str, Any] = json.loads(json.dumps(asdict(recipe)))
     return mapping

@@ -1,4 +1,4 @@
-"""Training: steps, measurements, and checkpoints from which a run goes on exactly as it would have."""
+"""Training: steps, measurements, and checkpoints from which a run resumes exactly."""
 
 from __future__ import annotations
 
@@ -42,26 +42,25 @@ HEADLINES = {
     "answer/accuracy": "answers right",
     "caption/CIDEr": "CIDEr",
 }
-"""The metrics that are said each time; all of them are written."""
-
+"""Metrics that each line of progress shows, and their names there; the files hold all of them."""
 
 VALIDATION = "validation/"
-"""In front of the names of metrics on the validation split."""
+"""Prefix of the names of metrics on the validation split."""
 
 
 class Trainer:
     """One training run, in one folder.
 
-    `run_folder` receives `checkpoints/` (to resume from), `metrics.jsonl`, TensorBoard's event files and, each time it
-    is measured, `model/`: the checkpoint that `hbi-export` takes.
+    `run_folder` receives `checkpoints/` (to resume from), `metrics.jsonl`, TensorBoard's event files and, at each
+    measurement, `model/`: the checkpoint that `hbi-export` takes.
 
     Args:
-        recipe: What to train.
+        recipe: Recipe to train.
         train: Clips to learn from, with their frames.
-        validation: Clips to measure on, with theirs.
-        run_folder: Where the run lives.
-        say: Called with a line of text now and then.
-        cpu: True stays on the CPU although there is a GPU.
+        validation: Clips to measure on, with their frames.
+        run_folder: Folder of the run.
+        say: Callback for lines of progress.
+        cpu: True uses the CPU even if there is a GPU.
     """
 
     def __init__(
@@ -95,15 +94,15 @@ class Trainer:
         self.seconds = 0.0
 
     def resume(self) -> None:
-        """Goes back to the newest checkpoint of the run, if there is one."""
+        """Restores the newest checkpoint of the run, if there is one."""
         newest = max(self._checkpoints(), default=None)
         if newest is None:
             return
         progress = json.loads((newest / "progress.json").read_text())
-        # Read back, so that an option which the code has learnt since then has its default.
+        # Reading the recipe back gives options that are newer than the checkpoint their defaults.
         if recipe_from_mapping(progress["recipe"], str(newest)) != self.recipe:
             raise TrainingError(
-                f"{self.run_folder} was begun with another recipe; give another --out, or --restart to begin anew"
+                f"{self.run_folder} holds a run of another recipe; give another --out, or --restart to begin anew"
             )
         self.accelerator.load_state(str(newest))
         self.step, self.seconds = progress["step"], progress["seconds"]
@@ -111,32 +110,32 @@ class Trainer:
         self.say(f"resumed at step {self.step}")
 
     def _forget_later_measurements(self) -> None:
-        """A run that was killed has measured beyond its newest checkpoint; it will do so again."""
+        """Removes measurements that a killed run made after its newest checkpoint, for it will repeat them."""
         if self.accelerator.is_main_process:
             lines = [line for line in self._measurements() if line["step"] <= self.step]
             (self.run_folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     def _measurements(self) -> Iterator[dict[str, float]]:
-        """The lines of metrics.jsonl, without one that was being written when the run was killed."""
+        """Yields the lines of metrics.jsonl, except one that was cut off when the run was killed."""
         path = self.run_folder / "metrics.jsonl"
         for line in path.read_text().splitlines() if path.exists() else ():
             with suppress(json.JSONDecodeError):
                 yield json.loads(line)
 
     def _known_metrics(self) -> dict[str, float]:
-        """What was measured on the validation split at this step; empty if that was not done, or not finished."""
+        """Returns the metrics on the validation split at this step; empty if they were not measured in full."""
         lines = [line for line in self._measurements() if line["step"] == self.step]
         known = {name: value for line in lines for name, value in line.items() if name.startswith(VALIDATION)}
         return {name.removeprefix(VALIDATION): value for name, value in known.items()}
 
     def run(self, advance: Callable[[int], None] = lambda _: None) -> dict[str, float]:
-        """Trains to the last step; on Ctrl-C the step that is being computed is finished and a checkpoint saved.
+        """Trains to the last step; Ctrl-C finishes the current step and saves a checkpoint.
 
         Args:
-            advance: Called with the number of steps that have just been done.
+            advance: Callback for the number of steps just done.
 
         Returns:
-            The metrics on the validation split at the end.
+            Metrics on the validation split at the end.
         """
         report, last = self.recipe.report, self.recipe.optimiser.steps
         advance(self.step)
@@ -145,7 +144,7 @@ class Trainer:
             SummaryWriter(str(self.run_folder), purge_step=self.step + 1) if self.accelerator.is_main_process else None
         )
         try:
-            if self._is_measured(self.step) and not metrics:  # the run was stopped while it measured
+            if self._is_measured(self.step) and not metrics:  # the run stopped while it measured
                 metrics = self._evaluate(writer)
             while self.step < last:
                 with interrupts_held():
@@ -160,7 +159,7 @@ class Trainer:
         except KeyboardInterrupt:
             with interrupts_held():
                 self.save()
-            self.say(f"stopped at step {self.step}; the same command goes on from there")
+            self.say(f"stopped at step {self.step}; the same command resumes from there")
             raise
         finally:
             if writer is not None:
@@ -168,7 +167,7 @@ class Trainer:
         return metrics
 
     def _is_measured(self, step: int) -> bool:
-        """Whether the validation split is measured behind a step."""
+        """Returns whether the validation split is measured after a step."""
         return step > 0 and (step % self.recipe.report.evaluate_steps == 0 or step == self.recipe.optimiser.steps)
 
     def _train_step(self) -> dict[str, Tensor]:
@@ -193,7 +192,7 @@ class Trainer:
         return {"total": loss.detach(), **terms}
 
     def _evaluate(self, writer: SummaryWriter | None) -> dict[str, float]:
-        if writer is None:  # one device measures, the others wait at the next gather
+        if writer is None:  # the main process measures, the others wait at the next gather
             return {}
         clips = self.validation
         metrics = evaluate(self.model, clips.records, clips.cache, self.tokenizer, calibrate=True).metrics
@@ -213,7 +212,7 @@ class Trainer:
         return metrics
 
     def save(self) -> None:
-        """Writes a checkpoint under its final name only when it is whole, and drops the oldest."""
+        """Writes a checkpoint, under its final name only once it is complete, and deletes the oldest."""
         folder = self.run_folder / "checkpoints" / f"step_{self.step:08d}"
         partial = folder.with_suffix(".partial")
         self.accelerator.save_state(str(partial))

@@ -1,1 +1,1 @@
-"""Weights on disk: checkpoints, other people's files, rounding."""
+"""Weights on disk: checkpoints, files from elsewhere, rounding."""

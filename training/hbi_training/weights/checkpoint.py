@@ -1,4 +1,4 @@
-"""A trained model on disk: configuration, weights and tokenizer, in formats that hold no code."""
+"""Trained models on disk: configuration, weights and tokenizer, in formats that hold no code."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from hbi_training.model.mean_pooled_clip import MeanPooledCLIP
 Model = HBI | MeanPooledCLIP
 
 KINDS: dict[str, Any] = {kind.kind: kind for kind in (HBI, MeanPooledCLIP)}
-"""Name of a kind of model, as its configuration file has it -> its class."""
+"""Kind of model, as named in its configuration file -> its class."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model with what it needs to be used, and where it came from.
+    """A model with its tokenizer and its provenance.
 
     Attributes:
-        model: In evaluation mode.
-        tokenizer_json: See `hbi_infer.model.tokenizer`.
-        name: Of the model.
+        model: Model in evaluation mode.
+        tokenizer_json: Content of tokenizer.json, see `hbi_infer.model.tokenizer`.
+        name: Name of the model.
         notice: One line that users of the model are told.
         provenance: Recipe, data, seed, code version and measured metrics.
     """
@@ -45,17 +45,17 @@ class Checkpoint:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer that the model was trained with."""
+        """Tokenizer that the model was trained with."""
         return Tokenizer.from_json(self.tokenizer_json)
 
 
 def build_model(section: Mapping[str, Any], tokenizer: Tokenizer | None = None) -> Model:
-    """A model from `kind` and the fields of its configuration.
+    """Builds a model from its kind and the fields of its configuration.
 
     Args:
-        section: `clip` may be a mapping for `transformers.CLIPConfig`, which gives random weights, or the name of a
-            CLIP model on the hub or of a local folder, which gives its weights.
-        tokenizer: Its vocabulary is filled in where the mapping leaves it open.
+        section: `kind` and fields of the configuration. `clip` is either a mapping for `transformers.CLIPConfig`, which
+            gives random weights, or the name of a CLIP model on the hub or in a local folder, which gives its weights.
+        tokenizer: Tokenizer whose vocabulary completes a mapping of `clip`; None leaves it as it is.
 
     Raises:
         TrainingError: The kind or a key is unknown, or the CLIP model cannot be loaded.
@@ -77,7 +77,7 @@ def build_model(section: Mapping[str, Any], tokenizer: Tokenizer | None = None) 
 
 
 def with_vocabulary(clip: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
-    """The CLIP configuration with the tokenizer's vocabulary."""
+    """Adds the tokenizer's vocabulary to a CLIP configuration that has none."""
     ids = {
         "vocab_size": tokenizer.vocabulary_size,
         "bos_token_id": tokenizer.sot_id,
@@ -88,20 +88,20 @@ def with_vocabulary(clip: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, 
 
 
 def start_from(initial: Checkpoint, model: Model, tokenizer: Tokenizer) -> str:
-    """Gives a model the weights of another one, tensor by tensor where name and shape agree.
+    """Copies the weights of another model, tensor by tensor where name and shape agree.
 
-    Rows of a table of words are taken over word by word, so that a model may begin with more words than the other had.
+    Rows of a table of words are copied word by word, so that a model may begin with more words than the other had.
 
     Args:
-        initial: What to start from.
-        model: Changed in place.
-        tokenizer: The model's.
+        initial: Checkpoint to copy from.
+        model: Model to change in place.
+        tokenizer: Tokenizer of the model.
 
     Returns:
-        A line that says what was taken over.
+        A line that counts the copied tensors.
 
     Raises:
-        TrainingError: The two have nothing in common.
+        TrainingError: The two models share no tensor.
     """
     given, own = initial.model.state_dict(), model.state_dict()
     known, wanted = initial.tokenizer.vocabulary(), tokenizer.vocabulary()
@@ -119,7 +119,7 @@ def start_from(initial: Checkpoint, model: Model, tokenizer: Tokenizer) -> str:
         taken += 1
     if not taken:
         raise TrainingError(
-            f"the model {initial.name} has nothing in common with that of the recipe: leave initial out"
+            f"the model {initial.name} shares no weights with the recipe's model: remove initial from the recipe"
         )
     return f"{taken} of {len(own)} tensors start from {initial.name}"
 
@@ -144,7 +144,7 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
-    """Reads what `save_checkpoint` wrote.
+    """Reads a checkpoint that `save_checkpoint` wrote.
 
     Raises:
         TrainingError: A file is missing or does not fit the others.

@@ -1,4 +1,4 @@
-"""The authors' released checkpoints: their tensor names for ours, and the sizes that their shapes imply."""
+"""The authors' released checkpoints: the names of their tensors, and the sizes that their shapes imply."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NAMES = (
     (r"frame_encoder\.projection\.weight", "clip.visual.proj"),
     (r"temporal_transformer\.position\.", "frame_position_embeddings."),
     (r"temporal_transformer\.encoder\.layers\.", "transformerClip.resblocks."),
-    # The levels are called "", 0 and 1 there; the merging that makes level 0 as well.
+    # The released code calls the levels "", 0 and 1, and the merging that makes level 0 also "0".
     (r"(text|video)_hierarchy\.weights\.(\w+)\.network\.", r"\1_weight_fc{level}."),
     (r"(t|v)\w+_hierarchy\.merges\.(\w+)\.attention\.norm\.", r"\1_block{level}.norm1."),
     (r"(t|v)\w+_hierarchy\.merges\.(\w+)\.attention\.", r"\1_block{level}.attn."),
@@ -51,9 +51,9 @@ _PARTS = (
     (r"\.attn\.project\.", ".attn.proj."),
 )
 _TRANSPOSED = ("clip.text_projection", "clip.visual.proj")
-"""Stored the other way round: the released code multiplies x @ P."""
+"""Tensors that are stored transposed, for the released code multiplies x @ P."""
 _UNUSED = (
-    r"banzhaf(model|teacher)\d?\.",  # what training teaches the similarities with
+    r"banzhaf(model|teacher)\d?\.",  # networks that serve training alone
     r"clip\.(input_resolution|context_length|vocab_size)$",  # sizes, in some of CLIP's own files
 )
 _SIZES_FROM = {
@@ -64,12 +64,12 @@ _SIZES_FROM = {
     "clip.text_projection": 2,
     "frame_position_embeddings.weight": 2,
 }
-"""Tensors whose shapes say the sizes of a model, and how many axes each has."""
+"""Tensors whose shapes give the sizes of a model -> number of axes of each."""
 _HEAD_SIZES_FROM = {"classifier.0.weight": 2, "classifier.2.weight": 2, "t_proj.weight": 2}
 
 
 def released_key(key: str) -> str:
-    """What the released code calls the tensor that one of ours comes from.
+    """Returns the released name of the tensor that one of ours comes from.
 
     >>> released_key("text_hierarchy.merges.action.attention.query.bias")
     't_block0.attn.q.bias'
@@ -86,9 +86,9 @@ def released_key(key: str) -> str:
 
 
 def convert_state_dict(released: Mapping[str, Tensor], keys: Iterable[str]) -> dict[str, Tensor]:
-    """The tensors of a released state dict that our keys come from, as ours are.
+    """Converts the tensors of a released state dict that our keys come from.
 
-    The fused query, key and value projections are taken apart, and projections stored as `x @ P` are transposed.
+    Fused projections of query, key and value are split into (D, D) each, and those stored as `x @ P` are transposed.
     """
     ours = {}
     for key in keys:
@@ -104,13 +104,13 @@ def convert_state_dict(released: Mapping[str, Tensor], keys: Iterable[str]) -> d
 
 @dataclass(frozen=True)
 class LayoutCheck:
-    """How the tensors of a file compare with those that a model needs.
+    """Comparison of a file's tensors with those that a model needs.
 
     Attributes:
-        missing: Needed and not there.
-        misshapen: There, and of another shape: name, its shape, and the shape that the other tensors imply.
-        unused: There, and of no use for inference.
-        unknown: There, and not part of the released layout.
+        missing: Tensors that are needed and not there.
+        misshapen: Tensors of another shape: name, shape, and the shape that the other tensors imply.
+        unused: Tensors that inference does not use.
+        unknown: Tensors that are not part of the released layout.
     """
 
     missing: tuple[str, ...]
@@ -119,10 +119,10 @@ class LayoutCheck:
     unknown: tuple[str, ...]
 
     def require(self, where: str) -> None:
-        """Refuse a file with which the model would not be the released one.
+        """Refuses a file whose tensors do not make the released model.
 
         Raises:
-            TrainingError: Tensors are missing or of another shape; it names them.
+            TrainingError: Tensors are missing or of another shape; the message names them.
         """
         faults = []
         if self.missing:
@@ -137,13 +137,13 @@ class LayoutCheck:
 
 
 def some(names: Sequence[str], most: int = 4) -> str:
-    """The first names of a list, and how many more there are."""
+    """Lists the first names, and counts the others."""
     more = len(names) - most
     return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def check_layout(released: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> LayoutCheck:
-    """Compares a released state dict with the tensors that ours need from it."""
+    """Compares tensors of a released state dict, of any shape such as (D, D), with those that ours need."""
     expected: dict[str, tuple[int, ...]] = {}
     for key, tensor in ours.items():
         name, shape = released_key(key), tuple(tensor.shape)
@@ -165,20 +165,20 @@ def check_layout(released: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> 
 
 
 def load_released(model: HBI, released: Mapping[str, Tensor]) -> None:
-    """Loads a model from a state dict that `check_layout` found complete."""
+    """Loads tensors, of any shape such as (D, D), of a state dict that `check_layout` found complete, into a model."""
     model.load_state_dict(convert_state_dict(released, model.state_dict()), strict=True)
 
 
 def has_answer_head(released: Mapping[str, Tensor]) -> bool:
-    """Whether it is a checkpoint of the released question answering, and not of its retrieval."""
+    """Returns whether a checkpoint has tensors of the answer head, such as (A, D); those for retrieval have none."""
     return any(name in released for name in _HEAD_SIZES_FROM)
 
 
 def count_answers(released: Mapping[str, Tensor], where: str = "the state dict") -> int:
-    """How many answers its classifier tells apart.
+    """Returns the number A of answers of a checkpoint's classifier, whose last weight is (A, D).
 
     Raises:
-        TrainingError: Tensors that tell the sizes are missing.
+        TrainingError: Tensors that give the sizes are missing.
     """
     _require_sizes(released, _HEAD_SIZES_FROM, where)
     return len(released["classifier.2.weight"])
@@ -193,15 +193,15 @@ def released_config(
     where: str = "the state dict",
     **choices: Any,
 ) -> HBIConfig:
-    """The configuration under which our model computes what the released code computes with these weights.
+    """Returns the configuration with which our model repeats the released code on these weights.
 
-    Sizes come from the tensors' shapes, the pictures' too. A head is 64 channels wide in CLIP and in the temporal
-    transformer. The ratios of the merging are those of the task: the tensors do not tell. With `answers` it has the
-    answer head too, whose tensors `count_answers` found.
+    Shapes of tensors, such as (D, H, W), give the sizes, also of pictures. A head is 64 channels wide in CLIP and in
+    the temporal transformer. The ratios of the merging are those of the task, for the tensors do not tell them.
+    `answers` adds the answer head, whose tensors `count_answers` found.
 
     Raises:
-        TrainingError: Tensors that tell the sizes are missing, or the texts or clips are longer or shorter than the
-            model can take.
+        TrainingError: Tensors that give the sizes are missing, or texts or clips are longer or shorter than the model
+            can take.
     """
     _require_sizes(released, _SIZES_FROM, where)
     vision_width, _, patch_size, _ = released["clip.visual.conv1.weight"].shape
@@ -266,7 +266,7 @@ def _require_sizes(released: Mapping[str, Tensor], needed: Mapping[str, int], wh
 
 
 def _require_lengths(config: HBIConfig) -> None:
-    """Texts and clips that leave enough tokens to merge."""
+    """Refuses texts and clips that are too short to leave enough tokens to merge."""
     lengths = (
         ("max_words", config.max_words, config.text_token_counts),
         ("max_frames", config.sampling.max_frames, config.video_token_counts),

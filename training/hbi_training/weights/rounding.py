@@ -8,20 +8,25 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-ROUNDED_FROM = 1024  # elements; small tensors are not worth it
+ROUNDED_FROM = 1024  # elements: rounding smaller tensors saves little
 Weights = Literal["float32", "float16", "int8"]
 Module = TypeVar("Module", bound=nn.Module)
 
 
 def channel_scale(weight: Tensor, others: tuple[int, ...]) -> Tensor:
-    """What the largest value of each channel is 127 times of; `others` are the axes inside a channel."""
+    """Returns the scale of each channel, (N, 1, ...), 1/127 of its largest value.
+
+    Args:
+        weight: Weights (N, ...).
+        others: Axes inside a channel.
+    """
     return weight.abs().amax(others, keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny) / 127
 
 
 def rounded(model: Module, weights: Weights) -> Module:
-    """A copy whose large weights take fewer bits: float16, or whole numbers times a scale for each channel.
+    """Copies a model with its large weights rounded to float16, or to int8 times a scale for each channel.
 
-    In float32 there is nothing to round, and it is the model itself.
+    For float32, which needs no rounding, it returns the model itself.
     """
     if weights == "float32":
         return model
@@ -39,10 +44,10 @@ def rounded(model: Module, weights: Weights) -> Module:
 
 
 def computes_in_bfloat16(*, cpu: bool) -> bool:
-    """Returns whether the device that is used has instructions for bfloat16.
+    """Returns whether the device in use has instructions for bfloat16.
 
     Args:
-        cpu: True looks at the processor even where there is a GPU.
+        cpu: True checks the processor even if there is a GPU.
     """
     if torch.cuda.is_available() and not cpu:
         return torch.cuda.is_bf16_supported(including_emulation=False)

@@ -1,4 +1,4 @@
-"""Files of tensors, read without running anything that they hold."""
+"""Reading files of tensors without running any code that they hold."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ from hbi_infer.errors import TrainingError
 from hbi_training.weights.torchscript_archive import is_torchscript, read_torchscript
 
 STARTS = (b"PK", b"\x80")
-"""Of files that PyTorch writes: a zip, or before version 1.6 a pickle."""
+"""First bytes of files that PyTorch writes: a zip, or before version 1.6 a pickle."""
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Names and tensors of a safetensors file, of a PyTorch checkpoint or of a TorchScript archive.
+    """Reads tensors of any shape such as (D, D) from a safetensors file, PyTorch checkpoint or TorchScript archive.
 
     A checkpoint may be wrapped in a mapping ("state_dict", "model"), and its names may begin with "module.".
 
     Raises:
-        TrainingError: The file is missing, damaged or none of those, or a checkpoint that holds code: it is then
-            refused, and the code is not run.
+        TrainingError: The file is missing, damaged, of another kind, or a checkpoint that holds code, which is not run.
     """
     if not path.is_file():
         raise TrainingError(f"there is no file {path}")
@@ -51,7 +50,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 def _read(path: Path) -> object:
     with path.open("rb") as file:
         start = file.read(9)
-    # Safetensors begin with 8 bytes, the length of what follows, and that is JSON.
+    # Safetensors begin with 8 bytes for the length of a header in JSON.
     if path.suffix == ".safetensors" or start[8:] == b"{":
         return load_file(path)
     return read_torchscript(path) if is_torchscript(path) else _load_checkpoint(path)
@@ -60,12 +59,12 @@ def _read(path: Path) -> object:
 def _load_checkpoint(path: Path) -> object:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of unusual pickles, which are read or refused all the same
+            warnings.simplefilter("ignore")  # torch warns of unusual pickles, which it then reads or refuses
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # over a file that is no checkpoint, torch stumbles in many ways
+    except Exception as error:  # torch raises errors of many types for a file that is no checkpoint
         with path.open("rb") as file:
             start = file.read(16)
-        reason = _why_refused(error) if start.startswith(STARTS) else f"it begins with {start!r}, as none does"
+        reason = _why_refused(error) if start.startswith(STARTS) else f"it begins with {start!r}, as no such file does"
         raise TrainingError(
             f"{path} is not a PyTorch file of tensors, or holds more than tensors, and was not run ({reason}): give a "
             "state dict alone, as torch.save(model.state_dict(), FILE) writes it"
@@ -73,7 +72,7 @@ def _load_checkpoint(path: Path) -> object:
 
 
 def _why_refused(error: Exception) -> str:
-    """What torch has against a file, without its advice to run what the file holds."""
+    """Returns torch's reason for refusing a file, without its advice to run the code in it."""
     text = str(error)
     if wanted := re.search(r"GLOBAL ([\w.]+)", text):
         return f"it asks for {wanted[1]}"

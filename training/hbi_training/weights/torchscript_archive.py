@@ -1,9 +1,9 @@
-"""The tensors of a TorchScript archive, read without running anything that is in it.
+"""Reading the tensors of a TorchScript archive without running any of its code.
 
-CLIP's original weights are such archives: a zip of code, of tensors, and of a pickle that says which attribute of which
-module is which tensor. `torch.jit.load` would run code of the archive, and `torch.load(weights_only=True)` refuses it.
-Here the pickle's instructions are followed one by one: those that would import or call something only leave a mark,
-except the one that says where a tensor lies.
+CLIP's original weights are such archives: a zip of code, of tensors, and of a pickle that assigns tensors to attributes
+of modules. `torch.jit.load` would run code of the archive, and `torch.load(weights_only=True)` refuses it. Here the
+pickle's instructions are followed one by one: those that would import or call something only leave a mark, except the
+one that says where a tensor lies.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MARK = object()
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether a file is a zip with TorchScript's table of constants in it."""
+    """Returns whether a file is a zip with TorchScript's table of constants in it."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -41,7 +41,7 @@ def is_torchscript(path: Path) -> bool:
 
 
 def read_torchscript(path: Path) -> dict[str, Tensor]:
-    """Dotted name -> tensor, of every parameter and buffer of the archive's module.
+    """Reads every parameter and buffer of the archive's module, of any shape such as (D, D), by dotted name.
 
     Raises:
         TrainingError: The archive is damaged or is not laid out as TorchScript writes it.
@@ -52,13 +52,13 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
             return reader.tensors(reader.module())
     except (ValueError, LookupError, TypeError, AttributeError, RuntimeError, OSError, zipfile.BadZipFile) as error:
         raise TrainingError(
-            f"{path} looks like a TorchScript archive and cannot be read as one ({error}): fetch it again, or convert "
-            "it to safetensors where you trust it"
+            f"{path} looks like a TorchScript archive and cannot be read as one ({error}): fetch it again, or, if you "
+            "trust it, convert it to safetensors"
         ) from error
 
 
 class _Reader:
-    """Follows the pickle of one archive."""
+    """Reader of one archive, which follows its pickle."""
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self._archive = archive
@@ -66,7 +66,7 @@ class _Reader:
         self._storages: dict[str, Tensor] = {}
 
     def module(self) -> Any:
-        """The archive's module: a mapping of attributes, modules among them."""
+        """Returns the archive's module as a mapping of attributes, some of which are modules."""
         stack: list[Any] = []
         memo: dict[Any, Any] = {}
         for opcode, argument, _ in pickletools.genops(self._read("data.pkl")):
@@ -88,7 +88,7 @@ class _Reader:
             case "MARK":
                 stack.append(_MARK)
             case "GLOBAL" | "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE":
-                stack.append(argument)  # a name of something to import stays a name
+                stack.append(argument)  # the name of an import stays a name
             case "NONE" | "NEWTRUE" | "NEWFALSE":
                 stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[name])
             case "EMPTY_TUPLE" | "EMPTY_LIST" | "EMPTY_DICT":
@@ -115,7 +115,7 @@ class _Reader:
                 raise ValueError(f"its pickle has the instruction {name}, which TorchScript does not write")
 
     def tensors(self, module: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:
-        """The tensors of a module and of those within it."""
+        """Returns the tensors of a module and of those within it."""
         found = {}
         for name, value in module.items():
             if isinstance(value, Tensor):
@@ -125,7 +125,7 @@ class _Reader:
         return found
 
     def _storage(self, _: str, kind: str, key: str, *__: Any) -> Tensor:
-        """The numbers (N,) of a record; several tensors may look at one."""
+        """Returns the numbers (N,) of a record, which several tensors may share."""
         if key not in self._storages:
             self._storages[key] = torch.frombuffer(
                 bytearray(self._read(f"data/{key}")), dtype=STORAGES[kind.removeprefix("torch ")]
@@ -140,7 +140,7 @@ class _Reader:
 
 
 def _since_mark(stack: list[Any]) -> list[Any]:
-    """Takes what lies above the last mark, and the mark, off the stack."""
+    """Removes the last mark and all above it from the stack, and returns what was above."""
     if _MARK not in stack:
         raise ValueError("its pickle ends a list that it did not begin")
     place = len(stack) - 1 - stack[::-1].index(_MARK)
@@ -150,5 +150,5 @@ def _since_mark(stack: list[Any]) -> list[Any]:
 
 
 def _view(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
-    """The tensor that lies so in a storage; one that reaches out of it is an error."""
+    """Returns a tensor's view of its storage; one that reaches beyond it is an error."""
     return storage.as_strided(size, stride, offset)
