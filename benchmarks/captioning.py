@@ -31,7 +31,8 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from hbi_engines.engine import Arrays, Engine
-from hbi_engines.registry import open_engine, physical_cores
+from hbi_engines.operating_system import physical_cores
+from hbi_engines.registry import open_engine
 from hbi_export.graphs.modules import trace
 from hbi_infer.model.bundle import Bundle
 from hbi_infer.model.caption_decoder import CaptionDecoder

@@ -24,7 +24,7 @@ COMMANDS = PACKAGES["hbi_infer"] / "cli"
 
 ROOMS = {
     "hbi_engines": (
-        "errors",
+        "errors operating_system",
         "engine",
         "cuda/driver",
         "engine_files",

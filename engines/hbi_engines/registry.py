@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,7 @@ from hbi_engines.engine import Engine
 from hbi_engines.engine_files import FLAVORS, BuiltEngines, Flavor
 from hbi_engines.engine_options import EngineOptions
 from hbi_engines.errors import DeviceError
+from hbi_engines.operating_system import physical_cores
 from hbi_engines.tensorrt import runtime as tensorrt_runtime
 
 if TYPE_CHECKING:
@@ -108,12 +108,3 @@ def check_device(device: str) -> None:
         raise DeviceError(f"there is no device {device!r}; choose one of: auto, {', '.join(RUNTIMES)}")
     if problem := RUNTIMES[device].problem():
         raise DeviceError(f"device {device} cannot run here: {problem}")
-
-
-def physical_cores() -> int:
-    """Counts the physical cores that this process may run on; two hyper-threads of one core count once."""
-    cores = set()
-    for number in os.sched_getaffinity(0):
-        siblings = Path(f"/sys/devices/system/cpu/cpu{number}/topology/thread_siblings_list")
-        cores.add(siblings.read_text(encoding="ascii") if siblings.exists() else str(number))
-    return len(cores)

@@ -14,7 +14,7 @@ import hbi_engines
 from hbi_engines.engine import TensorSpec
 from hbi_engines.errors import DeviceError, EngineError
 from hbi_engines.onnx_runtime import cuda_problem
-from hbi_engines.registry import RUNTIMES, open_engine, physical_cores
+from hbi_engines.registry import open_engine
 from tests.builders.gpu import require_gpu
 from tests.builders.packages import write_package_record
 
@@ -42,6 +42,8 @@ def weighted_sum() -> bytes:
 
 
 FRAMES = np.array([[[1, 2], [3, 4], [100, 100]], [[5, 6], [7, 8], [9, 10]]], np.uint8)
+
+
 MASK = np.array([[True, True, False], [True, True, True]])
 
 
@@ -126,26 +128,6 @@ def test_a_closed_engine_does_not_run() -> None:
         engine.run({"frames": FRAMES, "mask": MASK})
 
 
-def test_an_unknown_device_and_a_wrong_number_of_threads() -> None:
-    with pytest.raises(DeviceError, match="no device 'gpu'; choose one of: auto, cpu, cuda"):
-        open_engine(weighted_sum(), "gpu")
-    with pytest.raises(DeviceError, match="threads is 0"):
-        open_engine(weighted_sum(), "cpu", threads=0)
-
-
-def test_threads_are_the_physical_cores_of_the_process() -> None:
-    assert 1 <= physical_cores() <= len(os.sched_getaffinity(0))
-    script = "from hbi_engines.registry import physical_cores; print(physical_cores())"
-    one = min(os.sched_getaffinity(0))
-    done = subprocess.run(
-        [sys.executable, "-c", f"import os; os.sched_setaffinity(0, {{{one}}}); {script}"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout == "1\n"
-
-
 def test_cuda_is_refused_with_a_reason_or_runs() -> None:
     """Where CUDA cannot run, asking for it is an error that says why, and auto says why it took the processor."""
     problem = cuda_problem()
@@ -166,13 +148,6 @@ def test_cuda_computes_what_the_processor_computes() -> None:
     inputs = {"frames": FRAMES, "mask": MASK}
     results = [open_engine(weighted_sum(), device).run(inputs)["total"] for device in ("cpu", "cuda")]
     np.testing.assert_array_equal(*results)
-
-
-def test_a_runtime_joins_by_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(RUNTIMES, "another", RUNTIMES["cpu"])
-    assert open_engine(weighted_sum(), "another").outputs[0].name == "total"
-    with pytest.raises(DeviceError, match=r"auto, cpu, cuda, .*, another"):
-        open_engine(weighted_sum(), "none")
 
 
 @pytest.mark.parametrize(

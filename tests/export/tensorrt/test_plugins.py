@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 
 from hbi_engines.engine import AxisRange
@@ -21,20 +20,23 @@ from hbi_export.graphs.modules import TracedGraph, graph_names, trace_graph
 from hbi_export.options import BuildOptions
 from hbi_export.random_bundle import random_checkpoint
 from hbi_export.tensorrt.build import build_engines, ranges_of, run_worker
-from hbi_export.tensorrt.graph import for_tensorrt, nodes_with_plugins
+from hbi_export.tensorrt.graph import nodes_with_plugins
 from hbi_export.tensorrt.worker import BuildJob, Built
 from hbi_infer.errors import ExportError
-from hbi_infer.model.bundle import Bundle, default_bundle_path
 from hbi_infer.model.manifest import GraphSpec
 from hbi_infer.model.tokenizer import clip_tokenizer_json
 from hbi_infer.tokens.similarity import CLIPS_AT_A_TIME, TEXTS_AT_A_TIME
 from tests.builders.gpu import require_gpu
+from tests.builders.nodes import MERGING, node_model
 from tests.builders.tiny_training import HBI_SECTION
-from tests.export.graphs.test_custom_ops import MERGING, node_model
 
 ATTRIBUTES: dict[Kernel, dict[str, Any]] = {BANZHAF_INTERACTION: {}, TOKEN_MERGE: MERGING, TOKEN_SIMILARITY: {}}
+
+
 LAYERS = 1
 """Of each tower: a real one has twelve, all alike, and tracing takes its time for each."""
+
+
 VIT_B_32 = {
     **HBI_SECTION,
     "clip": {
@@ -133,25 +135,6 @@ def test_a_plugin_that_was_asked_for_and_not_taken_is_an_error(tmp_path: Path, m
         build(tmp_path, node_model(TOKEN_SIMILARITY), plugins=True)
 
 
-def test_the_graph_asks_for_plugins_only_where_they_are_wanted() -> None:
-    """Either way it runs in ONNX Runtime, and to the same result."""
-    content = Bundle.load(default_bundle_path()).graph_bytes("interaction")
-    engines = []
-    for plugins in (False, True):
-        changed = for_tensorrt(content, "fp16", plugins=plugins)
-        names = {part.name for node in onnx.load_from_string(changed).graph.node for part in node.attribute}
-        assert plugins == ({"plugin_namespace", "plugin_version"} <= names)
-        engines.append(open_engine(changed, "cpu", 1))
-    rng = np.random.default_rng(0)
-    inputs = {
-        spec.name: rng.uniform(0.1, 1, [size if isinstance(size, int) else 2 for size in spec.shape]).astype(np.float32)
-        for spec in engines[0].inputs
-    }
-    one, other = (engine.run(inputs) for engine in engines)
-    for name, array in one.items():
-        np.testing.assert_array_equal(other[name], array)
-
-
 def test_many_texts_and_clips_are_scored_at_a_time() -> None:
     engine = open_engine(node_model(TOKEN_SIMILARITY), "cpu", 1)
     inputs = tuple(
@@ -170,7 +153,7 @@ def test_an_engine_with_plugins_gives_what_the_functions_give(tmp_path: Path, fl
     require_gpu(problem(flavor))
     from hbi_export.bundle import export_bundle
     from hbi_infer import HBI
-    from tests.export.test_bundle import tiny_checkpoint
+    from tests.builders.exports import tiny_checkpoint
 
     bundle = tmp_path / "bundle"
     export_bundle(tiny_checkpoint(HBI_SECTION), bundle)
