@@ -19,6 +19,7 @@ import numpy as np
 from machine import write_result
 from synthetic_tokens import LEVELS
 
+from hbi_engines.operating_system import usable_cpus
 from hbi_infer.tokens.layout import TokenLayout, widen
 from hbi_infer.tokens.levels import Levels, LevelTokens, unit
 from hbi_infer.tokens.similarity import ClipMatrix
@@ -93,7 +94,7 @@ def main() -> None:
     num_clips = parser.parse_args().clips
     rows = [measure(num_clips, width) for width in (256, 512)]
     threads = os.environ.get("OPENBLAS_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS")
-    path = write_result("scoring", {"threads": int(threads or len(os.sched_getaffinity(0))), "rows": rows})
+    path = write_result("scoring", {"threads": int(threads or len(usable_cpus())), "rows": rows})
     for row in rows:
         print(row)
     print(f"written to {path}")

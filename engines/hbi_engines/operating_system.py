@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
-import platform
 import signal
 import sys
 from pathlib import Path
+from threading import Timer
 from typing import IO, Any
 
+CPUINFO = Path("/proc/cpuinfo")
 ALARM_EXIT_CODE = 142
 """Exit code of a process whose alarm rang, on systems without signals; shells give it to SIGALRM."""
+
+_alarms: list[Timer] = []
+"""The alarm that is set, on systems without signals."""
 
 
 def usable_cpus() -> list[int]:
@@ -30,19 +34,14 @@ def physical_cores() -> int:
     return len(cores)
 
 
-def processor_facts() -> dict[str, str]:
-    """Returns what Linux says of the first processor, such as its "model name" and "flags"; {} on other systems."""
+def processor_facts(cpuinfo: Path = CPUINFO) -> dict[str, str]:
+    """Returns Linux's facts about the first processor, such as its "model name" and "flags"; {} on other systems."""
     try:
-        first, _, _ = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")
+        first, _, _ = cpuinfo.read_text(encoding="utf-8").partition("\n\n")
     except OSError:
         return {}
     pairs = (line.partition(":") for line in first.splitlines())
     return {name.strip(): value.strip() for name, _, value in pairs}
-
-
-def processor_name() -> str:
-    """Returns the processor's model, or its architecture where the system does not tell."""
-    return processor_facts().get("model name") or platform.processor() or platform.machine()
 
 
 def memory_bytes() -> int | None:
@@ -67,7 +66,9 @@ def peak_memory_bytes() -> int | None:
 
 def load_average() -> float | None:
     """Returns the number of busy processes, averaged over a minute; None where the system does not tell."""
-    return None if sys.platform == "win32" else os.getloadavg()[0]
+    if sys.platform == "win32":
+        return None
+    return os.getloadavg()[0]
 
 
 def may_read(path: str | os.PathLike[str]) -> bool:
@@ -118,15 +119,12 @@ def set_alarm(seconds: float) -> None:
     A later call replaces the alarm.
     """
     if sys.platform == "win32":
-        import threading
-
-        for timer in threading.enumerate():
-            if isinstance(timer, threading.Timer) and timer.function is os._exit:
-                timer.cancel()
+        while _alarms:
+            _alarms.pop().cancel()
         if seconds:
-            timer = threading.Timer(seconds, os._exit, [ALARM_EXIT_CODE])
-            timer.daemon = True
-            timer.start()
+            _alarms.append(Timer(seconds, os._exit, [ALARM_EXIT_CODE]))
+            _alarms[0].daemon = True
+            _alarms[0].start()
     else:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -134,12 +132,16 @@ def set_alarm(seconds: float) -> None:
 
 def ended_by_alarm(exit_code: int) -> bool:
     """Returns whether a process ended because its alarm rang."""
-    return exit_code == (ALARM_EXIT_CODE if sys.platform == "win32" else -signal.SIGALRM)
+    if sys.platform == "win32":
+        return exit_code == ALARM_EXIT_CODE
+    return exit_code == -signal.SIGALRM
 
 
 def ended_by_kill(exit_code: int) -> bool:
     """Returns whether a process was killed: by us, or by the system that ran out of memory."""
-    return sys.platform != "win32" and exit_code == -signal.SIGKILL
+    if sys.platform == "win32":
+        return False
+    return exit_code == -signal.SIGKILL
 
 
 def cause_of_death(exit_code: int) -> str:

@@ -10,6 +10,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from hbi_engines.operating_system import (
+    load_average,
+    memory_bytes,
+    processor_facts,
+    usable_cpus,
+)
+
 PACKAGES = (
     *("hbi-infer", "numpy", "av", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt-cu13", "tensorrt-rtx-cu13"),
     *("tokenizers", "typer", "torch"),
@@ -24,28 +31,31 @@ INSTRUCTION_SETS = {
     "amx_int8": "AMX-INT8",
     "amx_bf16": "AMX-BF16",
 }
-"""Flag in /proc/cpuinfo -> name of the instruction set; those that decide how fast a network runs on a processor."""
-CPUINFO = Path("/proc/cpuinfo")
+"""Flag of Linux -> name of the instruction set; those that decide how fast a network runs on a processor."""
 
 
 def describe_machine() -> dict[str, Any]:
     """Describes processor, memory, GPU if any, operating system, Python, packages, and how busy the machine is."""
+    memory, load = memory_bytes(), load_average()
     return {
-        **describe_processor(),
+        **describe_processor(processor_facts()),
         "logical_cores": os.cpu_count(),
-        "usable_cores": len(os.sched_getaffinity(0)),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "usable_cores": len(usable_cpus()),
+        "memory_gib": memory and round(memory / 2**30, 1),
         "gpu": command_output("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader") or None,
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
-        "load_average_1_minute": round(os.getloadavg()[0], 2),
+        "load_average_1_minute": load and round(load, 2),
     }
 
 
-def describe_processor(cpuinfo: Path = CPUINFO) -> dict[str, Any]:
-    """Returns the processor's model and its `INSTRUCTION_SETS`; None for the sets where no file lists them."""
-    facts = _first_processor(cpuinfo)
+def describe_processor(facts: Mapping[str, str]) -> dict[str, Any]:
+    """Returns a processor's model and its `INSTRUCTION_SETS`; None for the sets where the system does not tell.
+
+    Args:
+        facts: Names and values of `hbi_engines.operating_system.processor_facts`.
+    """
     flags = facts["flags"].split() if "flags" in facts else None
     return {
         "processor": facts.get("model name") or platform.processor() or platform.machine(),
@@ -62,10 +72,10 @@ def machine_sentence(machine: Mapping[str, Any]) -> str:
     >>> machine_sentence(machine | {"instruction_sets": ["AVX2", "AVX-VNNI"]})
     'Xeon (AVX2, AVX-VNNI), 2 cores, 8 GiB, no GPU; load 0.5 when it ended'
     """
-    return (
-        f"{processor_phrase(machine)}, {machine['usable_cores']} cores, {machine['memory_gib']:.0f} GiB, "
-        f"{machine['gpu'] or 'no GPU'}; load {machine['load_average_1_minute']} when it ended"
-    )
+    memory, load = machine["memory_gib"], machine["load_average_1_minute"]
+    parts = [processor_phrase(machine), f"{machine['usable_cores']} cores", memory and f"{memory:.0f} GiB"]
+    sentence = ", ".join([*filter(None, parts), machine["gpu"] or "no GPU"])
+    return sentence if load is None else f"{sentence}; load {load} when it ended"
 
 
 def processor_phrase(machine: Mapping[str, Any]) -> str:
@@ -82,16 +92,6 @@ def code_version() -> str | None:
     return command_output(*describe) or None
 
 
-def peak_memory_bytes() -> int:
-    """Returns the peak memory of this process.
-
-    `ru_maxrss` would count the memory of the parent in a process that was just started.
-    """
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) * 1024
-
-
 def gpu_memory_bytes() -> int | None:
     """Returns the memory of the first GPU that all processes together hold; None without a GPU."""
     used = command_output("nvidia-smi", "--id=0", "--query-gpu=memory.used", "--format=csv,noheader,nounits")
@@ -105,16 +105,6 @@ def command_output(*command: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def _first_processor(cpuinfo: Path) -> dict[str, str]:
-    """Returns names and values of the first processor in /proc/cpuinfo; nothing where there is no such file."""
-    try:
-        text = cpuinfo.read_text(encoding="utf-8")
-    except OSError:
-        return {}
-    lines = (line.partition(":") for line in text.partition("\n\n")[0].splitlines())
-    return {name.strip(): value.strip() for name, _, value in lines}
 
 
 def _version(package: str) -> str | None:

@@ -7,7 +7,6 @@ When all are there, the wanted file is written beside its place and renamed over
 from __future__ import annotations
 
 import csv
-import fcntl
 import html
 import io
 import json
@@ -19,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeAlias, get_args
 
+from hbi_engines.operating_system import lock
 from hbi_infer.errors import InputError
 from hbi_infer.files import cannot_write, check_target, exists, is_file, is_folder, write_whole
 from hbi_infer.index.clip_tokens import ClipPlace
@@ -145,7 +145,7 @@ class UnfinishedCaptions:
         self.captions: dict[ClipPlace, Caption] = {}
         try:
             # A buffer would be written once more on closing, after a full disk was reported.
-            self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b", buffering=0)
+            self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
         except OSError as error:
             raise cannot_write(path, error) from error
         try:
@@ -179,7 +179,7 @@ class UnfinishedCaptions:
 
     def _begin(self, header: dict[str, Any], overwrite: bool) -> None:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(self._file)
         except OSError as error:
             raise InputError(
                 f"another process is writing {self.path}: wait until it is done, or give another --out"

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from hbi_engines.operating_system import may_enter
 from hbi_infer.errors import InputError
 from hbi_infer.files import is_folder
 
@@ -52,7 +53,7 @@ def find_videos(folder: Path, on_unreadable: Callable[[Path, str], object] | Non
 
     videos = []
     for parent, folders, files in os.walk(folder, onerror=tell):
-        if not os.access(parent, os.X_OK, effective_ids=True):  # the names alone can be read
+        if not may_enter(parent):  # the names alone can be read
             tell(PermissionError(errno.EACCES, os.strerror(errno.EACCES), parent))
             folders.clear()
             continue

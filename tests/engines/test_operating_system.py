@@ -1,46 +1,117 @@
-"""What the operating system says of this process."""
+"""What depends on the operating system, on the one that is here."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from hbi_engines.operating_system import ended_by_alarm, lock, peak_memory_bytes, physical_cores, usable_cpus
+from hbi_engines import operating_system
+from hbi_engines.operating_system import (
+    cause_of_death,
+    ended_by_alarm,
+    ended_by_kill,
+    lock,
+    may_enter,
+    may_read,
+    memory_bytes,
+    new_group,
+    peak_memory_bytes,
+    physical_cores,
+    processor_facts,
+    reserve,
+    usable_cpus,
+    wait_readable,
+    widen_pipe,
+)
 
 
-def test_cores_are_the_physical_cores_of_the_process() -> None:
-    assert 1 <= physical_cores() <= len(os.sched_getaffinity(0))
-    script = "from hbi_engines.operating_system import physical_cores; print(physical_cores())"
-    one = min(os.sched_getaffinity(0))
-    done = subprocess.run(
-        [sys.executable, "-c", f"import os; os.sched_setaffinity(0, {{{one}}}); {script}"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout == "1\n"
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", f"from hbi_engines.operating_system import *; {code}"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_processors_and_memory_of_this_process() -> None:
-    assert set(usable_cpus()) == os.sched_getaffinity(0)
-    assert 2**20 < (peak_memory_bytes() or 0) < 2**45
+def test_cores_are_those_that_the_process_may_use() -> None:
+    assert 1 <= physical_cores() <= len(usable_cpus()) == len(os.sched_getaffinity(0))
+    cpu = usable_cpus()[0]
+    done = python(f"import os; os.sched_setaffinity(0, [{cpu}]); print(usable_cpus(), physical_cores())")
+    assert done.stdout == f"[{cpu}] 1\n"
+
+
+def test_the_processor_is_named() -> None:
+    facts = processor_facts()
+    assert facts["flags"]
+    assert facts["model name"]
+
+
+def test_a_system_without_proc_gives_fallbacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(operating_system, "Path", lambda name: tmp_path / name.lstrip("/"))
+    assert (processor_facts(tmp_path / "none"), peak_memory_bytes()) == ({}, None)
+    assert physical_cores() == len(usable_cpus())
+
+
+def test_the_peak_of_memory_is_of_this_process_alone() -> None:
+    """A child of a parent with much memory holds little."""
+    ballast = np.ones(2**27, np.uint8)
+    child, parent, machine = int(python("print(peak_memory_bytes())").stdout), peak_memory_bytes(), memory_bytes()
+    assert parent is not None
+    assert machine is not None
+    assert 2**20 < child < ballast.nbytes < parent < machine
+
+
+def test_rights(tmp_path: Path) -> None:
+    assert may_read(tmp_path)
+    assert may_enter(tmp_path)
+    assert not may_read(tmp_path / "none")
 
 
 def test_a_file_is_locked_once(tmp_path: Path) -> None:
-    with (tmp_path / "file").open("w") as one, (tmp_path / "file").open("w") as other:
-        lock(one)
-        with pytest.raises(OSError, match="unavailable"):
+    with (tmp_path / "file").open("wb") as file, (tmp_path / "file").open("rb") as other:
+        lock(file)
+        with pytest.raises(OSError, match="temporarily unavailable"):
             lock(other)
-    with (tmp_path / "file").open("w") as again:
-        lock(again)
+        file.close()
+        lock(other)
 
 
-def test_an_alarm_ends_a_process() -> None:
-    script = "import time; from hbi_engines.operating_system import set_alarm; set_alarm(0.1); time.sleep(30)"
-    done = subprocess.run([sys.executable, "-c", script], check=False, timeout=20)
-    assert ended_by_alarm(done.returncode)
+def test_space_is_reserved(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("wb") as file:
+        reserve(file, 2**20)
+        assert os.fstat(file.fileno()).st_blocks * 512 >= 2**20
+
+
+def test_an_alarm_ends_the_process_unless_it_is_called_off() -> None:
+    rung = python("import time; set_alarm(60); set_alarm(0.1); time.sleep(60)")
+    assert ended_by_alarm(rung.returncode)
+    called_off = python("import time; set_alarm(0.1); set_alarm(0); time.sleep(0.3)")
+    assert called_off.returncode == 0
     assert not ended_by_alarm(0)
+
+
+def test_causes_of_death() -> None:
+    assert cause_of_death(-signal.SIGSEGV) == "SIGSEGV"
+    assert cause_of_death(7) == "exit code 7"
+    assert ended_by_kill(-signal.SIGKILL)
+    assert not ended_by_kill(-signal.SIGTERM)
+
+
+def test_a_process_of_another_group() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, **new_group()) as process:
+        assert os.getpgid(process.pid) != os.getpgid(0)
+
+
+def test_pipes_are_waited_for_together_and_widened() -> None:
+    pipes = [os.pipe() for _ in range(3)]
+    readers = [reader for reader, _ in pipes]
+    os.write(pipes[1][1], b"x")
+    os.close(pipes[2][1])
+    assert wait_readable(readers) == readers[1:]
+    widen_pipe(pipes[0][1], 2**20)
+    assert os.write(pipes[0][1], bytes(2**19)) == 2**19
+    for file in (*readers, pipes[0][1], pipes[1][1]):
+        os.close(file)

@@ -11,13 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hbi_engines.operating_system import CPUINFO, peak_memory_bytes, processor_facts
 from hbi_infer.bench.machine import (
-    CPUINFO,
     INSTRUCTION_SETS,
     describe_machine,
     describe_processor,
     machine_sentence,
-    peak_memory_bytes,
 )
 from tests.paths import ROOT
 
@@ -34,27 +33,27 @@ flags\t\t: fpu
 def test_the_peak_is_of_this_process_alone() -> None:
     """A child of a parent with much memory holds little."""
     ballast = np.ones(2**27, np.uint8)
-    code = "from hbi_infer.bench.machine import peak_memory_bytes; print(peak_memory_bytes())"
+    code = "from hbi_engines.operating_system import peak_memory_bytes; print(peak_memory_bytes())"
     child = int(subprocess.check_output([sys.executable, "-c", code]))
-    assert 2**20 < child < ballast.nbytes < peak_memory_bytes()
+    assert 2**20 < child < ballast.nbytes < (peak_memory_bytes() or 0)
 
 
 def test_model_and_instruction_sets_are_those_of_the_first_processor(tmp_path: Path) -> None:
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text(XEON)
-    assert describe_processor(cpuinfo) == {
+    assert describe_processor(processor_facts(cpuinfo)) == {
         "processor": "Intel(R) Xeon(R) Platinum 8481C",
         "instruction_sets": list(INSTRUCTION_SETS.values()),
     }
     cpuinfo.write_text(XEON.replace(" avx512f avx512_vnni", "").replace(" avx512_bf16 amx_tile amx_int8 amx_bf16", ""))
-    assert describe_processor(cpuinfo)["instruction_sets"] == ["AVX2", "AVX-VNNI"]
+    assert describe_processor(processor_facts(cpuinfo))["instruction_sets"] == ["AVX2", "AVX-VNNI"]
 
 
 def test_where_nothing_is_listed_the_sets_are_unknown(tmp_path: Path) -> None:
-    found = describe_processor(tmp_path / "none")
+    found = describe_processor(processor_facts(tmp_path / "none"))
     assert found == {"processor": platform.processor() or platform.machine(), "instruction_sets": None}
     (tmp_path / "arm").write_text("processor\t: 0\nFeatures\t: fp asimd\n")
-    assert describe_processor(tmp_path / "arm") == found
+    assert describe_processor(processor_facts(tmp_path / "arm")) == found
 
 
 @pytest.mark.skipif(not CPUINFO.exists() or platform.machine() != "x86_64", reason="no x86 processor under Linux")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hbi_engines.operating_system import memory_bytes, reserve
 from hbi_infer.errors import DataError
 from hbi_infer.options import FrameSampling
 from hbi_infer.video.pool import decode_many
@@ -31,7 +32,7 @@ class Split:
 
 TODO, DECODED, FAILED = 0, 1, 2
 WHOLE_VIDEO_SECONDS = 1e9
-PRELOAD_BYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+PRELOAD_BYTES = (memory_bytes() or 0) // 2
 
 
 class FrameCache:
@@ -55,7 +56,7 @@ class FrameCache:
                 np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=shape)
                 # A full disk would kill the process when it writes to the mapping, so space is allocated first.
                 with partial.open("r+b") as file:
-                    os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
+                    reserve(file, partial.stat().st_size)
                 if not path.exists():
                     partial.rename(path)
         except OSError as error:

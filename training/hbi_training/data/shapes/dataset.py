@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import signal
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hbi_engines.operating_system import usable_cpus
 from hbi_infer.errors import DataError
 from hbi_training.data.shapes.captions import captions, hard_negatives, story_of, tell
 from hbi_training.data.shapes.questions import questions
@@ -83,7 +83,7 @@ def write_shapes(
     context = multiprocessing.get_context("spawn")
     with (
         Progress(*columns, console=console, disable=not console.is_terminal) as progress,
-        ProcessPoolExecutor(workers or len(os.sched_getaffinity(0)), context, _ignore_interrupts) as pool,
+        ProcessPoolExecutor(workers or len(usable_cpus()), context, _ignore_interrupts) as pool,
     ):
         try:
             for split, num in zip(SPLITS, (num_train, num_val, num_test), strict=True):
