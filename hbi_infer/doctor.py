@@ -1,4 +1,4 @@
-"""What is installed, which devices really run a graph, which plugins register, and how to mend what does not work.
+"""The diagnosis of an installation: parts, devices that really run a graph, plugins that register, and cures.
 
 Each device is tried in a process of its own, which has a time limit: a runtime that does not fit its driver may hang,
 or end its process without a word.
@@ -37,7 +37,7 @@ MODULES = {
 TIME_LIMIT_SECONDS = 120.0
 SENTENCE = "a red circle moves left"
 TOLERANCE = 1e-4
-"""Of weights and exact interactions, which are below 1, in float32."""
+"""Largest error of weights and exact interactions, which are below 1, in float32."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Part:
     """Something that is or is not installed.
 
     Attributes:
-        name: For people.
-        version: Empty if it is not there.
-        remark: More to say of it.
+        name: Name for people.
+        version: Version; empty if it is not there.
+        remark: Further information.
     """
 
     name: str
@@ -57,12 +57,12 @@ class Part:
 
 @dataclass(frozen=True)
 class DeviceTrial:
-    """What came of running a small graph.
+    """The outcome of running a small graph on a device.
 
     Attributes:
-        device: As in `--device`.
+        device: Name of the device, as in `--device`.
         status: "works"; "cannot": it is not installed, or what it needs is not in this machine; "fails": it should run.
-        remark: How it went, or what is wrong and how to mend it.
+        remark: Time that it took, or the fault and its cure.
     """
 
     device: str
@@ -72,13 +72,13 @@ class DeviceTrial:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What `examine` found.
+    """The findings of `examine`.
 
     Attributes:
-        parts: What is installed.
-        devices: What became of each.
+        parts: Software and hardware, installed or not.
+        devices: Outcome for each device.
         plugins: Whether each TensorRT takes our plugins; it "works" where they register, for no engine is run.
-        problems: What does not work though it is installed, each with its cure.
+        problems: Faults of installed parts, each with its cure.
     """
 
     parts: tuple[Part, ...]
@@ -87,11 +87,11 @@ class Diagnosis:
     problems: tuple[str, ...]
 
     def to_document(self) -> dict[str, Any]:
-        """For JSON."""
+        """Returns a value that `json.dumps` takes."""
         return {"healthy": not self.problems, **asdict(self)}
 
     def to_text(self) -> str:
-        """Tables of parts and devices, and a line for each problem."""
+        """Returns tables of parts and devices, and a line for each problem."""
         works = {"works": "yes", "cannot": "no", "fails": "FAILS"}
         parts = [(part.name, part.version or "-", part.remark) for part in self.parts]
         devices, plugins = (
@@ -108,7 +108,7 @@ class Diagnosis:
 
 
 def examine(time_limit_seconds: float = TIME_LIMIT_SECONDS) -> Diagnosis:
-    """Look at everything and try every device, each for at most the time limit."""
+    """Looks at all parts and tries every device, each for at most the time limit."""
     trials = tuple(try_device(device, time_limit_seconds) for device in MODULES)
     plugins = tuple(try_plugins(device, time_limit_seconds) for device in FLAVORS)
     problems = [f"device {trial.device}: {trial.remark}" for trial in trials if trial.status == "fails"]
@@ -123,12 +123,12 @@ def examine(time_limit_seconds: float = TIME_LIMIT_SECONDS) -> Diagnosis:
 
 
 def try_device(device: str, time_limit_seconds: float = TIME_LIMIT_SECONDS) -> DeviceTrial:
-    """Run a small graph on a device, in another process."""
+    """Runs a small graph on a device, in another process."""
     return _try_apart(device, {"device": device}, time_limit_seconds)
 
 
 def try_plugins(device: str, time_limit_seconds: float = TIME_LIMIT_SECONDS) -> DeviceTrial:
-    """Register our plugins with a TensorRT, in another process: its libraries may clash."""
+    """Registers our plugins with a TensorRT, in another process: its libraries may clash."""
     return _try_apart(device, {"plugins_of": device}, time_limit_seconds)
 
 
@@ -151,7 +151,7 @@ def work(job: dict[str, Any], _content: bytes, _tell: Tell) -> Answer:
 
 
 def _register_here(device: str) -> dict[str, str]:
-    """Status and remark of a TensorRT's plugins, registered in this process."""
+    """Registers a TensorRT's plugins in this process; returns status and remark."""
     from hbi_engines.tensorrt.plugins import PLUGINS, plugins_problem
 
     if problem := plugins_problem(FLAVORS[device]):
@@ -161,7 +161,7 @@ def _register_here(device: str) -> dict[str, str]:
 
 
 def _try_here(device: str) -> dict[str, str]:
-    """Status and remark of a device, tried in this process."""
+    """Tries a device in this process; returns status and remark."""
     try:
         check_device(device)
         started = time.perf_counter()
@@ -180,7 +180,7 @@ def _try_here(device: str) -> dict[str, str]:
 
 
 def _ought_to_run(device: str) -> bool:
-    """Whether the software and the hardware of a device that does not run are there."""
+    """Returns whether a device that does not run has its software and hardware."""
     if importlib.util.find_spec(MODULES[device]) is None or device == "openvino:bf16":
         return False
     if device == "cuda" and len(onnx_runtime.installed_wheels()) == 1 and not onnx_runtime.has_cuda():
@@ -189,10 +189,10 @@ def _ought_to_run(device: str) -> bool:
 
 
 def _run_embedded_model(device: str) -> None:
-    """Run two graphs of the embedded model: a network, and a formula that NumPy computes too.
+    """Runs two graphs of the embedded model: a network, and a formula that NumPy computes too.
 
     Raises:
-        EngineError: What they give is wrong.
+        EngineError: Their results are wrong.
     """
     import numpy as np
 
@@ -240,7 +240,7 @@ def _parts() -> Iterator[Part]:
 
 
 def _version(module: str) -> str:
-    """Of the package that installs a module."""
+    """Returns the version of the package that installs a module; empty if none does."""
     names = importlib.metadata.packages_distributions().get(module, [])
     return importlib.metadata.version(names[0]) if names else ""
 
@@ -266,7 +266,7 @@ def _newest_cuda(versions: dict[str, str]) -> str:
 
 
 def _library_version(name: str, majors: tuple[str, ...], ask: Callable[[ctypes.CDLL], str]) -> str:
-    """Of a library of NVIDIA that pip installed or the loader finds."""
+    """Returns the version of a library of NVIDIA that pip installed or the loader finds; empty if there is none."""
     package = next((part for part in importlib.metadata.distributions() if _is_nvidias(part, name)), None)
     if package is not None:
         return package.version

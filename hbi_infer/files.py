@@ -1,4 +1,4 @@
-"""Files and folders that a user names: what is there, and what is written there as a whole or not at all.
+"""Files and folders that a user names: looked at with clear errors, and written as a whole or not at all.
 
 `Path.is_file` and its like raise `PermissionError` where a folder on the way may not be entered, and `OSError` where a
 name is too long; here that is an error that says so.
@@ -15,34 +15,34 @@ from hbi_infer.errors import InputError
 
 
 def exists(path: Path) -> bool:
-    """Whether anything is there.
+    """Returns whether there is anything at a path.
 
     Raises:
-        InputError: It cannot be told.
+        InputError: The path cannot be looked at.
     """
     return _mode(path) != 0
 
 
 def is_file(path: Path) -> bool:
-    """Whether a regular file is there.
+    """Returns whether there is a regular file at a path.
 
     Raises:
-        InputError: It cannot be told.
+        InputError: The path cannot be looked at.
     """
     return stat.S_ISREG(_mode(path))
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a folder is there.
+    """Returns whether there is a folder at a path.
 
     Raises:
-        InputError: It cannot be told.
+        InputError: The path cannot be looked at.
     """
     return stat.S_ISDIR(_mode(path))
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
-    """Refuse what could not be written, before there is anything to write.
+    """Refuses a file that could not be written, before there is anything to write.
 
     Raises:
         InputError: The file exists and is not to be overwritten, or its folder does not exist.
@@ -54,7 +54,7 @@ def check_target(path: Path, *, overwrite: bool) -> None:
 
 
 def write_whole(path: Path, content: bytes, *, overwrite: bool) -> None:
-    """Write a file beside its place and rename it over it: at every moment it is the old one, or the whole new one.
+    """Writes a file beside its place and renames it: the place always holds the old file or the whole new one.
 
     Raises:
         InputError: It cannot be written, or exists and is not to be overwritten.
@@ -74,12 +74,12 @@ def write_whole(path: Path, content: bytes, *, overwrite: bool) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> InputError:
-    """The error of a file that the disk, or who owns the folder, does not let be written."""
+    """Returns the error of a file that cannot be written."""
     return InputError(f"cannot write {path} ({error.strerror}): free space, or give another --out")
 
 
 def _mode(path: Path) -> int:
-    """What is there, as `stat` says; 0 for nothing."""
+    """Returns the mode that `stat` gives for a path; 0 if there is nothing."""
     try:
         return path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError, ValueError):  # the last for a name that no file can have

@@ -157,7 +157,7 @@ class WorkerProcess:
         """Takes the raw bytes of one array behind the last message.
 
         Args:
-            target: As many bytes as the message states.
+            target: Memory for as many bytes as the message states.
 
         Raises:
             WorkerDiedError: The child has ended.

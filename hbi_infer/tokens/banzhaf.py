@@ -1,9 +1,9 @@
 """The Banzhaf interaction of words and frames, exactly.
 
-The players of the game are the T text tokens and the V video tokens of a pair; what a coalition is worth is the
-weighted token-wise similarity (`hbi_infer.tokens.similarity`) of the tokens that are in it, where a token that is out
-counts as a similarity of 0. The interaction of text token i and video token j is what they are worth together, beyond
-what each is worth without the other, averaged over all coalitions of the other players:
+The players of the game are the T text tokens and the V video tokens of a pair. The value v of a coalition is the
+weighted token-wise similarity (`hbi_infer.tokens.similarity`) of its tokens; a token outside it counts as a similarity
+of 0. The interaction of text token i and video token j is the value that they add together, beyond the value that each
+adds without the other, averaged over all coalitions C of the other players:
 
     I(i, j) = E_C [ v(C + i + j) + v(C) - v(C + i) - v(C + j) ]
 
@@ -35,25 +35,25 @@ from hbi_infer.errors import InputError
 InteractionIndex = Literal["banzhaf", "shapley"]
 
 SMALLEST_WEIGHT = 1e-9
-"""Of the mean weight: a weight that underflowed counts as this much."""
+"""Least weight of a real token, as a share of the mean weight; smaller ones, which underflowed, count as this."""
 
 
 class LogNodes(NamedTuple):
-    """Equally spaced nodes in log s: where they begin and end, and how far apart they are."""
+    """Equally spaced nodes in log s, from `start` to `stop`."""
 
     start: float
     stop: float
     step: float
 
     def quadrature(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """(Q,) s at the nodes, and (Q,) the measure ds of each."""
+        """Returns s (Q,) at the nodes, and the measure ds (Q,) of each."""
         nodes = np.exp(np.arange(self.start, self.stop + self.step / 2, self.step))
         return nodes, nodes * self.step
 
 
 FLOAT32_NODES = LogNodes(-20.0, 24.0, 0.5)
 FLOAT64_NODES = LogNodes(-34.0, 24.0, 0.3)
-"""Where the integrand lies for weights down to `SMALLEST_WEIGHT` of their mean, to the precision of the type."""
+"""Nodes that cover the integrand for weights down to `SMALLEST_WEIGHT` of their mean, to the precision of the type."""
 
 
 def banzhaf_interaction(
@@ -66,15 +66,15 @@ def banzhaf_interaction(
     probability: float = 0.5,
     index: InteractionIndex = "banzhaf",
 ) -> npt.NDArray[np.floating[Any]]:
-    """The exact interaction of every text token with every video token.
+    """Computes the exact interaction of every text token with every video token.
 
     Args:
         similarity: (B, T, V) cosines, float32 or float64; the result is computed in that type.
         text_weights: (B, T), at least 0; only their ratios matter.
-        video_weights: (B, V), the same.
+        video_weights: (B, V), at least 0; only their ratios matter.
         text_mask: (B, T) bool, False at padding; None if there is none.
-        video_mask: (B, V) bool, the same.
-        probability: With which every other player is in the coalition, in [0, 1); 1/2 is Banzhaf's.
+        video_mask: (B, V) bool, False at padding; None if there is none.
+        probability: Probability that another player is in the coalition, in [0, 1); 1/2 is Banzhaf's.
         index: "banzhaf", or "shapley": the mean over all probabilities, the Shapley interaction index.
 
     Returns:
@@ -117,7 +117,7 @@ def check_game(
     """Refuses shapes that do not agree, and an unknown probability or index.
 
     Raises:
-        InputError: Says what was given and what was expected.
+        InputError: A shape, the probability or the index is wrong.
     """
     if len(similarity) != 3 or similarity[:2] != text_weights or similarity[::2] != video_weights:
         raise InputError(
@@ -131,7 +131,7 @@ def check_game(
 
 
 def probabilities(num_players: int, probability: float, index: InteractionIndex) -> list[tuple[float, float]]:
-    """Probabilities of being in a coalition, with the share of each in the result.
+    """Returns probabilities of being in a coalition, with the share of each in the result.
 
     The interaction is a polynomial of degree `num_players - 2` in the probability, so that as many Gauss-Legendre nodes
     as half of that integrate it exactly.
@@ -145,7 +145,7 @@ def probabilities(num_players: int, probability: float, index: InteractionIndex)
 def _mean_one(
     side: str, weights: npt.NDArray[np.floating[Any]], mask: npt.NDArray[np.bool_] | None, kind: type[Any]
 ) -> npt.NDArray[Any]:
-    """Weights (B, N) scaled to a mean of 1 over real tokens; 0 at padding."""
+    """Scales weights (B, N) to a mean of 1 over real tokens, with 0 at padding."""
     if mask is None:
         mask = np.ones(weights.shape, np.bool_)
     if mask.shape != weights.shape:
@@ -162,7 +162,7 @@ def _mean_one(
 
 
 def _best_gain(gains: npt.NDArray[Any], chance: float) -> npt.NDArray[Any]:
-    """(B, K, N) dM: by how much token j raises the best of row k; of rows (B, K, N), at least 0."""
+    """Computes dM (B, K, N): by how much token j raises the best of row k, from rows (B, K, N) of at least 0."""
     order = np.argsort(-gains, axis=-1, kind="stable")
     ranked = np.take_along_axis(gains, order, axis=-1)
     rank = np.arange(gains.shape[-1])
@@ -175,7 +175,7 @@ def _best_gain(gains: npt.NDArray[Any], chance: float) -> npt.NDArray[Any]:
 
 
 def _weight_gain(weights: npt.NDArray[Any], chance: float) -> npt.NDArray[Any]:
-    """(B, N, N) dP: by how much token i raises the normalised weight of token k; of weights (B, N) of mean 1."""
+    """Computes dP (B, N, N): by how much token i raises token k's normalised weight, from weights (B, N) of mean 1."""
     grid = FLOAT64_NODES if weights.dtype == np.float64 else FLOAT32_NODES
     nodes, measure = (part.astype(weights.dtype) for part in grid.quadrature())
     decay = np.exp(-weights[..., None] * nodes)  # (B, N, Q)

@@ -1,9 +1,9 @@
-"""How faithful a map of interactions is: what the similarity loses without the pairs that the map calls strong.
+"""The fidelity of a map of interactions: the loss of similarity without the pairs that the map calls strong.
 
 To *remove a pair* of text token i and video token j is to set their cosine to 0, the floor of the Banzhaf game
 (`hbi_infer.tokens.banzhaf`): neither can be the other's partner any more, and each takes the best of its other
-partners, if one has a cosine above 0. Weights and all other cosines stay. What is measured is the game's value of all
-tokens together,
+partners, if one has a cosine above 0. Weights and all other cosines stay. The quantity measured is the game's value of
+all tokens together,
 
     v = 1/2 * (sum_i a_i max(0, max_j A_ij) + sum_j u_j max(0, max_i A_ij)),
 
@@ -39,14 +39,14 @@ HEADLINE = SHARES.index(0.1)
 
 @dataclass(frozen=True, kw_only=True)
 class Game:
-    """A level's game with the map to be judged. Only real tokens: T of the text, V of the video.
+    """A level's game and its map: T real tokens of the text, V of the video.
 
     Attributes:
         cosines: (T, V).
         text_weights: (T,), above 0 with a sum of 1.
-        video_weights: (V,), the same.
+        video_weights: (V,), above 0 with a sum of 1.
         interaction: (T, V).
-        rate: What the game counts among several.
+        rate: Factor of the game's value in the sum over several games.
     """
 
     cosines: Floats
@@ -58,7 +58,7 @@ class Game:
 
 @dataclass(frozen=True, kw_only=True)
 class Deletion:
-    """What is lost when pairs are removed in one order; for random orders the means, with their standard errors.
+    """The loss when pairs are removed in one order; for random orders the means, with their standard errors.
 
     Attributes:
         drop: Share of the value lost with the first tenth of the pairs (rounded up).
@@ -80,8 +80,8 @@ class Fidelity:
     """Deletion curves of one map.
 
     Attributes:
-        num_pairs: That there are.
-        num_removed: The first tenth of them, rounded up: what `Deletion.drop` is about.
+        num_pairs: Number of word-frame pairs.
+        num_removed: A tenth of them, rounded up: the number of pairs removed for `Deletion.drop`.
         by_interaction: The largest interaction first, negative ones last.
         by_magnitude: The interaction farthest from 0 first.
         by_cosine: The largest cosine first.
@@ -104,7 +104,7 @@ class Fidelity:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """As what `json.dumps` takes."""
+        """Returns a value that `json.dumps` takes."""
         document = asdict(self) | {"shares": list(SHARES), "draws": NUM_DRAWS}
         for name in ("by_interaction", "by_magnitude", "by_cosine", "at_random"):
             document[name]["curve"] = list(document[name]["curve"])
@@ -112,7 +112,7 @@ class Fidelity:
 
 
 def measure_fidelity(games: Sequence[Game]) -> Fidelity | None:
-    """Judge the map of one game, or the maps of several whose values are summed by their rates.
+    """Measures the fidelity of the map of one game, or of the maps of several whose values are summed by their rates.
 
     The interaction in a weighted sum of games without common players is the interaction in the one game that holds the
     pair, times its rate: so pairs of several levels are put in one order.
@@ -161,14 +161,14 @@ class _Pairs:
         self._words, self._frames = np.concatenate(moved, axis=1)
 
     def values(self, order: npt.NDArray[np.int64]) -> Floats:
-        """(N + 1,) the value without the first 0, 1, ... N pairs of an order (N,)."""
+        """Computes the values (N + 1,) without the first 0, 1, ... N pairs of an order (N,)."""
         text_half = self._best_left(self._words[order], order, len(self._text_weights)) @ self._text_weights
         video_half = self._best_left(self._frames[order], order, len(self._video_weights)) @ self._video_weights
         value: Floats = 0.5 * (text_half + video_half)
         return value
 
     def _best_left(self, tokens: npt.NDArray[np.int64], order: npt.NDArray[np.int64], num_tokens: int) -> Floats:
-        """(N + 1, num_tokens) the largest cosine of each token, at least 0, among the pairs that are left."""
+        """Computes the largest cosine (N + 1, num_tokens) of each token, at least 0, among the pairs that are left."""
         best = np.zeros((len(order) + 1, num_tokens))
         best[np.arange(len(order)), tokens] = np.maximum(self.cosines[order], 0)
         # Backwards: the pairs come back one by one, the last removed first.
@@ -181,7 +181,7 @@ def _descending(values: Floats) -> npt.NDArray[np.int64]:
 
 
 def _deletion(losses: Floats) -> Deletion:
-    """From the losses (R, N + 1) of R orders."""
+    """Summarises the losses (R, N + 1) of R orders."""
     num_pairs = losses.shape[1] - 1
     areas = np.trapezoid(losses, dx=1 / num_pairs, axis=1)
     curves = losses[:, [_num_removed(share, num_pairs) for share in SHARES]]

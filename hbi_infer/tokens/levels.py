@@ -1,4 +1,4 @@
-"""Tokens of a batch of texts or of videos, level by level: what the encoders give and everything else takes."""
+"""Tokens of a batch of texts or of videos, level by level, as the encoders give them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class LevelTokens:
         return len(self.tokens)
 
     def __getitem__(self, items: slice | npt.NDArray[np.integer[Any]]) -> LevelTokens:
-        """Some items of the batch."""
+        """Returns some items of the batch."""
         return LevelTokens(self.tokens[items], self.weights[items], None if self.slots is None else self.slots[items])
 
 
@@ -48,17 +48,17 @@ Levels = Mapping[str, LevelTokens]
 
 
 def item(levels: Levels, row: int) -> Levels:
-    """One item of a batch, as a batch of one."""
+    """Returns one item of a batch, as a batch of one."""
     return some(levels, slice(row, row + 1))
 
 
 def some(levels: Levels, items: slice | npt.NDArray[np.integer[Any]]) -> Levels:
-    """Some items of a batch, in any order and number."""
+    """Returns some items of B, in any order and number (N,)."""
     return {name: level[items] for name, level in levels.items()}
 
 
 def joined(parts: Sequence[Levels]) -> Levels:
-    """Batches of the same levels and numbers of tokens as one batch."""
+    """Joins batches of B items, with the same levels and numbers of tokens, into one batch of N."""
     levels = {}
     for name in parts[0]:
         batches = [part[name] for part in parts]
@@ -72,7 +72,7 @@ def joined(parts: Sequence[Levels]) -> Levels:
 
 
 def is_sound(levels: Levels) -> bool:
-    """Returns whether tokens of B items can be used.
+    """Returns whether the tokens of a batch of B can be used.
 
     They can if every number is finite, no weight is negative, each item has a real token at each level, and each token
     was merged into a slot that exists.
@@ -88,7 +88,7 @@ def _is_sound(level: LevelTokens) -> bool:
 
 
 def named_inputs(side: str, levels: Levels) -> dict[str, npt.NDArray[np.float32]]:
-    """Tokens and weights of one side as the graphs on tokens take them."""
+    """Names the tokens (B, N, D) and weights (B, N) of one side as the graphs on tokens take them, in float32."""
     return {
         f"{side}_{name}_{part}": getattr(level, part).astype(np.float32, copy=False)
         for name, level in levels.items()
@@ -97,7 +97,7 @@ def named_inputs(side: str, levels: Levels) -> dict[str, npt.NDArray[np.float32]
 
 
 def unit(vectors: FloatArray) -> npt.NDArray[np.float32]:
-    """Vectors scaled to length 1 along the last axis, as float32; a zero vector stays zero."""
+    """Scales vectors (N, D), or of more axes, to length 1 as float32; a zero vector stays zero."""
     vectors = vectors.astype(np.float32, copy=False)
     length = np.sqrt(np.einsum("...d,...d->...", vectors, vectors))[..., None]
     scaled: npt.NDArray[np.float32] = vectors / np.maximum(length, np.float32(1e-12))
@@ -105,7 +105,7 @@ def unit(vectors: FloatArray) -> npt.NDArray[np.float32]:
 
 
 def pooled(levels: Levels, rates: Mapping[str, float]) -> npt.NDArray[np.float32]:
-    """(B, D) float32: a unit vector an item: the weighted mean unit token of each level, summed by rate."""
+    """Computes unit vectors (B, D) float32: the weighted mean unit token of each level, summed by rate."""
     means = [
         np.float32(rates[name]) * np.einsum("bn,bnd->bd", level.weights, unit(level.tokens))
         for name, level in levels.items()

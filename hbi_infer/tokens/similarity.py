@@ -27,25 +27,25 @@ Float32Array: TypeAlias = npt.NDArray[np.float32]
 PaddedPartner: TypeAlias = Literal["ignore", "zero"]
 
 CHUNK_CLIPS = 1024
-"""Clips scored at a time: their cosines (12 x 1,024 x 16 float32 is 0.8 MB) stay in a core's cache."""
+"""Number of clips scored at a time: their cosines (12 x 1,024 x 16 float32 is 0.8 MB) stay in a core's cache."""
 
 TEXTS_AT_A_TIME, CLIPS_AT_A_TIME = 64, 1024
-"""Scored by the graph `similarity` at a time: without a kernel for it, its cosines take 200 MB."""
+"""Numbers that the graph `similarity` scores at a time: without a kernel for it, its cosines take 200 MB."""
 
 PRODUCT_CHUNKS = 16
-"""Chunks that go into one matrix product: with fewer, its threads wait for each other too often on a busy machine."""
+"""Number of chunks in one matrix product: with fewer, its threads wait for each other too often on a busy machine."""
 
 
 def similarity(
     text: Levels, video: Levels, rates: Mapping[str, float], *, padded_partner: PaddedPartner = "ignore"
 ) -> Float32Array:
-    """Scores of every text with every video: the reference, written as the formula stands.
+    """Computes the scores of every text with every video: the reference, written as the formula stands.
 
     Args:
         text: Levels of Bt texts.
         video: Levels of Bv videos.
         rates: Level name -> its rate in the sum.
-        padded_partner: What padding counts as, see the top of this file.
+        padded_partner: Meaning of padding, see the top of this file.
 
     Returns:
         (Bt, Bv) float32.
@@ -71,7 +71,7 @@ def similarity(
 
 
 def fits(engine: Engine, text: Levels, video: Levels) -> bool:
-    """Whether a graph `similarity` takes as many tokens as these have; a clip in the place of a text has others."""
+    """Returns whether a graph `similarity` takes the numbers of tokens of Bt texts and Bv clips; a clip has others."""
     given = named_inputs("text", text) | named_inputs("video", video)
     return all(
         declared in (size, "text_length")
@@ -81,7 +81,7 @@ def fits(engine: Engine, text: Levels, video: Levels) -> bool:
 
 
 def similarity_by_graph(engine: Engine, text: Levels, video: Levels) -> Float32Array:
-    """Scores (Bt, Bv) float32 of every text with every video, by a bundle's graph `similarity`."""
+    """Computes scores (Bt, Bv) float32 of every text with every video, by a bundle's graph `similarity`."""
     texts, videos = named_inputs("text", text), named_inputs("video", video)
     scores = np.empty((len(_first(text)), len(_first(video))), np.float32)
     for top in range(0, scores.shape[0], TEXTS_AT_A_TIME):
@@ -102,10 +102,10 @@ class ClipMatrix:
     replaced by a copy of a real one of its clip, which changes no maximum, or by zeros where it is to count as 0.
 
     Args:
-        layout: Of the records that `extend` takes.
+        layout: Layout of the records that `extend` takes.
         rates: Level name -> its rate in the sum; a level of rate 0 is not kept.
-        capacity: The most clips that it will hold.
-        padded_partner: What padding counts as, see the top of this file.
+        capacity: Largest number of clips.
+        padded_partner: Meaning of padding, see the top of this file.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class ClipMatrix:
         return self._ids
 
     def extend(self, ids: npt.NDArray[np.int64], records: PackedTokens) -> None:
-        """Take in more clips: their ids (B,) and records (B,)."""
+        """Adds clips: their ids (B,) and records (B,)."""
         for start in range(0, len(ids), CHUNK_CLIPS):
             chunk = records[start : start + CHUNK_CLIPS]
             clips = slice(len(self._ids) + start, len(self._ids) + start + len(chunk))
@@ -143,7 +143,7 @@ class ClipMatrix:
         self._ids = np.concatenate([self._ids, ids])
 
     def _put(self, name: str, clips: slice, tokens: npt.NDArray[np.float16], weights: Float32Array) -> None:
-        """Put tokens (B, V, D) and weights (B, V) of a chunk in their places, padding replaced."""
+        """Puts tokens (B, V, D) and weights (B, V) of a chunk in their places, padding replaced."""
         clip, token = np.nonzero(weights == 0)
         if len(clip):
             tokens = tokens.copy()
@@ -156,7 +156,7 @@ class ClipMatrix:
         self._weights[name][rows] = weights.T.ravel()
 
     def score(self, query: Levels) -> Float32Array:
-        """Scores (N,) float32 of one query (a batch of one text, or of one clip) with every clip."""
+        """Computes scores (N,) float32 of one query (a batch of one text, or of one clip) with every clip."""
         scores = np.zeros(len(self._ids), np.float32)
         for name, rate in self._rates.items():
             units, weights = self._query_side(query[name])
@@ -174,7 +174,7 @@ class ClipMatrix:
         return scores
 
     def _query_side(self, level: LevelTokens) -> tuple[Float32Array, Float32Array]:
-        """Unit tokens (T, D) and weights (T,) of the query without padding, or with one zero in its stead."""
+        """Returns unit tokens (T, D) and weights (T,) of the query, with padding left out or replaced by one zero."""
         weights = level.weights[0].astype(np.float32)
         real = weights > 0
         units, weights = unit(level.tokens[0])[real], weights[real]
@@ -184,7 +184,7 @@ class ClipMatrix:
 
 
 def _interaction(cosines: Float32Array, weights: Float32Array, clip_weights: Float32Array) -> Float32Array:
-    """(B,) interactions from cosines (V * B, T), the query's weights (T,) and the clips' (V, B)."""
+    """Computes interactions (B,) from cosines (V * B, T), the query's weights (T,) and the clips' (V, B)."""
     # (V * B, T) -> (T, V * B) -> (T, V, B): a copy that is small and in the cache
     turned = np.ascontiguousarray(cosines.T).reshape(len(weights), *clip_weights.shape)
     text_half: Float32Array = weights @ turned.max(axis=1)
@@ -193,14 +193,14 @@ def _interaction(cosines: Float32Array, weights: Float32Array, clip_weights: Flo
 
 
 def best_cosines(query: LevelTokens, clip: LevelTokens) -> Float32Array:
-    """(V,) float32: the cosine of each token of one clip with the query's token that is nearest to it."""
+    """Computes the cosine (V,) float32 of each token of one clip with the query's token nearest to it."""
     units = unit(query.tokens[0])[query.weights[0] > 0]
     cosines: Float32Array = (units @ unit(clip.tokens[0]).T).max(axis=0)
     return cosines
 
 
 def top(scores: npt.NDArray[np.floating[Any]], k: int) -> npt.NDArray[np.int64]:
-    """Positions of the k highest scores (N,), or of all, best first; of equal ones the first."""
+    """Returns the positions (K,) of the k highest scores (N,), or of all, best first; of equal ones the first."""
     positions = np.arange(len(scores))
     if k < len(scores):
         least = np.partition(scores, -k)[-k]

@@ -1,4 +1,4 @@
-"""Opens a video file and looks at its packets, without decoding any.
+"""Opens a video file and reads its packets, without decoding any.
 
 That costs about 6 microseconds a packet, a fiftieth of decoding it, and gives real timestamps and keyframes: nothing
 that a header claims has to be believed.
@@ -50,7 +50,7 @@ class VideoPackets:
         frame_keys: (M,) int64, ascending: what each shown frame is known by, its tick or else its number.
         frame_times_seconds: (M,) float64, ascending, counted from the first shown frame.
         frame_seconds: How long a frame is shown, on average.
-        damage: What is wrong with the file, or "".
+        damage: Fault of the file, or "".
     """
 
     ticks: NDArray[np.int64]
@@ -64,7 +64,7 @@ class VideoPackets:
 
 @contextmanager
 def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open a file and find its video stream.
+    """Opens a file and finds its video stream.
 
     Raises:
         VideoError: There is none. The message is what is wrong, without the file's name.
@@ -93,7 +93,7 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 
 def scan(path: Path, progress: Callable[[], None]) -> VideoPackets:
-    """Look at every packet of a file.
+    """Reads every packet of a file.
 
     Args:
         path: The file.
@@ -139,7 +139,7 @@ def scan(path: Path, progress: Callable[[], None]) -> VideoPackets:
 
 
 def filled_packets(container: InputContainer, *streams: VideoStream) -> Iterator[Packet[Stream]]:
-    """Read the packets of some streams, or of all; those without data are dropped frames or mark the end."""
+    """Yields the packets of some streams, or of all; leaves out those without data, dropped frames and the end mark."""
     try:
         for packet in container.demux(*streams):
             if packet.size:
@@ -149,7 +149,7 @@ def filled_packets(container: InputContainer, *streams: VideoStream) -> Iterator
 
 
 def in_words(error: BaseException) -> str:
-    """Say what an exception means, without the file's name."""
+    """Returns the meaning of an exception, without the file's name."""
     if isinstance(error, MemoryError):
         return "needs more memory than there is"
     return str(getattr(error, "strerror", None) or error or type(error).__name__)
@@ -157,7 +157,7 @@ def in_words(error: BaseException) -> str:
 
 @dataclass
 class _Seen:
-    """What is noted of the packets while they pass; the video's own in decoding order."""
+    """Notes about the packets while they pass; those of the video in decoding order."""
 
     ticks: array[int] = field(default_factory=lambda: array("q"))
     is_key: bytearray = field(default_factory=bytearray)
@@ -169,7 +169,7 @@ class _Seen:
 
 
 def _look(container: InputContainer, stream: VideoStream, progress: Callable[[], None]) -> _Seen:
-    """Read all packets, those of sound too: they tell how far the file goes."""
+    """Reads all packets, those of sound too: they tell how far the file goes."""
     seen = _Seen()
     unit_seconds = {each.index: float(each.time_base or 0) for each in container.streams}
     decoded_at_seconds = -np.inf
@@ -199,7 +199,7 @@ def _look(container: InputContainer, stream: VideoStream, progress: Callable[[],
 
 
 def _damage(container: InputContainer, seen: _Seen, *, origin_seconds: float, end_seconds: float) -> str:
-    """Say what is wrong with a file, going by its packets; "" if nothing."""
+    """Returns the fault of a file that its packets show; "" if there is none."""
     lasts = f"{end_seconds - origin_seconds:.1f} s"
     if seen.read_error:
         return f"could be read only as far as {lasts} ({seen.read_error})"
@@ -213,7 +213,7 @@ def _damage(container: InputContainer, seen: _Seen, *, origin_seconds: float, en
 
 
 def _check_file(path: Path) -> None:
-    """Refuse what cannot be a video before FFmpeg sees it: a pipe would make it wait for ever."""
+    """Refuses files that cannot be videos before FFmpeg sees them: a pipe would make it wait for ever."""
     try:
         status = path.stat()
     except (OSError, ValueError) as error:

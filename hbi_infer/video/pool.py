@@ -42,7 +42,7 @@ def decode_many(
 
     Args:
         paths: The files, taken one by one as workers get free.
-        sampling: Which frames, how large, and how long a clip is.
+        sampling: Choice and size of frames, and length of a clip.
         workers: Processes; None: one for each processor, at most 4. 0: decode in this process, with no time limit.
         timeout_seconds: How long any one clip of a video may take. Then the video has failed, and its worker is
             replaced. A long video has as many times as long as it has clips.
@@ -109,7 +109,7 @@ class _Decoder:
     """A worker process that decodes one video after another.
 
     Args:
-        sampling: Which frames, how large, and how long a clip is.
+        sampling: Choice and size of frames, and length of a clip.
         timeout_seconds: How long any one clip may take.
 
     Attributes:

@@ -44,7 +44,7 @@ _SAME_SECONDS = 1e-6
 
 
 def probe(path: Path) -> VideoInfo:
-    """Look at a video. All of the file is read, but only its first frame is decoded.
+    """Describes a video. All of the file is read, but only its first frame is decoded.
 
     Raises:
         VideoError: The file cannot be read as a video; the message says why.
@@ -60,13 +60,13 @@ def probe(path: Path) -> VideoInfo:
 
 
 def decode(path: Path, sampling: FrameSampling, *, progress: Callable[[], None] | None = None) -> DecodedVideo:
-    """Decode a video's sampled frames. A bad file gives status `partial` or `failed`, never an exception.
+    """Decodes a video's sampled frames. A bad file gives status `partial` or `failed`, never an exception.
 
     All frames are held in memory: half a gigabyte an hour at one 224-pixel frame a second; at most 4 GiB are kept.
 
     Args:
         path: The file.
-        sampling: Which frames, how large, and how long a clip is.
+        sampling: Choice and size of frames, and length of a clip.
         progress: Called after each clip, and now and then before the first.
     """
     started = time.perf_counter()
@@ -97,7 +97,7 @@ def decode(path: Path, sampling: FrameSampling, *, progress: Callable[[], None] 
 
 
 def read_frames(path: Path, seconds: NDArray[np.float64], *, image_size: int) -> NDArray[np.uint8]:
-    """Decode again some frames that `decode` gave, at another size; no other frame is decoded but what they need.
+    """Decodes again some frames that `decode` gave, at another size; no other frame is decoded but what they need.
 
     Args:
         path: The file.
@@ -139,7 +139,7 @@ class _ReadFrame(NamedTuple):
 def _clips(
     frames: Iterator[_ReadFrame], plan: list[ClipFrames], sampling: FrameSampling
 ) -> Iterator[tuple[VideoInfo, Clip]]:
-    """Put the wanted frames, as they come, into the clips that they were planned for."""
+    """Puts the wanted frames, as they come, into the clips that they were planned for."""
     clip_of_wanted = np.repeat(np.arange(len(plan)), [len(clip.positions) for clip in plan])
     scaler = FrameScaler(sampling.image_size)
     size_bytes = 0
@@ -161,11 +161,11 @@ class _Reading:
 
     Args:
         path: The file.
-        packets: What `scan` saw.
+        packets: Packets as `scan` found them.
         wanted: (W,) int64, ascending, some of `packets.frame_keys`.
 
     Attributes:
-        damage: What went wrong, or "".
+        damage: First fault that was met, or "".
     """
 
     def __init__(self, path: Path, packets: VideoPackets, wanted: NDArray[np.int64]) -> None:
@@ -174,7 +174,7 @@ class _Reading:
         self.damage = ""
 
     def frames(self) -> Iterator[_ReadFrame]:
-        """Decode. A frame that is damaged or hidden gives way to the next good one before the next wanted one."""
+        """Decodes. A frame that is damaged or hidden gives way to the next good one before the next wanted one."""
         done, info = 0, None
         with open_video(self._path) as (container, stream):
             # Files are decoded in parallel; to start threads for each costs a short one as much as decoding it.
@@ -215,7 +215,7 @@ class _Reading:
             self.damage = self.damage or f"could be read only in part ({in_words(error)})"
 
     def _decode(self, stream: VideoStream, packet: Packet[Stream] | None) -> Iterator[tuple[int, VideoFrame]]:
-        """Decode one packet, or with None what the decoder still holds."""
+        """Decodes one packet, or with None the frames that the decoder still holds."""
         try:
             frames = stream.codec_context.decode(packet)
         except READ_ERRORS as error:
@@ -230,16 +230,16 @@ class _Reading:
                 yield key, frame
 
     def _seconds(self, key: int) -> float:
-        """Return when a frame is shown, from the first on."""
+        """Returns the time at which a frame is shown, counted from the first."""
         return float(np.interp(key, self._packets.frame_keys, self._packets.frame_times_seconds))
 
     def _note_damage(self, key: int | None, what: str) -> None:
-        """Keep the first thing that goes wrong."""
+        """Keeps the first fault."""
         where = "" if key is None or not self._packets.is_timed else f" at {self._seconds(key):.1f} s"
         self.damage = self.damage or f"is damaged{where}: not every frame could be decoded ({what})"
 
     def _describe(self, container: InputContainer, stream: VideoStream, frame: VideoFrame, aspect: float) -> VideoInfo:
-        """Say what the video is, from its packets and first frame."""
+        """Describes the video by its packets and first frame."""
         packets = self._packets
         width, height = displayed_size(frame, aspect)
         is_moving = len(packets.frame_keys) > 1
@@ -257,13 +257,13 @@ class _Reading:
 
 
 def needed_packets(packets: VideoPackets, wanted: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Say which packets have to be decoded for the wanted frames.
+    """Marks the packets that have to be decoded for the wanted frames.
 
     A group is a keyframe and what follows it up to the next. Of a group with wanted frames its start is needed, up to
     the last of them; and where one is shown before its own keyframe, also all of the group before.
 
     Args:
-        packets: Of the whole video, in decoding order.
+        packets: Packets of the whole video, in decoding order.
         wanted: (W,) int64, ascending, some of `packets.frame_keys`.
 
     Returns:
@@ -290,4 +290,4 @@ def needed_packets(packets: VideoPackets, wanted: NDArray[np.int64]) -> tuple[ND
 
 
 def _nothing() -> None:
-    """Report no progress."""
+    """Reports no progress."""

@@ -1,4 +1,4 @@
-"""Which frames of a video a model sees: pure functions of frame times, with no file in sight.
+"""The choice of the frames that a model sees: pure functions of frame times, with no file in sight.
 
 The published readers count frames; `sample_positions` and `sample_positions_by_second` do exactly what they do.
 `sample_clips` is what this project decodes with: the same choice made by timestamps, so that it also holds for a
@@ -20,11 +20,11 @@ from hbi_infer.options import FrameSampling
 
 @dataclass(frozen=True)
 class ClipFrames:
-    """One clip: when it is, and which frames were chosen from it.
+    """The times of a clip and the frames chosen from it.
 
     Attributes:
-        start_seconds: Where the clip starts.
-        end_seconds: Where it ends.
+        start_seconds: Start of the clip.
+        end_seconds: End of the clip.
         positions: (K,) int64 with 1 <= K <= F, indexes into the video's frames, ascending.
     """
 
@@ -34,7 +34,7 @@ class ClipFrames:
 
 
 def spread(count: int, most: int) -> NDArray[np.int64]:
-    """Choose at most `most` of `count` things, evenly, both ends among them.
+    """Chooses positions (K,), at most `most` of `count`, evenly, both ends among them.
 
     Example: `spread(5, 3)` is 0, 2, 4; `spread(3, 12)` is 0, 1, 2.
 
@@ -55,12 +55,12 @@ def sample_positions(
     start_seconds: float | None = None,
     end_seconds: float | None = None,
 ) -> NDArray[np.int64]:
-    """Choose frames by counting, as the published MSR-VTT reader does: one in every round(rate / wanted rate).
+    """Chooses frames by counting, as the published MSR-VTT reader does: one in every round(rate / wanted rate).
 
     A wanted rate of more than twice the video's, where the published reader fails, takes every frame.
 
     Args:
-        num_frames: Frames of the video.
+        num_frames: Number of frames of the video.
         video_frames_per_second: Its rate.
         frames_per_second: The rate to take.
         max_frames: F; of more, F evenly spread ones are kept.
@@ -90,12 +90,12 @@ def sample_positions_by_second(
     start_seconds: int | None = None,
     end_seconds: int | None = None,
 ) -> NDArray[np.int64]:
-    """Choose frames second by second, as the published ActivityNet and DiDeMo reader does.
+    """Chooses frames second by second, as the published ActivityNet and DiDeMo reader does.
 
     The second that the end falls on is read too: one more than was asked for.
 
     Args:
-        num_frames: Frames of the video.
+        num_frames: Number of frames of the video.
         video_frames_per_second: Its rate, which this reader cuts to a whole number.
         frames_per_second: Frames to take from each second.
         max_frames: F; of more, F evenly spread ones are kept. None: all are kept.
@@ -127,7 +127,7 @@ def sample_positions_by_second(
 def sample_clips(
     times_seconds: NDArray[np.float64], sampling: FrameSampling, *, frame_seconds: float
 ) -> Iterator[ClipFrames]:
-    """Cut a video into clips and choose the frames of each by their times.
+    """Cuts a video into clips and chooses the frames of each by their times.
 
     Clip c holds the frames of [c, c + 1) * clip_seconds. From its first frame on, one frame is taken at each sampling
     interval: the one that is on the screen then; a frame that stays there is taken once. Of more than F, F evenly
@@ -173,5 +173,5 @@ def sample_clips(
 
 
 def _stride(video_frames_per_second: float, frames_per_second: float) -> int:
-    """Return how many frames lie from one sampled frame to the next; at least 1."""
+    """Returns the number of frames from one sampled frame to the next; at least 1."""
     return max(1, round(video_frames_per_second / frames_per_second))

@@ -35,10 +35,10 @@ class FrameScaler:
         self._reformatter = VideoReformatter()
 
     def square(self, frame: VideoFrame, *, pixel_aspect: float = 1.0) -> NDArray[np.uint8]:
-        """Scale, turn upright and crop one frame.
+        """Scales, turns upright and crops one frame.
 
         Args:
-            frame: Of any size and pixel format.
+            frame: Decoded frame of any size and pixel format.
             pixel_aspect: Width of a stored pixel over its height.
 
         Returns:
@@ -62,7 +62,7 @@ class FrameScaler:
 
 
 def displayed_size(frame: VideoFrame, pixel_aspect: float) -> tuple[int, int]:
-    """Return the width and height in square pixels that a player shows a frame at.
+    """Returns the width and height in square pixels that a player shows a frame at.
 
     Raises:
         VideoError: The frame is too large. The message is what is wrong, without the file's name.
@@ -74,7 +74,7 @@ def displayed_size(frame: VideoFrame, pixel_aspect: float) -> tuple[int, int]:
 
 
 def _matrix(frame: VideoFrame) -> NDArray[np.int32]:
-    """Return how a player maps the frame's (x, y) to the screen.
+    """Returns how a player maps the frame's (x, y) to the screen.
 
     Returns:
         (2, 2) int32 in 16.16 fixed point: the screen's (x, y) is (x, y) @ matrix.
@@ -87,13 +87,13 @@ def _matrix(frame: VideoFrame) -> NDArray[np.int32]:
 
 
 def _is_turned(matrix: NDArray[np.int32]) -> bool:
-    """Return whether the screen's x is the stored y: a turn by 90 or 270 degrees."""
+    """Returns whether the screen's x is the stored y: a turn by 90 or 270 degrees."""
     magnitude = np.abs(matrix.astype(np.int64))
     return bool(magnitude[0, 1] > magnitude[0, 0])
 
 
 def _upright(image: NDArray[np.uint8], matrix: NDArray[np.int32]) -> NDArray[np.uint8]:
-    """Turn and mirror an image (H, W, 3) uint8 as a player does; angles are rounded to right ones."""
+    """Turns and mirrors an image (H, W, 3) uint8 as a player does; angles are rounded to right ones."""
     if _is_turned(matrix):
         image, matrix = image.transpose(1, 0, 2), matrix[::-1]
     return image[:: -1 if matrix[1, 1] < 0 else 1, :: -1 if matrix[0, 0] < 0 else 1]
