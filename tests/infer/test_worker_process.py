@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -164,36 +163,25 @@ def test_silence_ends_a_child_and_parts_break_it(module: str) -> None:
     assert time.monotonic() - started < 30
 
 
-def test_an_interrupt_of_the_parent_ends_the_child(module: str) -> None:
-    pids = []
-
-    def interrupt() -> None:
-        children = Path(f"/proc/self/task/{threading.main_thread().native_id}/children")
-        wait_until(lambda: children.read_text().split())
-        pids.extend(map(int, children.read_text().split()))
-        time.sleep(0.3)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    with pytest.raises(KeyboardInterrupt):
-        run_job(module, {"how": "hang"})
-    thread.join()
-    assert pids
-    assert not any(map(is_running, pids))
+RUN_AND_SAY = """
+import sys
+from hbi_infer.worker_process import run_job
+run_job(sys.argv[1], {"parts": 1, "how": "hang"}, on_part=lambda _: print("ready", flush=True))
+"""
 
 
-def test_a_child_ends_with_its_parent(module: str, tmp_path: Path) -> None:
-    script = (
-        "import sys; from hbi_infer.worker_process import run_job; run_job(sys.argv[1], {'parts': 1, 'how': 'hang'}, "
-    )
-    script += "on_part=lambda _: print('ready', flush=True))"
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_a_child_ends_with_its_parent(module: str, sent: signal.Signals) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", RUN_AND_SAY, module]
     with subprocess.Popen(
-        [sys.executable, "-c", script, module], env=environment, stdout=subprocess.PIPE, text=True
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline() == "ready\n"
         (child,) = map(int, Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split())
-        parent.kill()
+        parent.send_signal(sent)
+        _, stderr = parent.communicate(timeout=30)
+    assert parent.returncode == -sent
+    assert ("KeyboardInterrupt" in stderr) == (sent == signal.SIGINT)
     wait_until(lambda: not is_running(child))
