@@ -10,7 +10,7 @@ import typer
 from hbi_infer.cli.options import (
     JsonOption,
 )
-from hbi_infer.render import stdout, tables
+from hbi_infer.render import stdout
 
 
 def info(
@@ -23,6 +23,7 @@ def info(
     hbi-infer info
     """  # noqa: D301
     from hbi_infer.model.bundle import Bundle, default_bundle_path
+    from hbi_infer.render import tables
 
     loaded = Bundle.load(bundle or default_bundle_path())
     loaded.verify()

@@ -22,7 +22,7 @@ from hbi_infer.cli.options import (
     WorkersOption,
 )
 from hbi_infer.options import Decoding
-from hbi_infer.render import stdout, tables
+from hbi_infer.render import stdout
 
 
 def caption(
@@ -75,6 +75,8 @@ def caption(
     hbi-infer caption samples/ --out captions.jsonl
     hbi-infer caption samples/ --out subtitles --format srt
     """  # noqa: D301
+    from hbi_infer.render import tables
+
     style = output_style(as_json, as_csv)
     target = caption_target(video, out, out_format, overwrite=force)
     if target and (as_json or as_csv):

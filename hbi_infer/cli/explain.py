@@ -17,7 +17,7 @@ from hbi_infer.cli.options import (
 )
 from hbi_infer.files import check_target
 from hbi_infer.options import Explaining
-from hbi_infer.render import stdout, tables
+from hbi_infer.render import stdout
 
 
 def explain(
@@ -46,6 +46,7 @@ def explain(
     \b
     hbi-infer explain --video samples/one.mp4 --query "a red circle moves left" --out why.png
     """  # noqa: D301
+    from hbi_infer.render import tables
     from hbi_infer.render.explain_file import SUFFIXES, write_explanation
 
     style = output_style(as_json, as_csv=False)

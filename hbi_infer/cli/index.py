@@ -17,7 +17,7 @@ from hbi_infer.cli.options import (
     VerboseOption,
     WorkersOption,
 )
-from hbi_infer.render import stdout, tables
+from hbi_infer.render import stdout
 
 
 def index(
@@ -39,6 +39,7 @@ def index(
     hbi-infer index ~/Videos
     """  # noqa: D301
     from hbi_infer.api import Index
+    from hbi_infer.render import tables
 
     hbi = load_model(bundle, device, verbose)
     with Index.open(videos, hbi, location=index_file, rebuild=rebuild) as opened:

@@ -14,7 +14,7 @@ import typer
 
 from hbi_infer.errors import IndexStoreError, InputError
 from hbi_infer.files import is_folder
-from hbi_infer.render import stdout, tables
+from hbi_infer.render import stdout
 from hbi_infer.render.progress import index_progress
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hbi_infer.index.store import VideoFault
     from hbi_infer.index.update import IndexReport
     from hbi_infer.model.encoder import Encoder
+    from hbi_infer.render.tables import Style
 
 SOME_FAILED = 3
 """Exit code of a command that could not do its work for every video."""
@@ -40,7 +41,7 @@ def load_model(bundle: Path | None, device: str, verbose: bool) -> HBI:
     return hbi
 
 
-def output_style(as_json: bool, as_csv: bool) -> tables.Style:
+def output_style(as_json: bool, as_csv: bool) -> Style:
     """Returns the form in which results are shown."""
     if as_json and as_csv:
         raise typer.BadParameter("give --json or --csv, not both")

@@ -20,7 +20,7 @@ from hbi_infer.cli.options import (
     WorkersOption,
 )
 from hbi_infer.options import Answering
-from hbi_infer.render import stdout, tables
+from hbi_infer.render import stdout
 
 
 def qa(
@@ -57,6 +57,7 @@ def qa(
     \b
     hbi-infer qa --video samples/one.mp4 --question "what colour is the circle?"
     """  # noqa: D301
+    from hbi_infer.render import tables
     from hbi_infer.tasks.qa import answer_clips, check_questions, encode_questions
 
     style = output_style(as_json, as_csv)

@@ -35,10 +35,11 @@ from hbi_infer.cli.options import (
 from hbi_infer.errors import InputError
 from hbi_infer.files import is_file
 from hbi_infer.options import EVERYTHING, Filter, Searching
-from hbi_infer.render import stdout, tables
+from hbi_infer.render import stdout
 
 if TYPE_CHECKING:
     from hbi_infer.api import HBI, Index
+    from hbi_infer.render.tables import Style
     from hbi_infer.tasks.search import Match
 
 DATES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"]
@@ -93,6 +94,8 @@ def retrieve(
     hbi-infer retrieve --videos samples/ --like samples/one.mp4 --top-k 3 --json
     hbi-infer retrieve --video samples/one.mp4 --captions captions.txt
     """  # noqa: D301
+    from hbi_infer.render import tables
+
     style = output_style(as_json, as_csv)
     _check_usage(videos, bool(query or queries), like, video, captions)
     if rerank and (like or video):
@@ -164,7 +167,9 @@ def _found_like(opened: Index, video: Path, options: Searching) -> _Found:
     return _Found(str(video), {"like": str(video)}, opened.like(video, options))
 
 
-def _rank_captions(hbi: HBI, video: Path, captions: list[str], top_k: int, style: tables.Style) -> None:
+def _rank_captions(hbi: HBI, video: Path, captions: list[str], top_k: int, style: Style) -> None:
+    from hbi_infer.render import tables
+
     ranked = hbi.rank_captions(video, captions, top_k=top_k)
     if style == "json":
         document = {"model": model_document(hbi), "video": str(video)}
