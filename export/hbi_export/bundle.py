@@ -15,6 +15,7 @@ from hbi_engines.registry import open_engine
 from hbi_export.graphs.modules import OPSET, TracedGraph, graph_names, trace_graph
 from hbi_export.graphs.parity import OutputCheck, check_graph
 from hbi_export.graphs.sample_inputs import CheckInputs
+from hbi_export.options import WEIGHTS
 from hbi_infer.errors import ExportError
 from hbi_infer.model.bundle import require_bundle_folder, write_bundle
 from hbi_infer.model.graph_names import GRAPHS
@@ -31,7 +32,7 @@ def export_bundle(
     checkpoint: Checkpoint,
     folder: Path,
     *,
-    weights: Weights = "float32",
+    weights: Weights = WEIGHTS,
     samples: Path | None = None,
     reranker: bool = True,
     clip_seconds: float | None = None,

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from hbi_export.options import BATCH, MAX_DROP, BuildOptions, CheckData, TritonOptions
+from hbi_export.options import BATCH, MAX_DROP, WEIGHTS, BuildOptions, CheckData, TritonOptions
 from hbi_infer.options import FrameSampling
 from hbi_infer.render.stdout import errors_told
 
@@ -44,7 +44,7 @@ def hbi_export() -> None:
 def onnx(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint that hbi-train wrote: runs/NAME/model.")],
     output: Output,
-    weights: Stored = "float32",
+    weights: Stored = WEIGHTS,
     samples: Samples = None,
     reranker: Annotated[
         bool,
@@ -79,7 +79,7 @@ def onnx(
 def clip(
     source: Annotated[str, typer.Argument(metavar="NAME_OR_DIR", help="CLIP model on the hub, or in a local folder.")],
     output: Output,
-    weights: Stored = "float32",
+    weights: Stored = WEIGHTS,
     samples: Samples = None,
     frames_per_second: FramesPerSecond = FrameSampling.frames_per_second,
     max_frames: MaxFrames = FrameSampling.max_frames,
@@ -124,7 +124,7 @@ def upstream(
             "for retrieval and 32 for vqa, as in the published runs on MSR-VTT; ActivityNet and DiDeMo have 64.",
         ),
     ] = None,
-    weights: Stored = "float32",
+    weights: Stored = WEIGHTS,
     samples: Samples = None,
     frames_per_second: FramesPerSecond = FrameSampling.frames_per_second,
     max_frames: MaxFrames = FrameSampling.max_frames,

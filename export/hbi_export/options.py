@@ -10,10 +10,13 @@ from hbi_engines.engine import AxisRange
 
 if TYPE_CHECKING:
     from hbi_engines.half_products import Precision
+    from hbi_training.weights.rounding import Weights
 
 FlavorOption: TypeAlias = Literal["auto", "tensorrt", "rtx"]
 Backend: TypeAlias = Literal["onnx", "tensorrt"]
 
+WEIGHTS: Weights = "float32"
+"""Format in which a bundle stores weights."""
 MAX_DROP = 0.5
 """Points by which a metric of a release may fall."""
 BATCH = AxisRange(1, 8, 64)
