@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 from hbi_infer.errors import IndexStoreError, InputError
-from hbi_infer.files import is_folder
+from hbi_infer.files import exists, is_folder
 from hbi_infer.render import stdout
 from hbi_infer.render.progress import index_progress
 
@@ -119,7 +119,11 @@ def updated_index(hbi: HBI, videos: Path, options: FolderOptions) -> Iterator[tu
     """
     from hbi_infer.api import Index
 
-    with Index.open(videos, hbi, location=options.location, rebuild=options.rebuild) as opened:
+    if options.no_update and is_folder(videos) and not exists(Index.location(videos, hbi, options.location)):
+        raise _nothing_indexed(videos)
+    with Index.open(
+        videos, hbi, location=options.location, rebuild=options.rebuild, read_only=options.no_update
+    ) as opened:
         report = None if options.no_update else update_index(opened, options.workers)
         if not opened.store.num_clips():
             _check_not_made_anew(opened)
@@ -143,12 +147,16 @@ def failures_of(opened: Index, report: IndexReport | None) -> list[VideoFault]:
 def _tell_why_there_is_nothing(failures: Sequence[VideoFault], videos: Path) -> NoReturn:
     """Lists the videos that cannot be read, if that is why no clip is indexed, and raises an error."""
     if not failures:
-        raise InputError(f"nothing of {videos} is indexed: leave out --no-update")
+        raise _nothing_indexed(videos)
     for fault in failures:
         stdout.note("warning", f"{fault.path} {fault.reason}")
     raise InputError(
         f"none of the {len(failures)} videos in {videos} can be read: give a folder of videos that can be played"
     )
+
+
+def _nothing_indexed(videos: Path) -> InputError:
+    return InputError(f"nothing of {videos} is indexed: leave out --no-update")
 
 
 def update_index(opened: Index, workers: int | None, *, retry_failed: bool = False) -> IndexReport:
