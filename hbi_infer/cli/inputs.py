@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hbi_infer.index.clip_tokens import Clips
     from hbi_infer.index.store import VideoFault
     from hbi_infer.index.update import IndexReport
+    from hbi_infer.index.verify import Verification
     from hbi_infer.model.encoder import Encoder
     from hbi_infer.render.tables import Style
 
@@ -170,6 +171,20 @@ def update_index(opened: Index, workers: int | None, *, retry_failed: bool = Fal
     for fault in report.partial:
         stdout.note("warning", f"{fault.path} is indexed in part: {fault.reason}")
     return report
+
+
+def verify_index(hbi: HBI, videos: Path, location: Path | None) -> Verification:
+    """Reads a whole index, with a progress bar, and says what was found."""
+    from hbi_infer.api import Index
+
+    with index_progress("verifying") as progress:
+        found = Index.verify(videos, hbi, location=location, progress=progress)
+    if found.fault:
+        stdout.note("warning", f"the index is damaged ({found.fault}): what cannot be read is indexed anew")
+    for fault in found.damaged:
+        stdout.note("warning", f"{fault.path} {fault.reason}: it is indexed anew")
+    stdout.note("note", f"{found.videos} videos with {found.clips} clips are as they were indexed")
+    return found
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,8 @@ class SealedType:
         words = sealed.view("<u8").reshape(len(ids), self._num_words + 1)
         keys = _keys(self._num_words + 1)
         sums: npt.NDArray[np.uint64] = np.einsum("nw,w->n", words[:, :-1], keys[:-1])
-        return sums + ids.astype(np.uint64) * keys[-1]
+        sums += ids.astype(np.uint64) * keys[-1]
+        return sums
 
 
 @cache
@@ -79,4 +80,5 @@ def _keys(number: int) -> npt.NDArray[np.uint64]:
     keys ^= keys >> np.uint64(32)
     keys *= np.uint64(0xD6E8FEB86659FD93)
     keys ^= keys >> np.uint64(32)
-    return keys | np.uint64(1)
+    keys |= np.uint64(1)
+    return keys

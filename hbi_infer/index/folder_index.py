@@ -15,10 +15,11 @@ import platformdirs
 
 from hbi_infer.errors import IndexStoreError, InputError
 from hbi_infer.files import is_file, is_folder
-from hbi_infer.index.sqlite_file import DamagedIndexError, Identity, damaged
+from hbi_infer.index.sqlite_file import DamagedIndexError, Identity
 from hbi_infer.index.sqlite_store import SqliteStore
 from hbi_infer.index.store import ClipIds, VideoFault
-from hbi_infer.index.update import IndexProgress, IndexReport, plan_update, run_update
+from hbi_infer.index.update import IndexProgress, IndexReport, check_has_videos, plan_update, run_update
+from hbi_infer.index.verify import Verification, verify_file
 from hbi_infer.model.encoder import Encoder, token_layout
 from hbi_infer.options import EVERYTHING
 from hbi_infer.tokens.levels import Levels, is_sound
@@ -115,6 +116,33 @@ class FolderIndex:
                 return cls.open(parent, encoder, read_only=True)
         return None
 
+    @classmethod
+    def verify(
+        cls,
+        folder: Path | str,
+        encoder: Encoder,
+        *,
+        location: Path | str | None = None,
+        progress: Callable[[IndexProgress], None] | None = None,
+    ) -> Verification:
+        """Reads all that the index of a folder holds, and takes out what is damaged; `update` then indexes it anew.
+
+        Args:
+            folder: The folder of videos.
+            encoder: The model.
+            location: The index's file; by default in the user's cache folder.
+            progress: Called after each video.
+
+        Raises:
+            InputError: Something is damaged, and there is no video in the folder that it could be mended from.
+            IndexStoreError: There is no index, it is of another model or folder, or it cannot be written.
+        """
+        folder = Path(folder).resolve()
+        path = cls.location(folder, encoder, location)
+        return verify_file(
+            path, _identity(folder, encoder), progress=progress, before_mending=lambda: check_has_videos(folder)
+        )
+
     @staticmethod
     def location(folder: Path | str, encoder: Encoder, given: Path | str | None = None) -> Path:
         """Returns the file of the index of a folder and a model: the one that is given, or the default one."""
@@ -173,7 +201,7 @@ class FolderIndex:
 
     def damaged(self, fault: str) -> IndexStoreError:
         """Returns the error of an index that is damaged, with what to do about it."""
-        return IndexStoreError(damaged(self.store.path, fault))
+        return DamagedIndexError(self.store.path, fault)
 
     def tokens(self, ids: ClipIds, fault: str = "tokens that make no sense") -> tuple[ClipIds, Levels]:
         """Reads the tokens of clips.

@@ -20,7 +20,6 @@ from hbi_infer.index.sqlite_file import (
     FORMAT_VERSION,
     DamagedIndexError,
     Identity,
-    damaged,
     read_meta,
     transaction,
     write_meta,
@@ -104,7 +103,7 @@ def _add_checksums(connection: sqlite3.Connection, path: Path, identity: Identit
     for table in ("clips", "pooled", "tokens"):
         found = connection.execute(f"SELECT count(*), coalesce(sum(clip_id), 0) FROM {table}").fetchone()  # noqa: S608
         if found != (contents.num_clips, contents.clip_ids):
-            raise DamagedIndexError(damaged(path, "clips that belong to no video"))
+            raise DamagedIndexError(path, "clips that belong to no video")
     write_meta(connection, read_meta(connection, path, has_checksum=False), contents)
 
 

@@ -23,7 +23,6 @@ from hbi_infer.index.sqlite_file import (
     check_format,
     check_model,
     connect,
-    damaged,
     explained,
     read_meta,
     transaction,
@@ -88,6 +87,9 @@ def open_file(path: Path, identity: Identity, *, rebuild: bool) -> sqlite3.Conne
         _make_if_missing(path, identity, rebuild)
         connection = connect(path)
         try:
+            connection.execute("PRAGMA foreign_keys = ON")
+            # With WAL a crash of the machine can lose the last videos, which are indexed again, but harms no file.
+            connection.execute("PRAGMA synchronous = NORMAL")
             if _is_empty(connection, path):
                 with sole_writer(path):
                     _fill(connection, path, identity)
@@ -117,12 +119,12 @@ def open_to_read(path: Path, identity: Identity) -> tuple[sqlite3.Connection, Fi
     with explained(path, "read"):
         if _is_missing(path):
             if path.exists():
-                raise DamagedIndexError(damaged(path, "it has 0 bytes"))
+                raise DamagedIndexError(path, "it has 0 bytes")
             raise IndexStoreError(f"there is no index {path}: make it with hbi-infer index")
         connection, state = _connect_to_read(path)
         try:
             if _is_empty(connection, path):
-                raise DamagedIndexError(damaged(path, "it has no tables"))
+                raise DamagedIndexError(path, "it has no tables")
             version = check_format(connection, path)
             meta = read_meta(connection, path, has_checksum=version == FORMAT_VERSION)
             check_model(meta, path, identity)
@@ -175,11 +177,10 @@ def _check(connection: sqlite3.Connection, path: Path, identity: Identity) -> No
 
 def _is_empty(connection: sqlite3.Connection, path: Path) -> bool:
     """Returns whether the tables have yet to be made; refuses a database of another program."""
-    if connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID:
-        return bool(connection.execute("PRAGMA user_version").fetchone()[0] == 0)
-    if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+    has_tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] > 0
+    if has_tables and connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         raise IndexStoreError(f"{path} is a database of another program, not an index; choose another --index")
-    return True
+    return not has_tables
 
 
 def _is_missing(path: Path) -> bool:
@@ -205,9 +206,7 @@ def _make_if_missing(path: Path, identity: Identity, rebuild: bool) -> None:
             warnings.warn(
                 f"the index {path} is damaged (it has 0 bytes): all is indexed anew", EmptyIndexWarning, stacklevel=5
             )
-        for suffix in COMPANIONS:  # of an index that is gone: SQLite would take them for this one's
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
-        make_file(path, identity).replace(path)
+        put_in_place(make_file(path, identity), path)
 
 
 def make_file(path: Path, identity: Identity) -> Path:
@@ -218,6 +217,13 @@ def make_file(path: Path, identity: Identity) -> Path:
     with closing(connect(new)) as connection:
         _fill(connection, new, identity)
     return new
+
+
+def put_in_place(new: Path, path: Path) -> None:
+    """Replaces the index at `path` by a new one, within the right to fill it. Who has the old one open reads on."""
+    for suffix in COMPANIONS:  # SQLite would take them for the new one's
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    new.replace(path)
 
 
 def _fill(connection: sqlite3.Connection, path: Path, identity: Identity) -> None:

@@ -56,7 +56,22 @@ CREATE TABLE tokens (clip_id INTEGER PRIMARY KEY REFERENCES clips ON DELETE CASC
 
 
 class DamagedIndexError(IndexStoreError):
-    """An index that makes no sense any more."""
+    """An index that makes no sense any more.
+
+    Args:
+        path: The index's file.
+        fault: Name of the fault.
+
+    Attributes:
+        fault: Name of the fault.
+    """
+
+    def __init__(self, path: Path, fault: str) -> None:
+        super().__init__(
+            f"the index {path} is damaged ({fault}): mend it with hbi-infer index --verify, or make it anew with "
+            "--rebuild; the videos are not touched"
+        )
+        self.fault = fault
 
 
 @dataclass(frozen=True)
@@ -98,7 +113,7 @@ def explained(path: Path, use: Literal["opened for writing", "read"] = "opened f
     except sqlite3.ProgrammingError:  # a bug, such as the use of a closed index
         raise
     except UnicodeDecodeError as exc:  # SQLite's message quotes a schema that is no text any more
-        raise DamagedIndexError(damaged(path, "its schema is no text")) from exc
+        raise DamagedIndexError(path, "its schema is no text") from exc
     except sqlite3.Error as exc:
         code = getattr(exc, "sqlite_errorcode", 0) & 0xFF  # the low byte tells the kind
         match code:
@@ -117,16 +132,8 @@ def explained(path: Path, use: Literal["opened for writing", "read"] = "opened f
             case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
                 message = cannot_be_used(path, use, str(exc))
             case _:
-                raise DamagedIndexError(damaged(path, str(exc))) from exc
+                raise DamagedIndexError(path, str(exc)) from exc
         raise IndexStoreError(message) from exc
-
-
-def damaged(path: Path, what: str) -> str:
-    """Returns the message for an index that cannot be used any more."""
-    return (
-        f"the index {path} is damaged ({what}): mend it with hbi-infer index --verify, or make it anew with --rebuild; "
-        "the videos are not touched"
-    )
 
 
 def cannot_be_used(path: Path, use: str, reason: str) -> str:
@@ -171,9 +178,6 @@ def connect(file: Path | str) -> sqlite3.Connection:
         file, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=isinstance(file, str)
     )
     connection.text_factory = os.fsdecode  # a file's name need not be UTF-8
-    connection.execute("PRAGMA foreign_keys = ON")
-    # With WAL, a crash of the machine can lose the last videos, which are then indexed again, but harms no file.
-    connection.execute("PRAGMA synchronous = NORMAL")
     return connection
 
 
@@ -201,9 +205,11 @@ def check_format(connection: sqlite3.Connection, path: Path) -> int:
     """Returns the format of the index.
 
     Raises:
-        IndexStoreError: The format is newer than any that is known.
+        IndexStoreError: The format is newer than any that is known, or none.
     """
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if version < 1:
+        raise DamagedIndexError(path, "it does not say its format")
     if version > FORMAT_VERSION:
         raise IndexStoreError(
             f"the index {path} has format {version} and this hbi-infer reads up to {FORMAT_VERSION}: "
@@ -259,9 +265,9 @@ def read_meta(connection: sqlite3.Connection, path: Path, *, has_checksum: bool 
     """
     found = dict(connection.execute("SELECT key, value FROM meta").fetchall())
     if not found.keys() >= {"bundle_sha256", "layout", "folder"}:
-        raise DamagedIndexError(damaged(path, "it does not say what it is of"))
+        raise DamagedIndexError(path, "it does not say what it is of")
     if has_checksum and found.pop("checksum", None) != _meta_checksum(found):
-        raise DamagedIndexError(damaged(path, "what it says of itself has changed"))
+        raise DamagedIndexError(path, "what it says of itself has changed")
     return found
 
 

@@ -39,7 +39,6 @@ from hbi_infer.index.sqlite_file import (
     begin_anew,
     check_folder,
     check_model,
-    damaged,
     explained,
     read_meta,
     snapshot,
@@ -84,6 +83,7 @@ class SqliteStore:
         # One connection: its transactions are those of one thread at a time, and none waits for a scan of another one.
         self._lock = threading.RLock()
         self._is_closed = False
+        self._is_read_only = read_only
         self.path = path.absolute()
         self.begins_anew = rebuild
         self._identity = identity
@@ -139,6 +139,7 @@ class SqliteStore:
         Args:
             on_wait: Called once if another process has it and this one begins to wait.
         """
+        self._check_writable()
         with sole_writer(self.path, on_wait):
             if self.was_made_anew():  # while this one waited: once is enough
                 self.begins_anew, self._known_schema = False, self._schema()
@@ -367,7 +368,7 @@ class SqliteStore:
         return meta
 
     def _damaged(self, what: str) -> DamagedIndexError:
-        return DamagedIndexError(damaged(self.path, what))
+        return DamagedIndexError(self.path, what)
 
     def _schema(self) -> int:
         """Returns another number after tables were made or dropped, whichever process did it."""
@@ -390,9 +391,14 @@ class SqliteStore:
     def _transaction(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
         with self._lock, explained(self.path):
             self._check_usable()
+            self._check_writable()
             with transaction(self._connection):
                 yield self._connection.execute
             self._num_writes += 1
+
+    def _check_writable(self) -> None:
+        if self._is_read_only:
+            raise IndexStoreError(f"the index {self.path} was opened only to be read: open it to be written")
 
     def _check_usable(self) -> None:
         if self._is_closed:

@@ -127,8 +127,7 @@ def plan_update(folder: Path, store: SqliteStore, *, retry_failed: bool) -> Plan
     unreadable: dict[Path, str] = {}
     found = {_relative(path, folder): path for path in find_videos(folder, unreadable.__setitem__)}
     if not found and (store.begins_anew or not unreadable):
-        suffixes = " ".join(sorted(VIDEO_SUFFIXES))
-        raise InputError(f"no videos in {folder} or below it: looked for files that end in {suffixes}")
+        raise _no_videos(folder)
     ledger = {} if store.begins_anew else store.ledger()
     added, changed = {}, {}
     for name, path in found.items():
@@ -150,6 +149,21 @@ def plan_update(folder: Path, store: SqliteStore, *, retry_failed: bool) -> Plan
         ],
         num_unchanged=len(found) - len(added) - len(changed),
     )
+
+
+def check_has_videos(folder: Path) -> None:
+    """Refuses a folder without videos.
+
+    Raises:
+        InputError: There is no video in the folder.
+    """
+    if not find_videos(folder):
+        raise _no_videos(folder)
+
+
+def _no_videos(folder: Path) -> InputError:
+    suffixes = " ".join(sorted(VIDEO_SUFFIXES))
+    return InputError(f"no videos in {folder} or below it: looked for files that end in {suffixes}")
 
 
 def _can_be_opened_now(path: Path, failed: LedgerEntry) -> bool:
