@@ -1,4 +1,4 @@
-"""Which videos pass a filter."""
+"""Filters on videos, as functions."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ VIDEO_COLUMNS = (
     "video_id, CAST(path AS BLOB), size_bytes, modified_ns, CAST(status AS BLOB), CAST(reason AS BLOB), "
     "CAST(problem AS BLOB), duration_seconds, first_clip, num_clips"
 )
-"""What the checksum of a video is made of, and `VideoRow` without it. A name is bytes, for it need not be text."""
+"""Columns of a `VideoRow`, but for the checksum that is made of them. A name is bytes, for it need not be text."""
 
 INSERT_VIDEO = (
     "INSERT INTO videos (video_id, path, size_bytes, modified_ns, status, reason, problem, duration_seconds, "
@@ -36,7 +36,7 @@ INSERT_VIDEO = (
 """Statement that takes a `VideoRow`; in an index that was of format 1, columns stand in another order."""
 
 CLIP_COLUMNS = "clip_id, video_id, start_seconds, end_seconds, frame_seconds"
-"""What the checksum of a clip is made of."""
+"""Columns that the checksum of a clip is made of."""
 
 
 class VideoRow(NamedTuple):

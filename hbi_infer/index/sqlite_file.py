@@ -68,8 +68,8 @@ class DamagedIndexError(IndexStoreError):
 
     def __init__(self, path: Path, fault: str) -> None:
         super().__init__(
-            f"the index {path} is damaged ({fault}): mend it with hbi-infer index --verify, or make it anew with "
-            "--rebuild; the videos are not touched"
+            f"the index {path} is damaged ({fault}): make it anew with --rebuild; the videos are not touched. "
+            "hbi-infer index --verify indexes anew only what is damaged"
         )
         self.fault = fault
 
@@ -106,7 +106,7 @@ def explained(path: Path, use: Literal["opened for writing", "read"] = "opened f
 
     Args:
         path: The index's file.
-        use: What the file is needed for, at least.
+        use: Least use that the file is needed for.
     """
     try:
         yield

@@ -26,7 +26,7 @@ UNREADABLE = (sqlite3.Error, UnicodeDecodeError, TypeError, ValueError)
 
 @dataclass(kw_only=True)
 class Verification:
-    """What was found in an index.
+    """Outcome of reading an index.
 
     Attributes:
         videos: Number of videos of which all is as it was written.

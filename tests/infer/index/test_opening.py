@@ -159,7 +159,7 @@ def test_an_index_of_0_bytes_is_a_damaged_one(file: Path, identity: Identity, le
     if leftover:  # a WAL of the file that was there, which must not get into the new one
         write_and_die(file, identity)
     file.write_bytes(b"")
-    with pytest.raises(IndexStoreError, match=r"is damaged \(it has 0 bytes\): mend it with .*--verify.*--rebuild"):
+    with pytest.raises(IndexStoreError, match=r"is damaged \(it has 0 bytes\): .*--rebuild.*--verify"):
         SqliteStore(file, identity, read_only=True)
     assert file.read_bytes() == b""
     with pytest.warns(EmptyIndexWarning, match=r"index\.sqlite is damaged \(it has 0 bytes\): all is indexed anew"):
