@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -11,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 
-def row_checksum(values: Sequence[object], salt: int = 0) -> int:
+def row_checksum(values: tuple[object, ...], salt: int = 0) -> int:
     """Computes the CRC-32 of a row of plain numbers, bytes and None.
 
     Args:
         values: The row. A float is told from an int, and no bit of it is lost.
         salt: CRC-32 of what the row belongs to.
     """
-    return zlib.crc32(ascii(tuple(values)).encode(), salt)
+    return zlib.crc32(ascii(values).encode(), salt)
 
 
 class SealedType:

@@ -168,11 +168,12 @@ def _check(connection: sqlite3.Connection, path: Path, identity: Identity) -> No
     check_model(meta, path, identity)
     check_folder(connection, meta, path, identity)
     if version < FORMAT_VERSION:
-        bring_up_to_date(connection, path, identity)
+        with sole_writer(path):  # another process waits for as long as it takes
+            bring_up_to_date(connection, path, identity)
     if meta["folder"] != str(identity.folder):
         with transaction(connection):
             meta = read_meta(connection, path)
-            write_meta(connection, identity.meta(), Contents.from_text(meta["contents"]))
+            write_meta(connection, meta | identity.meta(), Contents.from_text(meta["contents"]))
 
 
 def _is_empty(connection: sqlite3.Connection, path: Path) -> bool:

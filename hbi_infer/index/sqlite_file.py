@@ -282,4 +282,4 @@ def write_meta(connection: sqlite3.Connection, meta: Mapping[str, str], contents
 
 
 def _meta_checksum(meta: Mapping[str, str]) -> str:
-    return str(row_checksum(sorted(map(ascii, meta.items()))))
+    return str(row_checksum(tuple(sorted(map(ascii, meta.items())))))

@@ -188,6 +188,14 @@ def _fault_of_file(connection: sqlite3.Connection, path: Path, rows: list[VideoR
     return "" if most <= sum(row.num_clips for row in rows) else "clips that belong to no video"
 
 
+def _meta(connection: sqlite3.Connection, path: Path) -> dict[str, str]:
+    """Returns what an index says of itself; nothing if that is damaged."""
+    try:
+        return read_meta(connection, path)
+    except (*UNREADABLE, DamagedIndexError):
+        return {}
+
+
 TABLES = ("clips", "pooled", "tokens")
 
 
@@ -204,5 +212,5 @@ def _mend(path: Path, identity: Identity, sound: list[VideoRow]) -> None:
                 connection.executemany("INSERT INTO pooled VALUES (?, ?)", pooled)
                 connection.executemany("INSERT INTO tokens VALUES (?, ?)", tokens)
         with transaction(connection):
-            write_meta(connection, identity.meta(), Contents.of(sound))
+            write_meta(connection, _meta(old, path) | identity.meta(), Contents.of(sound))
     put_in_place(new, path)
