@@ -10,8 +10,9 @@ The rule, in every container:
   than half a second after that.
 - The duration of a video is the end of its last frame. Clips (`sample_clips`) follow from these times alone, never from
   a mean rate or a number of frames.
-- A stream without presentation times is counted. An AVI has decoding times only: sorted, they are those at which
-  frames are shown, dropped ones counted. A raw stream has none, and its frames follow one another at its stated rate.
+- A stream without presentation times is counted. An AVI has decoding times only, dropped frames included: a frame is
+  shown when the decoder gives it, less the delay of the first one. A raw stream has no times at all, and its frames
+  follow one another at its stated rate.
 - Where the clock jumps back, as in recordings that are joined, the later part follows the earlier one. A few packets
   whose times lie apart from those around them have no time, and their frames are left out. A picture that stands for
   hours is taken as it is. The last two are faults of the file: it is read, and told to be partial.
@@ -33,10 +34,12 @@ USUAL_RATE = 25.0
 STATED_END_SECONDS = 0.5
 """Longest time after the last packet at which the end that a header states is taken."""
 
+MOST_DELAY = 32
+"""Number of packets that no decoder keeps back."""
+
 _SAME_SECONDS = 2e-6  # `start_time` is in whole microseconds
 _BACK_SECONDS = 1.0
 _MOST_STRAY = 8
-_DELAY_PACKETS = 32  # no codec keeps more frames back
 _DELAY_SECONDS = 10.0
 _TYPICAL_RATIO = 1.75
 _MOST_TICKS = 2**60  # larger ones are garbage, and their sums would overflow
@@ -59,6 +62,7 @@ class PacketTimes:
         stated_seconds: Duration in the container's header; None where there is none.
         stated_rate: Frames per second that the stream states.
         is_presented: Whether the presentation times are the container's own, not FFmpeg's guess.
+        delay: Number of packets that the decoder keeps back, where the presentation times are a guess.
         is_stream: Whether the format is made for sending, where clocks often break.
     """
 
@@ -72,6 +76,7 @@ class PacketTimes:
     stated_seconds: float | None
     stated_rate: float
     is_presented: bool
+    delay: int
     is_stream: bool
 
 
@@ -121,7 +126,7 @@ def read_clock(packets: PacketTimes) -> Clock:
         end_seconds=end_seconds,
         states_end=states_end,
         frames_per_second=(len(keys) - 1) / float(times[-1] - times[0]) if has_rate else stated_rate,
-        fault=_fault(times, num_stray, is_stream=packets.is_stream),
+        fault=_fault(times, num_stray, len(ticks), is_stream=packets.is_stream),
     )
 
 
@@ -158,7 +163,10 @@ def _counted(packets: PacketTimes) -> NDArray[np.float64]:
     count = len(packets.decoding)
     in_order = np.sort(packets.decoding)
     if count and in_order[0] != NO_TICK and (np.diff(in_order) > 0).all():
-        return _since_start(in_order, packets)
+        given = _since_start(in_order, packets)
+        delay, usual_seconds = min(packets.delay, count - 1), typical_seconds(given)
+        kept_back = given[-1] + usual_seconds * np.arange(1, delay + 1)
+        return np.maximum(np.concatenate([given[delay:], kept_back]) - delay * usual_seconds, 0.0)
     rate = packets.stated_rate if 1 <= packets.stated_rate <= 240 else USUAL_RATE
     return np.arange(count) / rate
 
@@ -186,20 +194,20 @@ def _mended(packets: PacketTimes) -> tuple[NDArray[np.int64], bool, int]:
         (N,) ticks, whether the clock was set on, and the number of packets whose times lay apart.
     """
     ticks, decoding = (
-        np.where((given > _MOST_TICKS) | (given < -_MOST_TICKS), NO_TICK, given)
-        for given in (packets.presentation, packets.decoding)
+        np.where(np.abs(given) > _MOST_TICKS, NO_TICK, given) for given in (packets.presentation, packets.decoding)
     )
+    num_absurd = int(((ticks == NO_TICK) & (packets.presentation != NO_TICK)).sum())
     decoding = np.where(decoding == NO_TICK, ticks, decoding)
     known = np.flatnonzero(decoding != NO_TICK)
     if len(known) < 2:
-        return ticks, False, 0
+        return ticks, False, num_absurd
     shifts, is_stray = _shifts(decoding[known], packets.tick_seconds)
     decoding = decoding[known] + shifts
     shown = ticks[known]
     shown = np.where(is_stray | (shown == NO_TICK), NO_TICK, shown + shifts)
     is_stray |= (shown != NO_TICK) & _is_apart(shown, decoding, packets.tick_seconds)
     ticks[known] = np.where(is_stray, NO_TICK, shown)
-    return ticks, bool(shifts.any()), int(is_stray.sum())
+    return ticks, bool(shifts.any()), int(is_stray.sum()) + num_absurd
 
 
 def _shifts(decoding: NDArray[np.int64], tick_seconds: float) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -240,18 +248,18 @@ def _shifts(decoding: NDArray[np.int64], tick_seconds: float) -> tuple[NDArray[n
 def _is_apart(shown: NDArray[np.int64], decoding: NDArray[np.int64], tick_seconds: float) -> NDArray[np.bool_]:
     """Returns (K,) bool: the frame would be shown long before it is decoded, or after all that a decoder keeps back."""
     margin = _DELAY_SECONDS / tick_seconds if tick_seconds > 0 else 0.0
-    later = decoding[np.minimum(np.arange(len(decoding)) + _DELAY_PACKETS, len(decoding) - 1)]
+    later = decoding[np.minimum(np.arange(len(decoding)) + MOST_DELAY, len(decoding) - 1)]
     if len(decoding) > 1:
-        margin = max(margin, _DELAY_PACKETS * float(np.median(np.abs(np.diff(decoding)))))
+        margin = max(margin, MOST_DELAY * float(np.median(np.abs(np.diff(decoding)))))
     as_float = shown.astype(np.float64)
     apart: NDArray[np.bool_] = (as_float > later + margin) | (as_float < decoding - margin)
     return apart
 
 
-def _fault(times: NDArray[np.float64], num_stray: int, *, is_stream: bool) -> str:
+def _fault(times: NDArray[np.float64], num_stray: int, num_packets: int, *, is_stream: bool) -> str:
     """Returns the fault of the times of frames (M,), or ""."""
     if num_stray:
-        return f"has {num_stray} frames with times that make no sense; they are left out"
+        return f"has frames whose times make no sense ({num_stray} of {num_packets}); they are left out"
     gaps = np.diff(times, prepend=0.0)
     longest = _LONGEST_STILL_OF_STREAM_SECONDS if is_stream else _LONGEST_STILL_SECONDS
     if len(times) and gaps.max() > longest:

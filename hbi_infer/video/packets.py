@@ -6,6 +6,7 @@ that a header claims has to be believed.
 
 from __future__ import annotations
 
+import errno
 import stat
 from array import array
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from hbi_infer.errors import VideoError
-from hbi_infer.video.clock import NO_TICK, STATED_END_SECONDS, Clock, PacketTimes, read_clock
+from hbi_infer.video.clock import MOST_DELAY, NO_TICK, STATED_END_SECONDS, Clock, PacketTimes, read_clock
 
 # Only demuxers that read one plain file: a playlist named x.mp4 must not make FFmpeg open other files or addresses.
 _DEMUXERS = "mov,mp4,matroska,webm,avi,mpeg,mpegts,asf,flv,gif,ogg,mpegvideo,h264,hevc"
@@ -30,6 +31,7 @@ _DEMUXERS = "mov,mp4,matroska,webm,avi,mpeg,mpegts,asf,flv,gif,ogg,mpegvideo,h26
 _STATES_DURATION = frozenset({"mov", "matroska", "asf", "flv"})
 MAX_SIDE = 16_384
 _PACKETS_PER_PROGRESS = 10_000
+_BEGINNING_BYTES = 4096
 
 READ_ERRORS = (av.FFmpegError, OSError, ValueError, ArithmeticError, MemoryError)
 
@@ -103,7 +105,10 @@ def scan(path: Path, progress: Callable[[], None]) -> VideoPackets:
     """
     with open_video(path) as (container, stream):
         seen = _look(container, stream, progress)
-        clock = read_clock(_times(container, stream, seen))
+        # FFmpeg's guess for an avi is wrong where frames are stored in another order.
+        is_guess = container.format.name == "avi" and bool(stream.codec_context.has_b_frames)
+        delay = _delay(path) if is_guess else 0
+        clock = read_clock(_times(container, stream, seen, is_presented=not is_guess, delay=delay))
         if seen.is_encrypted:
             raise VideoError(_ENCRYPTED)
         if not len(clock.frame_keys):
@@ -125,6 +130,8 @@ def in_words(error: BaseException) -> str:
     """Returns the meaning of an exception, without the file's name."""
     if isinstance(error, MemoryError):
         return "needs more memory than there is"
+    if isinstance(error, OSError) and error.errno == errno.EPERM:
+        return "the system does not let this program read it (macOS: Privacy & Security, Files and Folders)"
     return str(getattr(error, "strerror", None) or error or type(error).__name__)
 
 
@@ -175,7 +182,22 @@ def _look(container: InputContainer, stream: VideoStream, progress: Callable[[],
     return seen
 
 
-def _times(container: InputContainer, stream: VideoStream, seen: _Seen) -> PacketTimes:
+def _delay(path: Path) -> int:
+    """Returns the number of packets that the decoder of a file takes before it gives a frame, less one."""
+    with open_video(path) as (container, stream):
+        stream.codec_context.thread_count = 1
+        for number, packet in enumerate(filled_packets(container, stream)):
+            try:
+                if number == MOST_DELAY or stream.codec_context.decode(packet):
+                    return number
+            except READ_ERRORS:
+                continue
+    return 0
+
+
+def _times(
+    container: InputContainer, stream: VideoStream, seen: _Seen, *, is_presented: bool, delay: int
+) -> PacketTimes:
     """Returns the times of the packets that were seen."""
     name = container.format.name
     tick_seconds = float(stream.time_base or 0)
@@ -189,8 +211,8 @@ def _times(container: InputContainer, stream: VideoStream, seen: _Seen) -> Packe
         sound_end_seconds=seen.sound_end_seconds,
         stated_seconds=_stated_seconds(container),
         stated_rate=float(stream.guessed_rate or stream.average_rate or 0),
-        # FFmpeg's guess for an avi is wrong where frames are stored in another order.
-        is_presented=not (name == "avi" and stream.codec_context.has_b_frames),
+        is_presented=is_presented,
+        delay=delay,
         is_stream=name in ("mpegts", "mpeg"),
     )
 
@@ -202,8 +224,12 @@ def _start_seconds(container: InputContainer) -> float:
 
 def _stated_seconds(container: InputContainer) -> float | None:
     """Returns the duration that the header of a container states; None for a format without one."""
-    states = container.format.name.split(",")[0] in _STATES_DURATION
-    return container.duration / av.time_base if states and container.duration else None
+    name = container.format.name.split(",")[0]
+    if name not in _STATES_DURATION or not container.duration:
+        return None
+    # These state the end on their own clock.
+    start_seconds = max(0.0, _start_seconds(container)) if name in ("matroska", "asf") else 0.0
+    return max(0.0, container.duration / av.time_base - start_seconds)
 
 
 def _damage(container: InputContainer, seen: _Seen, clock: Clock) -> str:
@@ -247,6 +273,20 @@ def _why_not_opened(path: Path, error: av.FFmpegError) -> VideoError:
     if not isinstance(error, av.error.InvalidDataError | av.error.ArgumentError | av.error.EOFError):
         return VideoError(f"cannot be read: {in_words(error)}")
     with path.open("rb") as file:
-        if file.read(8)[4:] == b"ftyp":
-            return VideoError("is cut short or damaged: the index (moov) of this mp4 is missing")
+        beginning = file.read(_BEGINNING_BYTES)
+    if beginning[4:8] == b"ftyp":
+        return VideoError("is cut short or damaged: the index (moov) of this mp4 is missing")
+    if _is_text(beginning):
+        return VideoError("is a text file, not a video")
     return VideoError("is not a video that can be read here, or its beginning is damaged")
+
+
+def _is_text(beginning: bytes) -> bool:
+    """Returns whether a file that begins so is text in UTF-8, as the source code in a .ts file is."""
+    try:
+        text = beginning.decode()
+    except UnicodeDecodeError as error:
+        if error.start < _BEGINNING_BYTES - 4:  # else its last character is cut in two
+            return False
+        text = beginning[: error.start].decode()
+    return all(character.isprintable() or character in "\t\n\r\f\v\ufeff" for character in text)
