@@ -170,13 +170,15 @@ def _look(container: InputContainer, stream: VideoStream, progress: Callable[[],
                 continue
             seen.presentation.append(NO_TICK if packet.pts is None else packet.pts)
             seen.decoding.append(NO_TICK if packet.dts is None else packet.dts)
-            seen.is_key.append(packet.is_keyframe)
+            is_key = packet.is_keyframe
+            seen.is_key.append(is_key)
             seen.is_shown.append(not packet.is_discard)
             if tick is not None and tick >= seen.last_tick and not packet.is_discard:
                 seen.last_tick, seen.last_duration = tick, packet.duration or 0
             if packet.is_corrupt and marks_are_meant and seen.damaged_at_seconds is None:
                 seen.damaged_at_seconds = (tick or 0) * unit_seconds[stream.index]
-            seen.is_encrypted = seen.is_encrypted or packet.has_sidedata("encryption_info")
+            if is_key and packet.has_sidedata("encryption_info"):
+                seen.is_encrypted = True
     except READ_ERRORS as error:
         seen.read_error = in_words(error)
     return seen
