@@ -7,7 +7,8 @@ The rule, in every container:
   before the start is shown at the start.
 - A frame lasts until the next one. The last frame lasts for its own duration or until the container ends, whichever is
   later. The container ends with its last packet, of sound or pictures; the end in its header is taken where it is less
-  than half a second after that.
+  than half a second after that. Where no packet says how long the last frame lasts, it is as long as frames
+  typically last, at most 1 / the stated rate, or until the end that FFmpeg reckons if that is earlier.
 - The duration of a video is the end of its last frame. Clips (`sample_clips`) follow from these times alone, never from
   a mean rate or a number of frames.
 - A stream without presentation times is counted. An AVI has decoding times only, dropped frames included: a frame is
@@ -15,7 +16,8 @@ The rule, in every container:
   follow one another at its stated rate.
 - Where the clock jumps back, as in recordings that are joined, the later part follows the earlier one. A few packets
   whose times lie apart from those around them have no time, and their frames are left out. A picture that stands for
-  hours is taken as it is. The last two are faults of the file: it is read, and told to be partial.
+  hours is taken as it is; a single jump ahead by more than a day is none, and what follows follows at once. The last
+  three are faults of the file: it is read, and told to be partial.
 """
 
 from __future__ import annotations
@@ -31,6 +33,9 @@ NO_TICK = -(2**63)
 USUAL_RATE = 25.0
 """Frames per second of a stream that states no rate that can be."""
 
+HIGHEST_RATE = 240.0
+"""Largest number of frames per second that is believed of a statement."""
+
 STATED_END_SECONDS = 0.5
 """Longest time after the last packet at which the end that a header states is taken."""
 
@@ -43,6 +48,8 @@ _MOST_STRAY = 8
 _DELAY_SECONDS = 10.0
 _TYPICAL_RATIO = 1.75
 _MOST_TICKS = 2**60  # larger ones are garbage, and their sums would overflow
+_DAY_SECONDS = 24 * 3600.0
+_FAR_STEPS = 1000  # a jump is longer than the usual step by this factor
 _LONGEST_STILL_SECONDS = 4 * 3600.0
 _LONGEST_STILL_OF_STREAM_SECONDS = 3600.0
 
@@ -60,6 +67,7 @@ class PacketTimes:
         last_seconds: Duration of the packet that is shown last; 0 where not known.
         sound_end_seconds: End of the other streams, on the same clock; -inf without any.
         stated_seconds: Duration in the container's header; None where there is none.
+        reckoned_seconds: Duration that FFmpeg reckons, with or without a header; None where it does not know.
         stated_rate: Frames per second that the stream states.
         is_presented: Whether the presentation times are the container's own, not FFmpeg's guess.
         delay: Number of packets that the decoder keeps back, where the presentation times are a guess.
@@ -74,6 +82,7 @@ class PacketTimes:
     last_seconds: float
     sound_end_seconds: float
     stated_seconds: float | None
+    reckoned_seconds: float | None
     stated_rate: float
     is_presented: bool
     delay: int
@@ -107,7 +116,7 @@ class Clock:
 
 def read_clock(packets: PacketTimes) -> Clock:
     """Returns when the frames of packets are shown; one without any frame if no packet has one."""
-    ticks, is_mended, num_stray = _mended(packets)
+    ticks, is_mended, fault = _mended(packets)
     timed = ticks[packets.is_shown & (ticks != NO_TICK)]
     is_timed = packets.is_presented and len(timed) > len(ticks) / 2
     if is_timed:
@@ -115,7 +124,7 @@ def read_clock(packets: PacketTimes) -> Clock:
         times = _since_start(keys, packets)
     else:
         keys, times = np.arange(len(ticks)), _counted(packets)
-    stated_rate = packets.stated_rate if 1 <= packets.stated_rate <= 240 else USUAL_RATE
+    stated_rate = packets.stated_rate if 1 <= packets.stated_rate <= HIGHEST_RATE else USUAL_RATE
     has_rate = is_timed and len(keys) > 1 and times[-1] > times[0]
     end_seconds, states_end = _end(packets, times, stated_rate, is_mended=is_mended)
     return Clock(
@@ -126,7 +135,7 @@ def read_clock(packets: PacketTimes) -> Clock:
         end_seconds=end_seconds,
         states_end=states_end,
         frames_per_second=(len(keys) - 1) / float(times[-1] - times[0]) if has_rate else stated_rate,
-        fault=_fault(times, num_stray, len(ticks), is_stream=packets.is_stream),
+        fault=fault or _jump(times, is_stream=packets.is_stream),
     )
 
 
@@ -167,7 +176,7 @@ def _counted(packets: PacketTimes) -> NDArray[np.float64]:
         delay, usual_seconds = min(packets.delay, count - 1), typical_seconds(given)
         kept_back = given[-1] + usual_seconds * np.arange(1, delay + 1)
         return np.maximum(np.concatenate([given[delay:], kept_back]) - delay * usual_seconds, 0.0)
-    rate = packets.stated_rate if 1 <= packets.stated_rate <= 240 else USUAL_RATE
+    rate = packets.stated_rate if 1 <= packets.stated_rate <= HIGHEST_RATE else USUAL_RATE
     return np.arange(count) / rate
 
 
@@ -177,40 +186,49 @@ def _end(
     """Returns the end of the last frame, and whether the file says it."""
     if not len(times):
         return 0.0, False
-    last_seconds = packets.last_seconds if 0 < packets.last_seconds <= _LONGEST_STILL_SECONDS else 0.0
-    end = float(times[-1]) + (last_seconds or typical_seconds(times) or 1 / stated_rate)
+    last = float(times[-1])
+    own_seconds = packets.last_seconds if 0 < packets.last_seconds <= _LONGEST_STILL_SECONDS else 0.0
+    end = last + (own_seconds or min(typical_seconds(times) or np.inf, 1 / stated_rate))
+    states_end = own_seconds > 0 or len(times) > 1
+    shortest = last + 1 / HIGHEST_RATE
+    if packets.reckoned_seconds is not None and not own_seconds and shortest <= packets.reckoned_seconds <= end:
+        end, states_end = packets.reckoned_seconds, True
     sound_end = packets.sound_end_seconds - packets.start_seconds
     if not is_mended and sound_end > end:
         return sound_end, True
     if packets.stated_seconds is not None and end < packets.stated_seconds <= end + STATED_END_SECONDS:
         end = packets.stated_seconds
-    return end, last_seconds > 0 or len(times) > 1
+    return end, states_end
 
 
-def _mended(packets: PacketTimes) -> tuple[NDArray[np.int64], bool, int]:
-    """Mends times that jump back and takes away those that lie apart.
+def _mended(packets: PacketTimes) -> tuple[NDArray[np.int64], bool, str]:
+    """Mends times that jump and takes away those that lie apart.
 
     Returns:
-        (N,) ticks, whether the clock was set on, and the number of packets whose times lay apart.
+        (N,) ticks, whether any part of the file was moved in time, and the fault that was mended, or "".
     """
     ticks, decoding = (
         np.where(np.abs(given) > _MOST_TICKS, NO_TICK, given) for given in (packets.presentation, packets.decoding)
     )
-    num_absurd = int(((ticks == NO_TICK) & (packets.presentation != NO_TICK)).sum())
+    num_stray = int(((ticks == NO_TICK) & (packets.presentation != NO_TICK)).sum())
     decoding = np.where(decoding == NO_TICK, ticks, decoding)
     known = np.flatnonzero(decoding != NO_TICK)
-    if len(known) < 2:
-        return ticks, False, num_absurd
-    shifts, is_stray = _shifts(decoding[known], packets.tick_seconds)
+    shifts, is_stray, ahead_ticks = _shifts(decoding[known], packets.tick_seconds)
     decoding = decoding[known] + shifts
     shown = ticks[known]
     shown = np.where(is_stray | (shown == NO_TICK), NO_TICK, shown + shifts)
     is_stray |= (shown != NO_TICK) & _is_apart(shown, decoding, packets.tick_seconds)
     ticks[known] = np.where(is_stray, NO_TICK, shown)
-    return ticks, bool(shifts.any()), int(is_stray.sum()) + num_absurd
+    num_stray += int(is_stray.sum())
+    fault = ""
+    if num_stray:
+        fault = f"has frames whose times make no sense ({num_stray} of {len(ticks)}); they are left out"
+    elif ahead_ticks:
+        fault = f"has a clock that jumps ahead by {ahead_ticks * packets.tick_seconds:.0f} s; the jump is left out"
+    return ticks, bool(shifts.any()), fault
 
 
-def _shifts(decoding: NDArray[np.int64], tick_seconds: float) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def _shifts(decoding: NDArray[np.int64], tick_seconds: float) -> tuple[NDArray[np.int64], NDArray[np.bool_], int]:
     """Finds the parts of a file between jumps of its clock.
 
     Args:
@@ -218,31 +236,33 @@ def _shifts(decoding: NDArray[np.int64], tick_seconds: float) -> tuple[NDArray[n
         tick_seconds: Length of a tick.
 
     Returns:
-        (K,) int64, ticks to add so that each part follows the one before it; and (K,) bool, the few packets between
-        two parts that follow one another without them.
+        (K,) int64, ticks to add so that each part follows the one before it; (K,) bool, the few packets between two
+        parts that follow one another without them; and the ticks of the first jump ahead that was left out, or 0.
     """
     steps = np.diff(decoding)
-    shifts, is_stray = np.zeros(len(decoding), np.int64), np.zeros(len(decoding), bool)
-    back = max(1, round(_BACK_SECONDS / tick_seconds)) if tick_seconds > 0 else 1
-    if not (steps < -back).any():
-        return shifts, is_stray
-    usual = max(1, int(np.median(steps[steps > 0]))) if (steps > 0).any() else 1
+    shifts, is_stray, ahead = np.zeros(len(decoding), np.int64), np.zeros(len(decoding), bool), 0
+    if not len(steps) or not tick_seconds > 0:
+        return shifts, is_stray, ahead
+    usual = max(1, int(np.median(np.abs(steps))))
+    back, far = round(_BACK_SECONDS / tick_seconds), max(round(_DAY_SECONDS / tick_seconds), _FAR_STEPS * usual)
+    if not ((steps < -back) | (steps > far)).any():
+        return shifts, is_stray, ahead
     near = max(back, 3 * usual)
     starts = [0, *(np.flatnonzero(np.abs(steps) > near) + 1).tolist()]
     ends = [*starts[1:], len(decoding)]
     shift, reached = 0, int(decoding[0]) - usual
     for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        first = int(decoding[start])
-        if number and end - start <= _MOST_STRAY and end < len(decoding):
-            following = int(decoding[end]) + shift - reached
-            if 0 < following <= near < abs(first + shift - reached):
-                is_stray[start:end] = True
-                continue
-        if first + shift < reached - back:
-            shift = reached + usual - first
+        step = int(decoding[start]) + shift - reached
+        is_short = number > 0 and end - start <= _MOST_STRAY and end < len(decoding)
+        if is_short and 0 < int(decoding[end]) + shift - reached <= near < abs(step):
+            is_stray[start:end] = True
+            continue
+        if step < -back or step > far:
+            ahead = ahead or max(step, 0)
+            shift += usual - step
         shifts[start:end] = shift
         reached = int(decoding[end - 1]) + shift
-    return shifts, is_stray
+    return shifts, is_stray, ahead
 
 
 def _is_apart(shown: NDArray[np.int64], decoding: NDArray[np.int64], tick_seconds: float) -> NDArray[np.bool_]:
@@ -256,14 +276,11 @@ def _is_apart(shown: NDArray[np.int64], decoding: NDArray[np.int64], tick_second
     return apart
 
 
-def _fault(times: NDArray[np.float64], num_stray: int, num_packets: int, *, is_stream: bool) -> str:
-    """Returns the fault of the times of frames (M,), or ""."""
-    if num_stray:
-        return f"has frames whose times make no sense ({num_stray} of {num_packets}); they are left out"
+def _jump(times: NDArray[np.float64], *, is_stream: bool) -> str:
+    """Returns the fault of times of frames (M,) between which hours go by, or ""."""
     gaps = np.diff(times, prepend=0.0)
-    longest = _LONGEST_STILL_OF_STREAM_SECONDS if is_stream else _LONGEST_STILL_SECONDS
-    if len(times) and gaps.max() > longest:
-        at = int(gaps.argmax())
-        before = float(times[at - 1]) if at else 0.0
-        return f"has a clock that jumps from {before:.1f} s to {float(times[at]):.1f} s"
-    return ""
+    if not len(times) or gaps.max() <= (_LONGEST_STILL_OF_STREAM_SECONDS if is_stream else _LONGEST_STILL_SECONDS):
+        return ""
+    at = int(gaps.argmax())
+    before = float(times[at - 1]) if at else 0.0
+    return f"has a clock that jumps from {before:.1f} s to {float(times[at]):.1f} s"

@@ -212,6 +212,7 @@ def _times(
         last_seconds=seen.last_duration * tick_seconds,
         sound_end_seconds=seen.sound_end_seconds,
         stated_seconds=_stated_seconds(container),
+        reckoned_seconds=container.duration / av.time_base if container.duration else None,
         stated_rate=float(stream.guessed_rate or stream.average_rate or 0),
         is_presented=is_presented,
         delay=delay,

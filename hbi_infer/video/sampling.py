@@ -174,6 +174,7 @@ def _sampled(times_seconds: NDArray[np.float64], wanted_seconds: float, *, end_s
     since_first = times_seconds - times_seconds[0]
     # Frame i is on the screen at the sampling times number shown_from[i] to shown_from[i + 1] - 1.
     shown_from = np.ceil((since_first - slack) / interval)
+    slack = min(slack, (end_seconds - float(times_seconds[-1])) / 2)
     until = max(1, math.ceil((end_seconds - slack - float(times_seconds[0])) / interval))
     return np.flatnonzero(np.diff(shown_from, append=until) > 0)
 

@@ -142,6 +142,17 @@ def test_one_picture_for_as_long_as_the_sound(tmp_path: Path, suffix: str) -> No
     assert clip.end_seconds == duration(video) == pytest.approx(30, abs=0.2)
 
 
+@pytest.mark.parametrize("kind", ["ts", "flv", "wmv", "mkv", "mp4"])
+@pytest.mark.parametrize("seconds", [[0.0, 60.0], [0.0], [0.0, 5.0, 70.0, 75.0]])
+def test_the_last_slide(tmp_path: Path, kind: str, seconds: list[float]) -> None:
+    path = tmp_path / f"slides{FORMATS[kind].suffix}"
+    write_video(path, kind, num_frames=len(seconds), timestamps_seconds=seconds)
+    video = decode(path, FrameSampling(image_size=64))
+    # A transport stream says nothing of a single picture, and FFmpeg takes the four for one a second.
+    expected = {("ts", 1): None, ("ts", 4): 76.0}.get((kind, len(seconds)), seconds[-1] + 0.04)
+    assert (video.status, duration(video)) == ("ok", expected and pytest.approx(expected, abs=0.05))
+
+
 def test_a_picture_that_stands_is_in_a_clip(tmp_path: Path) -> None:
     path = tmp_path / "screen.mkv"
     write_video(path, "mkv", num_frames=50, timestamps_seconds=HALF + [60 + seconds for seconds in HALF])
@@ -183,6 +194,7 @@ def packets(presentation: np.ndarray, decoding: np.ndarray | None = None, **othe
         last_seconds=0.0,
         sound_end_seconds=-np.inf,
         stated_seconds=None,
+        reckoned_seconds=None,
         stated_rate=25.0,
         is_presented=True,
         delay=0,
@@ -203,6 +215,9 @@ def test_the_last_frame_lasts_for_its_own_duration_or_until_the_container_ends()
     assert ends(stated_seconds=4.3) == 4.3
     assert ends(stated_seconds=2_202_549.0) == pytest.approx(4.0)
     assert ends(last_seconds=2_202_549.0) == pytest.approx(4.0)
+    assert ends(reckoned_seconds=3.97) == 3.97
+    assert ends(reckoned_seconds=3.0) == pytest.approx(4.0)
+    assert ends(reckoned_seconds=30.0) == pytest.approx(4.0)
     assert not read_clock(packets(STEADY[:1])).states_end
     assert read_clock(packets(STEADY[:1], last_seconds=60.0)).states_end
 
@@ -232,6 +247,19 @@ def test_a_few_packets_whose_times_lie_apart_have_none(stray: list[int]) -> None
     assert clock.fault == f"has frames whose times make no sense ({len(stray)} of 100); they are left out"
     assert (clock.ticks[30 : 30 + len(stray)] == NO_TICK).all()
     assert clock.end_seconds == pytest.approx(4.0)
+
+
+def test_a_single_jump_ahead_by_days_is_left_out() -> None:
+    """Times before 0 in an flv are numbers near 2^31 milliseconds."""
+    clock = read_clock(packets(np.concatenate([STEADY, STEADY + 2**31])))
+    np.testing.assert_allclose(clock.frame_times_seconds, np.arange(200) / 25)
+    assert clock.fault == "has a clock that jumps ahead by 2147480 s; the jump is left out"
+
+
+def test_pictures_that_are_all_days_apart_stay_so() -> None:
+    clock = read_clock(packets(np.arange(10, dtype=np.int64) * 10**9))
+    np.testing.assert_allclose(clock.frame_times_seconds, np.arange(10) * 1e6)
+    assert clock.fault == "has a clock that jumps from 0.0 s to 1000000.0 s"
 
 
 def test_a_time_long_after_it_is_decoded_is_none() -> None:
