@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Literal
 
 from hbi_infer.errors import InputError
+
+ADDED_LATER = {"added_later": True}
+"""Marks a field that the first bundles did not have: where it is missing it has its default, and it is only written
+with another value, so that versions that do not know it can read the rest."""
+Fit = Literal["crop", "squash", "pad"]
+Rounding = Literal["torchvision", "transformers"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,19 +22,26 @@ class FrameSampling:
     Attributes:
         frames_per_second: Frames taken for each second of video (the rate r of the published setting, 1).
         max_frames: F, the largest number of frames of one clip; a clip that gives more keeps F, evenly spread.
-        image_size: H = W in pixels: the short side is scaled to it, then the centre is cropped.
+        image_size: H = W in pixels.
         clip_seconds: Length of the clips that a longer video is cut into, so that a result names a moment.
+        fit: How a picture becomes a square: "crop" scales its short side and cuts out the centre, "squash" scales both
+            sides alike, "pad" scales its long side and puts black bars beside it.
+        resize_to: Number of pixels that the side is scaled to before the centre is cut out; None for `image_size`.
+        rounding: Library whose rounding of sizes and margins is followed; they differ by a pixel.
     """
 
     frames_per_second: float = 1.0
     max_frames: int = 12
     image_size: int = 224
     clip_seconds: float = 12.0
+    fit: Fit = field(default="crop", metadata=ADDED_LATER)
+    resize_to: int | None = field(default=None, metadata=ADDED_LATER)
+    rounding: Rounding = field(default="torchvision", metadata=ADDED_LATER)
 
     def __post_init__(self) -> None:
-        for name in ("frames_per_second", "max_frames", "image_size", "clip_seconds"):
+        for name in ("frames_per_second", "max_frames", "image_size", "clip_seconds", "resize_to"):
             value = getattr(self, name)
-            if not value > 0:
+            if value is not None and not value > 0:
                 raise InputError(f"{name} is {value}; it must be greater than 0")
 
 

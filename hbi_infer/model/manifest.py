@@ -20,15 +20,12 @@ from typing import Any, Literal
 from hbi_engines.engine import TensorSpec
 from hbi_infer.errors import BundleError, InputError
 from hbi_infer.model.graph_names import TASKS, graphs_of_task
-from hbi_infer.options import FrameSampling
+from hbi_infer.options import ADDED_LATER, FrameSampling
 from hbi_infer.tokens.scoring import Scoring
 
 FORMAT_VERSION = 1
 TASK_GRAPHS = {task: graphs_of_task(task) for task in TASKS}
 """Task that this version can do -> the graphs that it needs; a bundle may be able to do more."""
-ADDED_LATER = {"added_later": True}
-"""Marks a field that the first bundles did not have: where it is missing it has its default, and it is only written
-with another value, so that versions that do not know it can read the rest."""
 
 
 @dataclass(frozen=True)
@@ -174,8 +171,12 @@ class BundleManifest:
     def to_document(self) -> dict[str, Any]:
         """Returns the content of bundle.json as JSON's types."""
         document = dataclasses.asdict(self)
-        for part, values in ((self, document), (self.provenance, document["provenance"])):
-            for item in dataclasses.fields(part):
+        for values, kind in (
+            (document, BundleManifest),
+            (document["sampling"], FrameSampling),
+            (document["provenance"], Provenance),
+        ):
+            for item in dataclasses.fields(kind):
                 if "added_later" in item.metadata and values[item.name] == item.default:
                     del values[item.name]
         return {"format_version": FORMAT_VERSION, **document}
