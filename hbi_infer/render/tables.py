@@ -242,6 +242,9 @@ def show_update(report: IndexReport, num_clips: int, path: Path) -> None:
     )
 
 
+_FITS = {"crop": "", "squash": " (squashed)", "pad": " (with black bars)"}
+
+
 def show_bundle(bundle: Bundle) -> None:
     """Shows the facts about a bundle, a line each."""
     manifest = bundle.manifest
@@ -258,7 +261,8 @@ def show_bundle(bundle: Bundle) -> None:
         (
             "video",
             f"up to {sampling.max_frames} frames a clip, {sampling.frames_per_second:g} a second, "
-            f"{sampling.image_size} x {sampling.image_size} pixels; a clip has up to {sampling.clip_seconds:g} s",
+            f"{sampling.image_size} x {sampling.image_size} pixels{_FITS[sampling.fit]}; a clip has up to "
+            f"{sampling.clip_seconds:g} s",
         ),
         ("text", f"up to {manifest.max_words} tokens, of a vocabulary of {manifest.vocabulary_size:,}"),
         ("width", str(manifest.width)),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 from av.sidedata.sidedata import SideData
@@ -24,6 +24,9 @@ from numpy.typing import NDArray
 
 from hbi_infer.errors import VideoError
 from hbi_infer.video.tone_mapping import Primaries, Transfer, to_srgb
+
+Codes: TypeAlias = NDArray[Any]
+"""Array of uint8 or of uint16."""
 
 # Without full chroma interpolation colours are off by up to 91 of 255 at edges, with it by 5.
 _BICUBIC = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
@@ -68,32 +71,26 @@ def scaled_rgb(reformatter: VideoReformatter, frame: VideoFrame, width: int, hei
     matrix = _matrix(frame) if layout.has_chroma else None
     transfer, primaries = _transfer(frame), _primaries(frame)
 
-    def scaled(pixel_format: str, *, kept_matrix: int | None = None) -> NDArray[np.generic]:
-        image = reformatter.reformat(
-            frame,
-            width,
-            height,
-            pixel_format,
-            src_colorspace=kept_matrix or matrix,
-            dst_colorspace=kept_matrix,
-            interpolation=_BICUBIC,
-            threads=1,
-        )
-        return image.to_ndarray()
+    def scaled(pixel_format: str, **matrices: int | None) -> Codes:
+        matrices = matrices or {"src_colorspace": matrix}
+        options = {"interpolation": _BICUBIC, "threads": 1, **matrices}
+        return np.asarray(reformatter.reformat(frame, width, height, pixel_format, **options).to_ndarray())
 
     is_limited_grey = layout.is_grey and frame.color_range == ColorRange.MPEG
     is_standard = (transfer, primaries) == ("sdr", "bt709")
     if is_standard and matrix != _YCGCO and not layout.is_transparent and not is_limited_grey:
-        return np.asarray(scaled("rgb24"), np.uint8)
+        return scaled("rgb24")
     if matrix == _YCGCO:
         # libswscale refuses the name, but scales the planes under another.
-        rgba = _rgba_of_ycgco(np.asarray(scaled("yuv444p16le", kept_matrix=_BT709), np.uint16), _is_full_range(frame))
+        planes = scaled("yuv444p16le", src_colorspace=_BT709, dst_colorspace=_BT709)
+        rgba = _rgba_of_ycgco(planes, is_full_range=_is_full_range(frame))
     else:
-        rgba = np.asarray(scaled("rgba64le"), np.uint16)
+        rgba = scaled("rgba" if is_standard else "rgba64le")
+    rgb, opacity = rgba[..., :3], rgba[..., 3:] / np.iinfo(rgba.dtype).max
     if is_limited_grey:  # libswscale takes all grey for full range
-        rgba[..., :3] = _codes((rgba[..., :3] / 257 - 16) / 219)
-    image = _eight_bits(rgba[..., :3]) if is_standard else to_srgb(rgba[..., :3], transfer, primaries)
-    return _on_white(image, rgba[..., 3:]) if layout.is_transparent else image
+        rgb = _stretched(rgb)
+    image = _eight_bits(rgb) if is_standard else to_srgb(rgb, transfer, primaries)
+    return _on_white(image, opacity) if layout.is_transparent else image
 
 
 class _Layout(NamedTuple):
@@ -153,27 +150,33 @@ def _is_full_range(frame: VideoFrame) -> bool:
     return frame.color_range == ColorRange.JPEG or frame.format.name.startswith("yuvj")
 
 
-def _rgba_of_ycgco(planes: NDArray[np.uint16], is_full_range: bool) -> NDArray[np.uint16]:
+def _rgba_of_ycgco(planes: Codes, *, is_full_range: bool) -> Codes:
     """Converts Y, Cg and Co (H, W, 3) uint16 to opaque (H, W, 4) uint16."""
     y, green, orange = np.moveaxis(planes / (257 if is_full_range else 256), -1, 0)
     (black, luma), chroma = ((0, 255), 255) if is_full_range else ((16, 219), 224)
     y, green, orange = (y - black) / luma, (green - 128) / chroma, (orange - 128) / chroma
-    return _codes(np.stack([y - green + orange, y + green, y - green - orange, np.ones_like(y)], axis=-1))
+    rgba = np.stack([y - green + orange, y + green, y - green - orange, np.ones_like(y)], axis=-1)
+    return (rgba.clip(0, 1) * 65535 + 0.5).astype(np.uint16)
 
 
-def _codes(values: NDArray[np.floating]) -> NDArray[np.uint16]:
-    """Returns 16-bit codes of values from 0 to 1, of any shape; what lies outside is clipped."""
-    return (values.clip(0, 1) * 65535 + 0.5).astype(np.uint16)
+def _stretched(grey: Codes) -> Codes:
+    """Stretches codes of any shape from the limited to the full range."""
+    most = np.iinfo(grey.dtype).max
+    values = (grey / most * 255 - 16) / 219
+    return (values.clip(0, 1) * most + 0.5).astype(grey.dtype)
 
 
-def _eight_bits(codes: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    """Returns 16-bit codes as 8-bit ones, of any shape."""
-    return ((codes.astype(np.uint32) + 128) // 257).astype(np.uint8)
+def _eight_bits(codes: Codes) -> NDArray[np.uint8]:
+    """Returns codes as 8-bit ones, of any shape."""
+    return np.round(codes / (np.iinfo(codes.dtype).max / 255)).astype(np.uint8)
 
 
-def _on_white(image: NDArray[np.uint8], opacity: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    """Lays an image (H, W, 3) uint8 of opacity (H, W, 1) uint16 on white."""
-    return np.round(255 - (255.0 - image) * (opacity / 65535)).astype(np.uint8)
+def _on_white(image: NDArray[np.uint8], opacity: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Lays an image (H, W, 3) uint8 on white; its opacity (H, W, 1) goes from 0 to 1."""
+    # Files that use the four bytes of a pixel for three colours leave the fourth at 0 everywhere.
+    if opacity.min() == 1 or opacity.max() == 0:
+        return image
+    return np.round(255 - (255.0 - image) * opacity).astype(np.uint8)
 
 
 def _refuse_dolby_vision_5(frame: VideoFrame) -> None:

@@ -19,7 +19,7 @@ Transfer = Literal["pq", "hlg", "sdr"]
 Primaries = Literal["bt709", "bt2020", "p3"]
 Floats: TypeAlias = NDArray[np.floating]
 
-_WHITE_NITS, _PEAK_NITS = 203.0, 1000.0
+_WHITE_NITS, _PEAK_NITS, _MOST_NITS = 203.0, 1000.0, 10_000.0
 _SDR_GAMMA = 2.4  # ITU-R BT.1886
 _PQ_M1, _PQ_M2, _PQ_C1, _PQ_C2, _PQ_C3 = 2610 / 16384, 2523 / 32, 3424 / 4096, 2413 / 128, 2392 / 128
 _HLG_A, _HLG_B, _HLG_C, _HLG_GAMMA = 0.17883277, 0.28466892, 0.55991073, 1.2
@@ -54,8 +54,9 @@ def to_srgb(codes: NDArray[np.uint16], transfer: Transfer, primaries: Primaries)
     if transfer == "sdr":
         light = np.minimum(light, 1)
     else:
-        brightest = np.maximum(light.max(axis=-1, keepdims=True), np.float32(1e-6))
-        light *= np.interp(brightest, *_tone_curve()).astype(np.float32) / brightest
+        brightest = np.maximum(np.maximum(light[..., 0], light[..., 1]), light[..., 2])
+        gains = _tone_gains()[np.minimum(brightest * (65535 * _WHITE_NITS / _MOST_NITS), 65535).astype(np.uint16)]
+        light = np.minimum(light * gains[..., None], 1)
     return _codes_of_light(transfer)[(light * 65535 + 0.5).astype(np.uint16)]
 
 
@@ -82,16 +83,15 @@ def _codes_of_light(transfer: Transfer) -> NDArray[np.uint8]:
 
 
 @cache
-def _tone_curve() -> tuple[Floats, Floats]:
-    """Returns points of the EETF of ITU-R BT.2390-8, section 5.4.1: (1024,) light of the source, and that shown."""
+def _tone_gains() -> NDArray[np.float32]:
+    """Returns the factor for each of 65536 steps of light up to the brightest of PQ: ITU-R BT.2390, "EETF"."""
+    nits = np.maximum(np.arange(65536) / 65535 * _MOST_NITS, 1e-3)
     peak = _pq_code(np.array(_PEAK_NITS))
-    white = _pq_code(np.array(_WHITE_NITS)) / peak
+    source, white = np.minimum(_pq_code(nits) / peak, 1), _pq_code(np.array(_WHITE_NITS)) / peak
     knee = 1.5 * white - 0.5
-    source = np.linspace(0, 1, 1024)
     t = np.maximum(source - knee, 0) / (1 - knee)
     spline = (2 * t**3 - 3 * t**2 + 1) * knee + (t**3 - 2 * t**2 + t) * (1 - knee) + (-2 * t**3 + 3 * t**2) * white
-    shown = np.where(source < knee, source, spline)
-    return _pq_nits(source * peak) / _WHITE_NITS, _pq_nits(shown * peak) / _WHITE_NITS
+    return np.where(source < knee, 1, _pq_nits(spline * peak) / nits).astype(np.float32)
 
 
 def _pq_nits(codes: Floats) -> Floats:

@@ -22,7 +22,8 @@ from hbi_infer.tokens.banzhaf import banzhaf_interaction
 from hbi_infer.tokens.levels import unit
 from hbi_training.evaluation.caption_writing import write_captions
 from hbi_training.model import hbi as training_model
-from hbi_training.model.clip_encoders import IMAGE_MEAN, IMAGE_STD, load_clip
+from hbi_training.model.clip_encoders import load_clip
+from hbi_training.model.clip_preprocessing import IMAGE_MEAN, IMAGE_STD
 from hbi_training.weights.checkpoint import Checkpoint
 from tests.builders.exports import (
     ANSWERS,
