@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Literal
+from typing import Literal, get_args
 
 from hbi_infer.errors import InputError
 
@@ -43,6 +43,9 @@ class FrameSampling:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"{name} is {value}; it must be greater than 0")
+        for name, choices in (("fit", get_args(Fit)), ("rounding", get_args(Rounding))):
+            if getattr(self, name) not in choices:
+                raise InputError(f"{name} is {getattr(self, name)!r}; choose one of: {', '.join(choices)}")
 
 
 @dataclass(frozen=True, kw_only=True)

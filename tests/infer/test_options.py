@@ -19,6 +19,8 @@ from hbi_infer.options import Decoding, Explaining, FrameSampling, Searching
         (Searching, {"rerank": -1}, "rerank is -1; it must be at least 0"),
         (Explaining, {"clip": 1, "at_seconds": 2.0}, "clip and at_seconds are both given"),
         (FrameSampling, {"clip_seconds": 0.0}, "clip_seconds is 0.0; it must be greater than 0"),
+        (FrameSampling, {"resize_to": 0}, "resize_to is 0; it must be greater than 0"),
+        (FrameSampling, {"fit": "stretch"}, "fit is 'stretch'; choose one of: crop, squash, pad"),
         (Decoding, {"nucleus": 0.5}, "drawing from a nucleus needs a beam_size of 1"),
     ],
 )
