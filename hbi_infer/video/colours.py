@@ -94,7 +94,7 @@ def scaled_rgb(reformatter: VideoReformatter, frame: VideoFrame, width: int, hei
 
 
 class _Layout(NamedTuple):
-    """What a pixel format holds."""
+    """Components of a pixel format."""
 
     has_chroma: bool
     is_grey: bool
