@@ -22,6 +22,7 @@ from hbi_training.objective.self_critical import CaptionCritic
 from hbi_training.weights.checkpoint import Model
 
 MAX_LOGIT_SCALE = math.log(100.0)
+"""Largest logit scale, to which the trainer cuts it after each step."""
 
 Pair = tuple[TokensByLevel, TokensByLevel]
 
@@ -91,23 +92,19 @@ class TrainingStep(nn.Module):
         pairs = list(self._reconstructed_pairs(text, video, wrong)) if self.objective.reconstruction else []
         # Half precision would blur similarities, which are multiplied by up to 100.
         with torch.autocast(batch.frames.device.type, enabled=False):
-            scale = self.model.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
-            terms = self._similarity_terms(text, video, wrong, scale)
+            scale = self.model.logit_scale.exp()
+            negatives = None
+            if wrong is not None:
+                negatives = {k: gather(v) for k, v in self.model.matched_similarity(wrong, video).items()}
+            everywhere = gather_levels(text), gather_levels(video)
+            terms = self.objective.similarity_terms(self.model.similarity(*everywhere), scale, negatives)
             if pairs:
                 terms |= self._reconstruction_terms(pairs, scale)
-            if self.objective.banzhaf:
+            if self.teacher is not None:
+                terms |= self._released_alignment_terms(self.teacher, *everywhere)
+            elif self.objective.banzhaf:
                 terms |= self._alignment_terms(text, video, *(pairs[0] if pairs else (text, video)))
         return terms
-
-    def _similarity_terms(
-        self, text: TokensByLevel, video: TokensByLevel, wrong: TokensByLevel | None, scale: Tensor
-    ) -> dict[str, Tensor]:
-        """Computes the terms that compare all texts with all videos of all devices."""
-        negatives = None
-        if wrong is not None:
-            negatives = {k: gather(v) for k, v in self.model.matched_similarity(wrong, video).items()}
-        similarity = self.model.similarity(gather_levels(text), gather_levels(video))
-        return self.objective.similarity_terms(similarity, scale, negatives)
 
     def _reconstructed_pairs(
         self, text: TokensByLevel, video: TokensByLevel, wrong: TokensByLevel | None
@@ -179,12 +176,9 @@ class TrainingStep(nn.Module):
         terms = {}
         for level in text:
             similarity = pair_similarities(text[level], video[level])
-            if self.teacher is not None:
-                loss = self._released_alignment(level, similarity, text[level], video[level])
-            else:
-                target = self._interaction(target_text[level], target_video[level])
-                temperature = self.objective.banzhaf_temperature
-                loss = alignment_loss(similarity, target, text[level], video[level], temperature)
+            target = self._interaction(target_text[level], target_video[level])
+            temperature = self.objective.banzhaf_temperature
+            loss = alignment_loss(similarity, target, text[level], video[level], temperature)
             terms[f"banzhaf_{level}"] = self.objective.banzhaf * loss
         return terms
 
@@ -196,11 +190,17 @@ class TrainingStep(nn.Module):
             return sampled_banzhaf_interaction(game, num_samples=self.objective.banzhaf_samples)
         return banzhaf_interaction(*game)
 
-    def _released_alignment(self, level: str, similarity: Tensor, text: Tokens, video: Tokens) -> Tensor:
-        assert self.teacher is not None
-        # The released code has masks at the first level only, and leaves padding out there.
-        first = level == next(iter(self.model.level_rates))
-        mask = text.mask[:, :, None] & video.mask[:, None, :] if first else None
-        with torch.no_grad():
-            target = self.teacher(similarity, mask)
-        return released_alignment_loss(self.students[level](similarity, mask), target)
+    def _released_alignment_terms(
+        self, teacher: BanzhafEstimator, text: TokensByLevel, video: TokensByLevel
+    ) -> dict[str, Tensor]:
+        """Computes the released alignment of all devices' pairs, for it compares pairs of the whole batch."""
+        terms = {}
+        for level in text:
+            # All tokens of the released merging are real, so that padding is left out of its first level alone.
+            mask = text[level].mask[:, :, None] & video[level].mask[:, None, :]
+            similarity = pair_similarities(text[level], video[level])
+            with torch.no_grad():
+                target = teacher(similarity, mask)
+            loss = released_alignment_loss(self.students[level](similarity, mask), target)
+            terms[f"banzhaf_{level}"] = self.objective.banzhaf * loss
+        return terms
