@@ -9,13 +9,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hbi_infer.errors import InputError
+from hbi_infer.errors import InputError, VideoError
 from hbi_infer.options import FrameSampling
+
+_ENDLESS_SECONDS = 1e9
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """The part of a video that is asked for, as one clip.
+
+    Attributes:
+        start_seconds: Start of the part.
+        end_seconds: End of the part; None for the end of the video.
+    """
+
+    start_seconds: float = 0.0
+    end_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -170,6 +185,38 @@ def sample_clips(
             end_seconds=end,
             positions=chosen[spread(len(chosen), sampling.max_frames)],
         )
+
+
+def sample_stretch(
+    times_seconds: NDArray[np.float64], sampling: FrameSampling, stretch: Stretch, *, frame_seconds: float
+) -> ClipFrames:
+    """Chooses the frames of one stretch of a video, as `sample_clips` chooses those of a clip.
+
+    The first frame is the one that is on the screen at the start, whenever it appeared.
+
+    Args:
+        times_seconds: See `sample_clips`.
+        sampling: Rate and F.
+        stretch: Part of the video.
+        frame_seconds: See `sample_clips`.
+
+    Raises:
+        VideoError: The video is over before the stretch begins, or begins only after its end.
+    """
+    slack = min(frame_seconds, 0.04) / 2
+    start, video_end = stretch.start_seconds, float(times_seconds[-1]) + frame_seconds
+    end = video_end if stretch.end_seconds is None else min(stretch.end_seconds, video_end)
+    first = max(int(np.searchsorted(times_seconds, start + slack, side="right")) - 1, 0)
+    stop = int(np.searchsorted(times_seconds, end - slack))
+    if start >= video_end or stop <= first:
+        asked = "" if stretch.end_seconds is None else f" to {stretch.end_seconds:g} s"
+        raise VideoError(
+            f"has no frame from {start:g} s on{asked}: it lasts from {times_seconds[0]:g} to {video_end:g} s"
+        )
+    times = np.maximum(times_seconds[first:stop], start)
+    whole = replace(sampling, clip_seconds=_ENDLESS_SECONDS)
+    (clip,) = sample_clips(times - times[0], whole, frame_seconds=frame_seconds)
+    return ClipFrames(start, end, first + clip.positions)
 
 
 def _stride(video_frames_per_second: float, frames_per_second: float) -> int:
