@@ -195,7 +195,7 @@ def sample_stretch(
     The first frame is the one that is on the screen at the start, whenever it appeared.
 
     Args:
-        times_seconds: See `sample_clips`.
+        times_seconds: (N,) float64, see `sample_clips`.
         sampling: Rate and F.
         stretch: Part of the video.
         frame_seconds: See `sample_clips`.

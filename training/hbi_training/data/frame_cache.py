@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hbi_engines.operating_system import lock, memory_bytes, reserve
+from hbi_engines.operating_system import is_ours, memory_bytes, reserve
 from hbi_infer.errors import DataError
 from hbi_infer.options import FrameSampling
 from hbi_infer.video.pool import decode_many
@@ -57,13 +57,8 @@ class FrameCache:
     def _alone(self) -> Iterator[None]:
         """Waits until no other process changes the cache, and keeps others out of the block."""
         with (self.folder / "lock").open("ab") as file:
-            while True:
-                try:
-                    lock(file)
-                except BlockingIOError:
-                    time.sleep(WAITING_SECONDS)
-                else:
-                    break
+            while not is_ours(file):
+                time.sleep(WAITING_SECONDS)
             yield
 
     def _array(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
