@@ -129,5 +129,5 @@ def test_more_processes_than_gpus_are_one_line(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("WORLD_SIZE", "3")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(TrainingError, match="3 processes were started, and only 2 of them can have a GPU"):
+    with pytest.raises(TrainingError, match="3 processes were started, and only 2 can have a GPU"):
         uses_processor(cpu=False)

@@ -56,7 +56,7 @@ def uses_processor(*, cpu: bool) -> bool:
     num_gpus = torch.cuda.device_count()
     if 0 < num_gpus < num_here:
         raise TrainingError(
-            f"{num_here} processes were started, and only {num_gpus} of them can have a GPU; start so many, or give --cpu"
+            f"{num_here} processes were started, and only {num_gpus} can have a GPU; start so many, or give --cpu"
         )
     return not num_gpus
 
