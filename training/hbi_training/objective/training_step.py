@@ -100,10 +100,10 @@ class TrainingStep(nn.Module):
             terms = self.objective.similarity_terms(self.model.similarity(*everywhere), scale, negatives)
             if pairs:
                 terms |= self._reconstruction_terms(pairs, scale)
-            if self.teacher is not None:
-                terms |= self._released_alignment_terms(self.teacher, *everywhere)
-            elif self.objective.banzhaf:
-                terms |= self._alignment_terms(text, video, *(pairs[0] if pairs else (text, video)))
+            if self.objective.banzhaf:
+                # The released alignment compares the pairs of the whole batch with one another.
+                compared = (text, video) if self.teacher is None else everywhere
+                terms |= self._alignment_terms(*compared, *(pairs[0] if pairs else (text, video)))
         return terms
 
     def _reconstructed_pairs(
@@ -172,13 +172,16 @@ class TrainingStep(nn.Module):
     def _alignment_terms(
         self, text: TokensByLevel, video: TokensByLevel, target_text: TokensByLevel, target_video: TokensByLevel
     ) -> dict[str, Tensor]:
-        """Computes the alignment of this device's pairs with the interactions of the target's tokens."""
+        """Computes the alignment of pairs with the interactions of the target's tokens, or with the estimator's."""
         terms = {}
         for level in text:
             similarity = pair_similarities(text[level], video[level])
-            target = self._interaction(target_text[level], target_video[level])
-            temperature = self.objective.banzhaf_temperature
-            loss = alignment_loss(similarity, target, text[level], video[level], temperature)
+            if self.teacher is not None:
+                loss = self._released_alignment(level, similarity, text[level], video[level])
+            else:
+                target = self._interaction(target_text[level], target_video[level])
+                temperature = self.objective.banzhaf_temperature
+                loss = alignment_loss(similarity, target, text[level], video[level], temperature)
             terms[f"banzhaf_{level}"] = self.objective.banzhaf * loss
         return terms
 
@@ -190,17 +193,10 @@ class TrainingStep(nn.Module):
             return sampled_banzhaf_interaction(game, num_samples=self.objective.banzhaf_samples)
         return banzhaf_interaction(*game)
 
-    def _released_alignment_terms(
-        self, teacher: BanzhafEstimator, text: TokensByLevel, video: TokensByLevel
-    ) -> dict[str, Tensor]:
-        """Computes the released alignment of all devices' pairs, for it compares pairs of the whole batch."""
-        terms = {}
-        for level in text:
-            # All tokens of the released merging are real, so that padding is left out of its first level alone.
-            mask = text[level].mask[:, :, None] & video[level].mask[:, None, :]
-            similarity = pair_similarities(text[level], video[level])
-            with torch.no_grad():
-                target = teacher(similarity, mask)
-            loss = released_alignment_loss(self.students[level](similarity, mask), target)
-            terms[f"banzhaf_{level}"] = self.objective.banzhaf * loss
-        return terms
+    def _released_alignment(self, level: str, similarity: Tensor, text: Tokens, video: Tokens) -> Tensor:
+        assert self.teacher is not None
+        # All tokens of the released merging are real, so that padding is left out of its first level alone.
+        mask = text.mask[:, :, None] & video.mask[:, None, :]
+        with torch.no_grad():
+            target = self.teacher(similarity, mask)
+        return released_alignment_loss(self.students[level](similarity, mask), target)
