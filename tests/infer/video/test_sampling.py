@@ -11,9 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hbi_infer.errors import InputError
+from hbi_infer.errors import InputError, VideoError
 from hbi_infer.options import FrameSampling
-from hbi_infer.video.sampling import ClipFrames, sample_clips, sample_positions, sample_positions_by_second, spread
+from hbi_infer.video.sampling import (
+    ClipFrames,
+    Stretch,
+    sample_clips,
+    sample_positions,
+    sample_positions_by_second,
+    sample_stretch,
+    spread,
+)
 from tests.paths import GOLDEN as GOLDEN_FOLDER
 
 GOLDEN = json.loads((GOLDEN_FOLDER / "frames.json").read_text())
@@ -22,7 +30,8 @@ WHOLE = 1e6  # seconds: no video here is cut
 
 def clips_of(times: list[float] | np.ndarray, frame_seconds: float, **options: Any) -> list[ClipFrames]:
     sampling = replace(FrameSampling(), **options)
-    return list(sample_clips(np.asarray(times, np.float64), sampling, frame_seconds=frame_seconds))
+    seconds = np.asarray(times, np.float64)
+    return list(sample_clips(seconds, sampling, end_seconds=float(seconds[-1]) + frame_seconds))
 
 
 @pytest.mark.parametrize("case", GOLDEN["decord"])
@@ -107,11 +116,34 @@ def test_long_videos_are_cut_and_a_sliver_joins_the_last_clip() -> None:
     assert len(clips_of(np.arange(313) / 25, 1 / 25)) == 2
 
 
-def test_a_frame_that_stays_on_the_screen_is_taken_once_and_a_clip_without_frames_left_out() -> None:
+def test_a_frame_that_stays_on_the_screen_is_taken_once_and_is_in_the_clip_in_which_it_began() -> None:
     times = [0, 0.5, 1, 1.5, 2, 7.9, 8, 30, 30.5]
     clips = clips_of(times, 0.5)
     assert [clip.positions.tolist() for clip in clips] == [[0, 2, 4, 6], [7]]
-    assert clips[1].start_seconds == 24
+    assert [(clip.start_seconds, clip.end_seconds) for clip in clips] == [(0, 30), (30, 31)]
+
+
+def test_the_interval_is_that_of_the_frames_of_a_clip_not_of_the_file() -> None:
+    """Twelve seconds at 30 frames per second, then a picture that stands for eleven minutes, then 5 per second."""
+    times = np.concatenate([np.arange(360) / 30, [692.0], 696 + np.arange(60) / 5])
+    first, still, slow = clips_of(times, 0.2)
+    # The last one stands until 692 s, so it is among the twelve.
+    assert first.positions.tolist() == [*range(0, 330, 30), 359]
+    assert (still.positions.tolist(), still.start_seconds, still.end_seconds) == ([360], 692.0, 696.0)
+    assert slow.positions.tolist() == list(range(361, 421, 5))
+
+
+def test_clips_are_counted_from_the_first_frame() -> None:
+    """A picture that begins late, after sound, gives the same clips at later times."""
+    late = clips_of(29.9 + np.arange(25 * 30) / 25, 1 / 25)
+    assert [clip.start_seconds for clip in late] == pytest.approx([29.9, 41.9, 53.9])
+    assert [clip.positions.tolist() for clip in late] == [
+        clip.positions.tolist() for clip in clips_of(np.arange(25 * 30) / 25, 1 / 25)
+    ]
+
+
+def test_a_short_frame_after_a_still_is_a_clip_of_its_own() -> None:
+    assert [(clip.start_seconds, clip.end_seconds) for clip in clips_of([0, 60], 0.04)] == [(0, 60), (60, 60.04)]
 
 
 def test_a_slow_video_is_sampled_at_the_wanted_rate() -> None:
@@ -134,9 +166,9 @@ def test_clips_of_any_times_are_sound(gaps: list[float], rate: float, max_frames
     assert (np.diff(chosen) > 0).all()
     assert all(1 <= len(clip.positions) <= max_frames for clip in clips)
     assert all(clip.start_seconds < clip.end_seconds for clip in clips)
-    for clip in clips:
-        assert times[clip.positions[0]] >= clip.start_seconds - frame_seconds
-        assert times[clip.positions[-1]] <= clip.end_seconds
+    assert all(clip.start_seconds <= times[clip.positions[0]] <= clip.start_seconds + 0.02 for clip in clips)
+    assert [clip.end_seconds for clip in clips[:-1]] == [clip.start_seconds for clip in clips[1:]]
+    assert clips[-1].end_seconds == times[-1] + frame_seconds
     assert len(clips) <= len(times)
 
 
@@ -162,3 +194,44 @@ def test_the_reader_by_seconds_says_what_it_cannot_count() -> None:
 def test_the_reader_by_seconds_thins_to_the_most_frames() -> None:
     positions = sample_positions_by_second(900, 30.0, frames_per_second=1, max_frames=4)
     assert positions.tolist() == [0, 270, 570, 870]
+
+
+@pytest.mark.parametrize(
+    ("stretch", "positions", "span"),
+    [
+        (Stretch(), [0, 25, 50, 75], (0.0, 4.0)),
+        (Stretch(1.0, 3.0), [25, 50], (1.0, 3.0)),
+        (Stretch(1.01, 2.03), [25, 50], (1.01, 2.03)),
+        (Stretch(1.0, 1.001), [25], (1.0, 1.001)),
+        (Stretch(2.49), [62, 87], (2.49, 4.0)),
+        (Stretch(0.0, 100.0), [0, 25, 50, 75], (0.0, 4.0)),
+    ],
+)
+def test_a_stretch_begins_with_what_is_on_the_screen(
+    stretch: Stretch, positions: list[int], span: tuple[float, float]
+) -> None:
+    clip = sample_stretch(np.arange(100) / 25, FrameSampling(), stretch, end_seconds=4.0)
+    assert (clip.positions.tolist(), (clip.start_seconds, clip.end_seconds)) == (positions, span)
+
+
+@pytest.mark.parametrize(
+    ("stretch", "span"), [(Stretch(4.0), "4 s"), (Stretch(7, 9), "7 s to 9 s"), (Stretch(0, 1), "")]
+)
+def test_a_stretch_without_a_picture_is_told(stretch: Stretch, span: str) -> None:
+    with pytest.raises(VideoError, match=f"has no frame from {span}.*: it lasts from 1 to 4 s"):
+        sample_stretch(1 + np.arange(75) / 25, FrameSampling(), stretch, end_seconds=4.0)
+
+
+@given(st.lists(st.floats(0.001, 50), min_size=1, max_size=30), st.floats(0, 400), st.floats(0.001, 400))
+def test_a_stretch_of_any_times_is_sound(gaps: list[float], start: float, seconds: float) -> None:
+    times = np.cumsum(gaps) - gaps[0]
+    video_end, end = float(times[-1]) + gaps[0], start + seconds
+    if start >= video_end:
+        return
+    clip = sample_stretch(times, FrameSampling(max_frames=4), Stretch(start, end), end_seconds=video_end)
+    assert 1 <= len(clip.positions) <= 4
+    assert (np.diff(clip.positions) > 0).all()
+    assert times[clip.positions[-1]] < end
+    shown_until = np.append(times[1:], video_end)[clip.positions]
+    assert (shown_until > start - 0.02).all()
+    assert start <= clip.start_seconds < clip.end_seconds == min(end, video_end)

@@ -90,8 +90,9 @@ STRETCHES = [
     (0.0, 2.0, [0, 5, 10, 15]),
     (2.0, 4.0, [20, 25, 30, 35]),
     (1.5, None, [15, 20, 25, 30, 35]),
-    (1.25, 2.2, [12, 17]),
+    (1.25, 2.25, [12, 17, 22]),
     (3.9, 100.0, [39]),
+    (2.32, 2.33, [23]),
 ]
 
 
@@ -104,7 +105,7 @@ def test_each_stretch_of_a_video_has_its_own_frames(tmp_path: Path, workers: int
     sampling = FrameSampling(frames_per_second=2.0, max_frames=8, image_size=64, clip_seconds=1.0)
     cache = FrameCache(tmp_path / "frames", records, sampling)
     failures = cache.fill(workers=workers)
-    assert failures == {f"{video} from 4 s": "has no frame from 4 s on: it lasts from 0 to 4 s"}
+    assert failures == {f"{video} from 4 s": "has no frame from 4 s: it lasts from 0 to 4 s"}
     assert cache.decoded.tolist() == list(range(len(STRETCHES)))
     frames, mask = cache[cache.decoded]
     for clip, real, (_, _, numbers) in zip(frames, mask, STRETCHES, strict=True):
@@ -121,6 +122,18 @@ def test_a_stretch_begins_with_the_frame_that_is_on_the_screen(tmp_path: Path) -
     frames, mask = cache[np.arange(3)]
     shown = [[read_number(frame) for frame in clip[real]] for clip, real in zip(frames, mask, strict=True)]
     assert shown == [[1], [1, 2, 3], [0]]
+
+
+def test_times_count_from_the_start_of_the_sound_where_pictures_come_later(tmp_path: Path) -> None:
+    video = tmp_path / "a.mkv"
+    write_video(video, num_frames=8, timestamps_seconds=[1 + number / 4 for number in range(8)], with_audio=True)
+    stretches = [(1.5, 2.0), (0.0, 1.4), (0.0, 1.0)]
+    records = [VideoRecord(video, ("a",), end, start_seconds=start) for start, end in stretches]
+    cache = FrameCache(tmp_path / "frames", records, FrameSampling(frames_per_second=4.0, max_frames=8, image_size=64))
+    assert cache.fill(workers=0) == {str(video): "has no frame from 0 s to 1 s: it lasts from 1 to 3 s"}
+    frames, mask = cache[np.arange(2)]
+    shown = [[read_number(frame) for frame in clip[real]] for clip, real in zip(frames, mask, strict=True)]
+    assert shown == [[2, 3], [0, 1]]
 
 
 FILL_TOGETHER = """
