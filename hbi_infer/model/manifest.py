@@ -22,6 +22,7 @@ import numpy as np
 from hbi_engines.engine import TensorSpec
 from hbi_infer.errors import BundleError, InputError
 from hbi_infer.model.graph_names import GRAPHS, TASKS, graphs_of_task
+from hbi_infer.model.strict_json import parse_strictly
 from hbi_infer.options import FrameSampling
 from hbi_infer.tokens.scoring import Scoring
 
@@ -270,8 +271,8 @@ class BundleManifest:
                 belong there.
         """
         try:
-            document = json.loads(content, object_pairs_hook=_without_doubles)
-        except (ValueError, RecursionError) as error:
+            document = parse_strictly(content)
+        except ValueError as error:
             raise BundleError(f"not JSON: {error}") from error
         _check_values(document)
         if not isinstance(document, dict) or "format_version" not in document:
@@ -288,12 +289,6 @@ class BundleManifest:
             return typing.cast("BundleManifest", _parse(cls, document, ""))
         except InputError as error:  # FrameSampling checks its own values
             raise BundleError(f"sampling: {error}") from error
-
-
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(document := dict(pairs)) < len(pairs):
-        raise ValueError("an object has a key twice")
-    return document
 
 
 def _check_values(document: Any) -> None:

@@ -15,7 +15,7 @@ from hbi_engines.engine import Arrays, Engine
 from hbi_engines.engine_files import BuiltEngines
 from hbi_engines.registry import PROCESSOR_DEVICES, check_device, open_engine
 from hbi_engines.time_limit import LIMIT_SECONDS
-from hbi_infer.errors import DeviceError, EngineError, InputError
+from hbi_infer.errors import BundleError, DeviceError, EngineError, InputError
 from hbi_infer.model.bundle import Bundle, default_bundle_path
 from hbi_infer.model.caption_decoder import CaptionDecoder
 from hbi_infer.model.checked_graph import CheckedGraph
@@ -189,7 +189,18 @@ class TokenModel:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of the bundle."""
-        return Tokenizer.from_json(self.bundle.tokenizer_json())
+        manifest, path = self.bundle.manifest, self.bundle.path / self.bundle.manifest.tokenizer.file
+        text = self.bundle.tokenizer_json()
+        try:
+            tokenizer = Tokenizer.from_json(text)
+        except BundleError as error:
+            raise BundleError(f"{path}: {error}") from error
+        if tokenizer.vocabulary_size > manifest.vocabulary_size:
+            raise BundleError(
+                f"{path} has {tokenizer.vocabulary_size:,} tokens and the model knows {manifest.vocabulary_size:,}: "
+                "export the bundle again"
+            )
+        return tokenizer
 
     @cached_property
     def _text_encoder(self) -> Engine:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from hbi_infer.errors import DataError
 from hbi_infer.video.discovery import find_videos
+from hbi_training.data.annotation_files import shown
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ def checked_texts(texts: Iterable[Any], where: str) -> tuple[str, ...]:
     kept = []
     for text in texts:
         if not isinstance(text, str):
-            raise DataError(f"{where}: a caption is {text!r:.60}; it must be a text")
+            raise DataError(f"{where}: a caption is {shown(text)}; it must be a text")
         if text.strip():
             kept.append(text.strip())
     if not kept:
