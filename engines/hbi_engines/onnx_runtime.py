@@ -45,8 +45,9 @@ class OnnxRuntimeEngine:
     def __init__(self, session: Any, device: str, device_reason: str, limit_seconds: float) -> None:
         self._session, self._run_options = session, _import().RunOptions
         self._limit_seconds = limit_seconds
-        self.inputs = tuple(_spec(argument) for argument in session.get_inputs())
-        self.outputs = tuple(_spec(argument) for argument in session.get_outputs())
+        with _mapped("refused the graph"):  # its names may be no text
+            self.inputs = tuple(_spec(argument) for argument in session.get_inputs())
+            self.outputs = tuple(_spec(argument) for argument in session.get_outputs())
         self.device = device
         self.device_reason = device_reason
 
