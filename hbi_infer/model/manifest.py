@@ -180,11 +180,14 @@ class BundleManifest:
 
     def _check_numbers(self) -> None:
         sampling = self.sampling
-        numbers = {name: getattr(self, name) for name in ("width", "max_words", "vocabulary_size", "logit_scale")}
-        numbers |= {f"sampling.{name}": value for name, value in dataclasses.asdict(sampling).items()}
-        for number, level in enumerate(self.levels):
-            values = dataclasses.asdict(level)
-            numbers |= {f"levels[{number}].{name}": value for name, value in values.items() if name != "name"}
+        parts: list[tuple[str, BundleManifest | FrameSampling | LevelSpec]] = [("", self), ("sampling.", sampling)]
+        parts += [(f"levels[{number}].", level) for number, level in enumerate(self.levels)]
+        numbers = {
+            f"{where}{item.name}": getattr(part, item.name)
+            for where, part in parts
+            for item in dataclasses.fields(part)
+            if item.name in RANGES
+        }
         for where, value in numbers.items():
             least, most = RANGES[where.rpartition(".")[2]]
             if not least <= value <= most:

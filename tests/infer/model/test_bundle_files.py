@@ -122,14 +122,16 @@ def test_what_was_listed_is_what_is_read(folder: Path) -> None:
 def test_a_file_that_changes_its_size_is_told(folder: Path, change: bytes, found: str) -> None:
     bundle = Bundle.load(folder)
     (folder / "tokenizer.json").write_bytes(change)
-    with pytest.raises(BundleError, match=rf"tokenizer\.json should have [\d,]+ bytes and has {found}: copy the bundle"):
+    with pytest.raises(
+        BundleError, match=rf"tokenizer\.json should have [\d,]+ bytes and has {found}: copy the bundle"
+    ):
         bundle.tokenizer_json()
 
 
 def test_what_is_no_file_is_no_bundle(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path / "a\0b", tmp_path / ("a" * 5000)):
-        with pytest.raises(BundleError, match="there is no bundle|cannot be read as a bundle"):
+        with pytest.raises(BundleError, match=r"there is no bundle|cannot be read as a bundle"):
             open_files(path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import reprlib
 import sys
 from collections.abc import Iterator, Sequence
@@ -27,9 +28,9 @@ def read_text(path: Path) -> str:
     """
     try:
         with path.open("rb") as file:
-            content = file.read(min(FILE_LIMIT_BYTES, path.stat().st_size) + 1)
-        if len(content) > FILE_LIMIT_BYTES:
-            raise DataError(f"{path} has more than {FILE_LIMIT_BYTES:,} bytes; is it the published file?")
+            if (size := os.fstat(file.fileno()).st_size) > FILE_LIMIT_BYTES:
+                raise DataError(f"{path} has more than {FILE_LIMIT_BYTES:,} bytes; is it the published file?")
+            content = file.read(size + 1)
         if b"\0" in content:
             raise DataError(f"{path} is no text: byte {content.index(0):,} is 0; is it the published file?")
         return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
