@@ -21,7 +21,7 @@ from hbi_infer.index.update import IndexProgress, IndexReport, plan_update, run_
 from hbi_infer.model.encoder import Encoder, token_layout
 from hbi_infer.options import EVERYTHING
 from hbi_infer.tokens.layout import is_finite
-from hbi_infer.tokens.levels import Levels, is_sound
+from hbi_infer.tokens.levels import Levels, unsound
 from hbi_infer.tokens.similarity import CHUNK_CLIPS, ClipMatrix
 
 
@@ -175,7 +175,7 @@ class FolderIndex:
         """
         found, records = self.store.fetch_tokens(ids)
         levels = self.store.layout.unpack(records)
-        if not is_sound(levels):
+        if unsound(levels):
             raise self.damaged(fault)
         return found, levels
 

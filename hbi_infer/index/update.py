@@ -15,14 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from hbi_engines.operating_system import may_read
-from hbi_infer.errors import BundleError, InputError
+from hbi_infer.errors import BundleError, EngineError, InputError
 from hbi_infer.index.sqlite_store import SqliteStore
 from hbi_infer.index.store import NO_VERSION, FileVersion, LedgerEntry, VideoFault
 from hbi_infer.model.encoder import BATCH_CLIPS, Encoder, encode_clips
 from hbi_infer.tokens.layout import PackedTokens, is_finite
+from hbi_infer.tokens.levels import unsound
 from hbi_infer.video.discovery import VIDEO_SUFFIXES, find_videos
 
 if TYPE_CHECKING:
+    from hbi_infer.options import FrameSampling
     from hbi_infer.tokens.levels import Levels
     from hbi_infer.video.decoded_video import Clip, DecodedVideo
 
@@ -219,8 +221,7 @@ class _Run:
 
         sampling = self._encoder.bundle.manifest.sampling
         if self._store.begins_anew:  # a model that cannot run must not cost the existing index
-            shape = (1, sampling.max_frames, sampling.image_size, sampling.image_size, 3)
-            self._pack(self._encoder.encode_video(np.zeros(shape, np.uint8), np.ones(shape[:2], np.bool_)))
+            self._try_encoder(sampling)
         decoded_videos = decode_many(list(self._todo), sampling, workers=workers)
         try:
             while True:
@@ -236,6 +237,18 @@ class _Run:
                 decoded_videos.close()  # ends the workers
         while self._queue:
             self._encode()
+
+    def _try_encoder(self, sampling: FrameSampling) -> None:
+        """Encodes a black clip, and a grey one if black is at fault: one of them must give tokens that can be used."""
+        shape = (1, sampling.max_frames, sampling.image_size, sampling.image_size, 3)
+        fault = ""
+        for brightness in (0, 128):
+            frames = np.full(shape, brightness, np.uint8)
+            levels = self._encoder.encode_video(frames, np.ones(shape[:2], np.bool_))
+            self._pack(levels)
+            if not (fault := unsound(levels)):
+                return
+        raise EngineError(f"the graph video_encoder of {self._encoder.bundle.path} gives {fault}: use another bundle")
 
     def _take(self, decoded: DecodedVideo) -> None:
         """Queues the clips of a video; one without clips is done."""
@@ -282,8 +295,9 @@ class _Run:
         record, clips = video.record, video.clips
         records = np.concatenate([*video.records, np.empty(0, self._store.layout.dtype)])
         vectors = np.concatenate([*video.vectors, np.empty((0, self._store.layout.width), np.float32)])
-        if not is_finite(records):
-            reason = "makes the model give numbers that are not finite"
+        fault = "numbers that are not finite" if not is_finite(records) else unsound(self._store.layout.unpack(records))
+        if fault:
+            reason = f"makes the model give {fault}"
             record = replace(record, status="failed", reason=reason, problem="not_finite")
             clips, records, vectors = (), records[:0], vectors[:0]
         with self._timed("store_seconds"):

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pytest
 
 from hbi_infer.api import HBI, Index
-from hbi_infer.errors import BundleError, InputError
+from hbi_infer.errors import BundleError, EngineError, InputError
 from hbi_infer.index.store import VideoFault
 from hbi_infer.index.update import IndexProgress
 from hbi_infer.tokens.levels import LevelTokens
@@ -187,6 +187,46 @@ def test_a_video_on_which_the_model_fails_is_not_stored(folder: Path, bundle: Pa
         reason = "makes the model give numbers that are not finite"
         assert VideoFault("sub/green_blue.mkv", reason, "not_finite") in report.failed
         assert report.clips == index.store.num_clips() == 1
+
+
+class NeverFinite(HBI):
+    """A model of which no number is finite."""
+
+    def encode_video(self, frames: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_]) -> dict[str, LevelTokens]:
+        levels = super().encode_video(frames, mask)
+        levels["event"].tokens[:] = np.nan
+        return levels
+
+
+def test_a_model_that_gives_no_numbers_is_told_and_costs_no_index(folder: Path, model: HBI, bundle: Path) -> None:
+    location = folder.parent / "index.sqlite"
+    with Index.open(folder, model, location=location) as index:
+        index.update(workers=0)
+        number = index.store.num_clips()
+    with (
+        Index.open(folder, NeverFinite.load(bundle), location=location, rebuild=True) as index,
+        pytest.raises(EngineError, match=r"the graph video_encoder of .* gives numbers .* not finite \(event_tokens\)"),
+    ):
+        index.update(workers=0)
+    with Index.open(folder, model, location=location) as index:
+        assert index.store.num_clips() == number > 0
+
+
+class Weightless(HBI):
+    """A model that weighs nothing in green frames."""
+
+    def encode_video(self, frames: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_]) -> dict[str, LevelTokens]:
+        levels = super().encode_video(frames, mask)
+        levels["entity"].weights[frames[:, 0, 0, 0].argmax(axis=-1) == 1] = 0
+        return levels
+
+
+def test_a_video_without_weights_is_not_stored(folder: Path, bundle: Path) -> None:
+    with Index.open(folder, Weightless.load(bundle), location=folder.parent / "index.sqlite") as index:
+        report = index.update(workers=0)
+        reason = "makes the model give weights that are negative or all 0 (entity_weights)"
+        assert VideoFault("sub/green_blue.mkv", reason, "not_finite") in report.failed
+        assert index.search("red")
 
 
 class OtherLevels(HBI):

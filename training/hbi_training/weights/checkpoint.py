@@ -162,7 +162,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     try:
         content = json.loads((folder / "config.json").read_text())
         section, name, notice, provenance = (content[key] for key in ("model", "name", "notice", "provenance"))
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise TrainingError(
             f"{folder / 'config.json'} is not what hbi-train writes ({error}); if the folder holds a CLIP that "
             f"transformers saved, export it with: hbi-export clip {folder} -o BUNDLE"
