@@ -11,9 +11,11 @@ import typer
 from hbi_infer.cli.captions import caption_target, kept_captions, write_captions
 from hbi_infer.cli.inputs import FolderOptions, as_given, end_with, find_clips, load_model, output_style
 from hbi_infer.cli.options import (
+    AllFilesOption,
     BundleOption,
     CsvOption,
     DeviceOption,
+    ExcludeOption,
     IndexOption,
     JsonOption,
     NoUpdateOption,
@@ -63,6 +65,8 @@ def caption(
     workers: WorkersOption = None,
     rebuild: RebuildOption = False,
     no_update: NoUpdateOption = False,
+    exclude: ExcludeOption = None,
+    all_files: AllFilesOption = None,
     verbose: VerboseOption = False,
 ) -> None:
     """Write a caption for each clip of a video, or of every video in a folder; what is new in it is indexed first.
@@ -83,7 +87,7 @@ def caption(
         raise typer.BadParameter("--json and --csv are for the terminal; what --out names has a format of its own")
     if nucleus is None and (temperature is not None or seed is not None):
         raise typer.BadParameter("--temperature and --seed go with --nucleus")
-    folder_options = FolderOptions(index_file, workers, rebuild, no_update).checked(video)
+    folder_options = FolderOptions(index_file, workers, rebuild, no_update, exclude, all_files, verbose).checked(video)
     default = Decoding()
     options = Decoding(
         max_tokens=max_tokens,
