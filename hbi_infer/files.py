@@ -72,7 +72,7 @@ def write_whole(path: Path, content: bytes, *, overwrite: bool) -> None:
     Raises:
         InputError: It cannot be written, or exists and is not to be overwritten.
     """
-    new = path.with_name(fitting_name(f".{path.name}", ".new", path.parent))
+    new = path.with_name(fitting_name(f".{path.name}", ".new", longest_name(path.parent)))
     try:
         check_target(path, overwrite=overwrite)
         with new.open("wb") as file:
@@ -92,9 +92,9 @@ def cannot_write(path: Path, error: OSError) -> InputError:
     return InputError(f"cannot write {path} ({error.strerror}): {remedy}give another --out")
 
 
-def fitting_name(stem: str, ending: str, folder: Path) -> str:
-    """Returns `stem + ending`; where a folder takes no name so long, a hash replaces the end of the stem."""
-    room = _longest_name(folder) - len(os.fsencode(ending))
+def fitting_name(stem: str, ending: str, longest: int) -> str:
+    """Returns `stem + ending`; where that has more than `longest` bytes, a hash replaces the end of the stem."""
+    room = longest - len(os.fsencode(ending))
     if len(os.fsencode(stem)) <= room:
         return stem + ending
     mark = f"~{short_hash(stem)}"
@@ -108,7 +108,7 @@ def short_hash(name: str) -> str:
     return hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
 
 
-def _longest_name(folder: Path) -> int:
+def longest_name(folder: Path) -> int:
     """Returns the most bytes of a name in a folder, or in the nearest one above it that is there."""
     if sys.platform != "win32":
         for place in (folder, *folder.absolute().parents):

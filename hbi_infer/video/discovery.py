@@ -241,6 +241,9 @@ class _Search:
 
     def _why_no_video(self, entry: os.DirEntry[str]) -> Reason | None:
         """Returns why a file is left out, None if it is a video."""
+        # It may have led to a folder.
+        if entry.is_symlink() and not os.path.exists(entry.path):  # noqa: PTH110
+            return "linked_to_nothing"
         suffix = _suffix(entry.name)
         by_suffix = suffix in VIDEO_SUFFIXES
         if not (self._all_files or suffix in _CANDIDATES):
@@ -248,9 +251,8 @@ class _Search:
         if reason := self._why_unwanted(entry):
             return reason
         try:
-            # Where a link is read, not only the name.
             if not entry.is_file():
-                return "not_a_file" if os.path.exists(entry.path) else "linked_to_nothing"  # noqa: PTH110
+                return "not_a_file"
             if by_suffix:
                 return None
             if suffix not in SUFFIXES_NOT_READ or self._all_files:
