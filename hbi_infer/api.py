@@ -127,7 +127,7 @@ class HBI(TokenModel):
             folder: The folder of videos.
             location: The index's file; by default in the user's cache folder.
             rebuild: Whether to throw away what an existing index holds.
-            finding: Which files are videos; kept with the index, and None for what is kept there.
+            finding: Choice of the files that are videos; the index keeps it, and None takes the one that it keeps.
             retry_failed: Whether to try failed videos again though they have not changed.
             workers: Number of decoding processes.
             progress: Called at the start and after each video.

@@ -33,7 +33,7 @@ class FrameSampling:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """Which files of a folder are taken for videos.
+    """Choice of the files of a folder that are taken for videos.
 
     Attributes:
         exclude: Patterns of files and folders to leave out, compared as in `hbi_infer.files.path_matcher`: one with a

@@ -132,8 +132,8 @@ class FolderIndex:
         them. If another process updates the index, this one waits, then does what is left.
 
         Args:
-            finding: Which files are videos; kept with the index, and None for what is kept there. Videos that were
-                indexed and are excluded now are forgotten.
+            finding: Choice of the files that are videos; the index keeps it, and None takes the one that it keeps.
+                Videos that were indexed and are excluded now are forgotten.
             retry_failed: Whether to try failed videos again though they have not changed.
             workers: Decoding processes; None lets `decode_many` choose.
             progress: Called at the start and after each video.
@@ -160,7 +160,7 @@ class FolderIndex:
 
     @property
     def finding(self) -> Finding:
-        """Which files of the folder are taken for videos, as the last update was told."""
+        """Choice of the files that are videos, as the last update was told."""
         return self.store.finding()
 
     def failures(self) -> list[VideoFault]:

@@ -58,7 +58,7 @@ class IndexReport:
         failed: Fault of each video that could not be indexed, and of each folder that could not be read.
             A video is tried again when it changes, or when it can be opened and could not before; clips in a folder
             that cannot be read are kept.
-        left_out: What lies in the folder and is not taken for a video, sorted by path.
+        left_out: Files and folders that are not taken for videos, sorted by path.
         clips: Number of clips stored.
         decode_seconds: Time spent decoding, summed over the decoding processes, which run beside encoding.
         wait_seconds: Time spent waiting for decoded frames: the part of decoding that delays the update.
@@ -96,7 +96,7 @@ class Plan:
         changed: The same for files that were indexed before.
         removed: Paths in the ledger that are gone from the folder.
         unreadable: Fault of each file or folder that cannot be looked at.
-        left_out: What is not taken for a video.
+        left_out: Files and folders that are not taken for videos.
         num_unchanged: Number of files to leave alone.
     """
 

@@ -126,7 +126,7 @@ class CaptionTarget:
     def _subtitle_paths(self, captioned: Iterable[Path]) -> dict[Path, PurePath]:
         """Returns the subtitle file of each video in the folder, relative to `out`; see `output_paths`."""
         folder = self.videos.resolve()
-        inside = {path: path.relative_to(folder) for path in {*find_videos(folder), *captioned}}
+        inside = {path: path.relative_to(folder) for path in sorted({*find_videos(folder), *captioned})}
         paths = output_paths(inside.values(), f".{self.format}", longest_name(self.out))
         return {video: paths[path] for video, path in inside.items()}
 

@@ -21,9 +21,14 @@ def csv_text(rows: Iterable[Sequence[str]]) -> str:
     >>> csv_text([("=1+1", "-0.5", "a, b")])
     '\'=1+1,-0.5,"a, b"\n'
     """
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows([_harmless(cell) for cell in row] for row in rows)
-    return buffer.getvalue()
+    # With its own end of lines the writer puts quotes around cells that hold any part of it.
+    buffer = io.StringIO(newline="")
+    writer, lines = csv.writer(buffer), []
+    for row in rows:
+        writer.writerow(map(_harmless, row))
+        lines.append(buffer.getvalue().removesuffix("\r\n") + "\n")
+        buffer.seek(buffer.truncate(0))
+    return "".join(lines)
 
 
 def _harmless(cell: str) -> str:

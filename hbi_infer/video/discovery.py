@@ -69,7 +69,7 @@ IN_WORDS: dict[Reason, str] = {
     "cannot_be_read": "closed to this user",
     "other_suffix": "without a video's suffix",
 }
-"""What each reason says of a file or folder, to be read after a number or a name."""
+"""Words for each reason, to be read after a number or a name."""
 
 MOST_NAMED = 3
 """Largest number of files of an unread format that a summary names."""
@@ -97,7 +97,7 @@ class Found:
 
     Attributes:
         videos: Path of each video file, sorted.
-        left_out: What is not taken for a video, sorted by path; a folder stands for all that is in it.
+        left_out: Files and folders that are not taken for videos, sorted by path; a folder stands for all that is in it.
         unreadable: Reason for each folder, and each file with a video's suffix, that cannot be looked at.
     """
 
@@ -123,7 +123,7 @@ def look_through(folder: Path | str, finding: Finding = VIDEOS_BY_SUFFIX) -> Fou
 
     Args:
         folder: Where to look.
-        finding: What to leave out besides, and whether to look into files with other suffixes.
+        finding: Choice of the files that are videos.
 
     Raises:
         InputError: There is no such folder.
@@ -155,7 +155,7 @@ class _Search:
 
     Args:
         folder: Where to look.
-        finding: What to leave out, and whether to look into files with other suffixes.
+        finding: Choice of the files that are videos.
     """
 
     def __init__(self, folder: Path, finding: Finding) -> None:
