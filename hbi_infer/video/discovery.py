@@ -97,7 +97,8 @@ class Found:
 
     Attributes:
         videos: Path of each video file, sorted.
-        left_out: Files and folders that are not taken for videos, sorted by path; a folder stands for all that is in it.
+        left_out: Files and folders that are not taken for videos, sorted by path; a folder stands for all that it
+            holds.
         unreadable: Reason for each folder, and each file with a video's suffix, that cannot be looked at.
     """
 
