@@ -49,12 +49,37 @@ class FrameSampling:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Choice of the files of a folder that are taken for videos.
+
+    Attributes:
+        exclude: Patterns of files and folders to leave out, compared as in `hbi_infer.files.path_matcher`: one with a
+            "/" with the path relative to the folder, one without with the name alone too. A path may also be given in
+            full.
+        all_files: Whether a file whose suffix is no video's is a video if its content is one.
+    """
+
+    exclude: tuple[str, ...] = ()
+    all_files: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.exclude, str):
+            raise InputError(f"exclude is {self.exclude!r}; give several patterns, such as ({self.exclude!r},)")
+        object.__setattr__(self, "exclude", tuple(filter(None, self.exclude)))
+
+
+VIDEOS_BY_SUFFIX = Finding()
+"""How videos are found unless asked otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Filter:
     """Conditions on the videos to search. A video must meet all that are given.
 
     Attributes:
-        path_glob: Pattern of the path relative to the folder, with `*` (also over "/"), `?` and `[...]`.
-        folder: Only videos in this folder or below it, relative to the indexed one.
+        path_glob: Pattern of the path relative to the folder, with `*` (also over "/"), `?` and `[...]`; compared as in
+            `hbi_infer.files.path_matcher`.
+        folder: Only videos in this folder or below it, relative to the indexed one; compared in the same way.
         min_seconds: Least duration of the video.
         max_seconds: Greatest duration of the video.
         newer_than: Only files changed at this time or later; local time if it has no time zone.

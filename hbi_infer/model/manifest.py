@@ -39,6 +39,7 @@ RANGES = {
     "rate": (0, 1e6),
     "max_frames": (1, 10_000),
     "image_size": (1, 10_000),
+    "resize_to": (1, 10_000),
     "frames_per_second": (1e-3, 1e3),
     "clip_seconds": (0.1, 86_400.0),
 }
@@ -183,7 +184,7 @@ class BundleManifest:
             f"{where}{item.name}": getattr(part, item.name)
             for where, part in parts
             for item in dataclasses.fields(part)
-            if item.name in RANGES
+            if item.name in RANGES and getattr(part, item.name) is not None
         }
         for where, value in numbers.items():
             least, most = RANGES[where.rpartition(".")[2]]
