@@ -7,10 +7,20 @@ from typing import Annotated
 
 import typer
 
-from hbi_infer.cli.inputs import end_with, failures_of, index_document, load_model, update_index, verify_index
+from hbi_infer.cli.inputs import (
+    FolderOptions,
+    end_with,
+    failures_of,
+    index_document,
+    load_model,
+    update_index,
+    verify_index,
+)
 from hbi_infer.cli.options import (
+    AllFilesOption,
     BundleOption,
     DeviceOption,
+    ExcludeOption,
     IndexOption,
     JsonOption,
     RebuildOption,
@@ -27,6 +37,8 @@ def index(
     index_file: IndexOption = None,
     workers: WorkersOption = None,
     rebuild: RebuildOption = False,
+    exclude: ExcludeOption = None,
+    all_files: AllFilesOption = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again files that failed before.")] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Read all that is indexed, and mend what is damaged from the videos.")
@@ -47,10 +59,11 @@ def index(
 
     if verify and rebuild:
         raise typer.BadParameter("--verify mends what is indexed and --rebuild throws it away: give one of them")
+    options = FolderOptions(index_file, workers, rebuild, exclude=exclude, all_files=all_files, verbose=verbose)
     hbi = load_model(bundle, device, verbose)
     found = verify_index(hbi, videos, index_file) if verify else None
     with Index.open(videos, hbi, location=index_file, rebuild=rebuild) as opened:
-        report = update_index(opened, workers, retry_failed=retry_failed)
+        report = update_index(opened, options, retry_failed=retry_failed, tell_others=True)
         failures = failures_of(opened, report)
         if found:
             known = opened.store.ledger()

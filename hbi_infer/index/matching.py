@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fnmatch
-import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
 
+from hbi_infer.files import inside_matcher, path_matcher
 from hbi_infer.options import Filter
 
 Passes = Callable[[str, float | None, int], bool]
@@ -16,9 +15,9 @@ Passes = Callable[[str, float | None, int], bool]
 
 def matcher(where: Filter) -> Passes:
     """Returns a function that tells whether a video passes a filter."""
-    glob = None if where.path_glob is None else re.compile(fnmatch.translate(where.path_glob.replace("[^", "[!")))
-    folder = "" if where.folder is None else PurePosixPath(where.folder).as_posix()
-    inside = "" if folder in ("", ".") else folder + "/"
+    paths = [] if where.path_glob is None else [path_matcher(where.path_glob)]
+    if where.folder is not None and (folder := PurePosixPath(where.folder).as_posix()) != ".":
+        paths.append(inside_matcher(folder))
     least = -float("inf") if where.min_seconds is None else where.min_seconds
     greatest = float("inf") if where.max_seconds is None else where.max_seconds
     any_duration = where.min_seconds is None and where.max_seconds is None
@@ -26,8 +25,7 @@ def matcher(where: Filter) -> Passes:
 
     def passes(path: str, seconds: float | None, modified_ns: int) -> bool:
         return (
-            path.startswith(inside)
-            and (glob is None or glob.match(path) is not None)
+            all(matches(path) for matches in paths)
             and (any_duration or (seconds is not None and least <= seconds <= greatest))
             and first <= modified_ns < last
         )

@@ -15,6 +15,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from hbi_infer.index.matching import matcher
 from hbi_infer.index.opening import FileState, open_file, open_to_read
 from hbi_infer.index.rows import (
     CLIP_COLUMNS,
+    INSERT_VIDEO,
     VIDEO_COLUMNS,
     Contents,
     VideoRow,
@@ -47,7 +49,7 @@ from hbi_infer.index.sqlite_file import (
 )
 from hbi_infer.index.store import ClipIds, LedgerEntry, StoredClip
 from hbi_infer.index.writer_lock import sole_writer
-from hbi_infer.options import EVERYTHING, Filter
+from hbi_infer.options import EVERYTHING, VIDEOS_BY_SUFFIX, Filter, Finding
 from hbi_infer.tokens.layout import PackedTokens, TokenLayout, widen
 from hbi_infer.tokens.similarity import top
 
@@ -89,6 +91,7 @@ class SqliteStore:
         self._identity = identity
         self._records = SealedType(identity.layout.dtype)
         self._vectors = SealedType(("<f2", (identity.layout.width,)))
+        self._finding = VIDEOS_BY_SUFFIX
         self._num_writes = 0
         self._resident: tuple[tuple[int, int], ClipIds, npt.NDArray[np.float32]] | None = None
         self._known_schema = self._schema()
@@ -132,6 +135,26 @@ class SqliteStore:
         row = self._video(path)
         return row and row.entry
 
+    def finding(self) -> Finding:
+        """Returns which files of the folder are taken for videos, as it was last asked for."""
+        if self.begins_anew:
+            return self._finding
+        with self._reading():
+            text = self._meta().get("finding")
+        return self._finding if text is None else Finding(**json.loads(text))
+
+    def remember(self, finding: Finding) -> None:
+        """Keeps which files are taken for videos; an index that begins anew does so with its first video."""
+        self._finding = finding
+        if not self.begins_anew:
+            with self._transaction():
+                self._write_finding()
+
+    def _write_finding(self) -> None:
+        """Writes which files are taken for videos, within a transaction."""
+        meta = read_meta(self._connection, self.path) | {"finding": json.dumps(asdict(self._finding))}
+        write_meta(self._connection, meta, Contents.from_text(meta["contents"]))
+
     @contextmanager
     def sole_writer(self, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
         """Holds the right to fill the index, which one process has at a time.
@@ -168,17 +191,14 @@ class SqliteStore:
         with self._transaction() as execute:
             if self.begins_anew:
                 begin_anew(self._connection, self._identity)
+                self._write_finding()
             gone = self._forget(video.path)
-            [(video_id,)] = execute("SELECT coalesce(max(video_id), 0) + 1 FROM videos").fetchall()
-            [(first,)] = execute(
-                "SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'clips'"
-            ).fetchall()
-            row = VideoRow.of(video, video_id, first, len(clips), self._identity.salt)
-            execute(
-                "INSERT INTO videos VALUES (?, CAST(? AS TEXT), ?, ?, CAST(? AS TEXT), CAST(? AS TEXT), "
-                "CAST(? AS TEXT), ?, ?, ?, ?)",
-                row,
-            )
+            video_id, first_clip = execute(
+                "SELECT (SELECT coalesce(max(video_id), 0) + 1 FROM videos), "
+                "(SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'clips')"
+            ).fetchone()
+            row = VideoRow.of(video, video_id, first_clip, len(clips), self._identity.salt)
+            execute(INSERT_VIDEO, row)
             self._put_clips(row, clips, records, pooled)
             self._update_contents(gone=gone, new=[row])
         if self.begins_anew:

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from functools import cache, partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -23,25 +23,29 @@ from hbi_infer.errors import InputError, VideoError
 from hbi_infer.options import FrameSampling
 from hbi_infer.video.decoded_video import Clip, DecodedVideo, Problem, VideoInfo
 from hbi_infer.video.reader import decode
+from hbi_infer.video.sampling import Stretch
 from hbi_infer.worker_process import Answer, Received, Tell, WorkerDiedError, WorkerProcess
 
 _MOST_WORKERS = 4
 
+_Asked: TypeAlias = tuple[Path, Stretch | None]
+"""A video, and the stretch of it that is asked for; None for all of it."""
+
 
 def decode_many(
-    paths: Iterable[Path],
+    videos: Iterable[Path | tuple[Path, Stretch]],
     sampling: FrameSampling,
     *,
     workers: int | None = None,
     timeout_seconds: float = 120.0,
 ) -> Iterator[DecodedVideo]:
-    """Decodes videos in parallel; each path gives one result, as soon as it is there.
+    """Decodes videos in parallel; each gives one result, as soon as it is there.
 
     A worker decodes one video ahead of the caller and then waits, so about `workers` + 1 decoded videos are in memory
     besides those that the caller keeps.
 
     Args:
-        paths: The files, taken one by one as workers get free.
+        videos: The files, or parts of files, taken one by one as workers get free.
         sampling: Choice and size of frames, and length of a clip.
         workers: Processes; None: one for each processor, at most 4. 0: decode in this process, with no time limit.
         timeout_seconds: How long any one clip of a video may take. Then the video has failed, and its worker is
@@ -60,9 +64,10 @@ def decode_many(
         raise InputError(f"workers is {workers}; it must be 0 (decode in this process) or more")
     if not timeout_seconds > 0:
         raise InputError(f"timeout_seconds is {timeout_seconds}; it must be greater than 0")
+    asked = (video if isinstance(video, tuple) else (video, None) for video in videos)
     if workers == 0:
-        return (decode(path, sampling) for path in paths)
-    return _decode_in_workers(iter(paths), sampling, workers, timeout_seconds)
+        return (decode(path, sampling, stretch=stretch) for path, stretch in asked)
+    return _decode_in_workers(asked, sampling, workers, timeout_seconds)
 
 
 def usual_workers() -> int:
@@ -71,19 +76,19 @@ def usual_workers() -> int:
 
 
 def _decode_in_workers(
-    paths: Iterator[Path], sampling: FrameSampling, num_workers: int, timeout_seconds: float
+    videos: Iterator[_Asked], sampling: FrameSampling, num_workers: int, timeout_seconds: float
 ) -> Iterator[DecodedVideo]:
     """Keeps every worker busy, and stops them all whatever happens."""
     workers: dict[int, _Decoder] = {}
 
-    def add(path: Path) -> None:
+    def add(video: _Asked) -> None:
         worker = _Decoder(sampling, timeout_seconds)
         workers[worker.fileno()] = worker
-        worker.begin(path)
+        worker.begin(*video)
 
     try:
-        for path in islice(paths, num_workers):
-            add(path)
+        for video in islice(videos, num_workers):
+            add(video)
         while workers:
             for number in wait_readable(list(workers)):
                 worker = workers[number]
@@ -91,14 +96,14 @@ def _decode_in_workers(
                 if result is None:
                     continue
                 # First the next video, then the result: the worker decodes while the caller is busy with it.
-                next_path = next(paths, None)
-                if next_path is not None and worker.is_alive:
-                    worker.begin(next_path)
+                next_video = next(videos, None)
+                if next_video is not None and worker.is_alive:
+                    worker.begin(*next_video)
                 else:
                     del workers[number]
                     worker.stop()
-                    if next_path is not None:
-                        add(next_path)
+                    if next_video is not None:
+                        add(next_video)
                 yield result
     finally:
         for worker in workers.values():
@@ -119,6 +124,7 @@ class _Decoder:
     def __init__(self, sampling: FrameSampling, timeout_seconds: float) -> None:
         self._sampling, self._timeout_seconds = sampling, timeout_seconds
         self._path = Path()
+        self._stretch: Stretch | None = None
         self._worker = WorkerProcess(__name__)
         self.is_alive = True
 
@@ -126,11 +132,16 @@ class _Decoder:
         """Returns the descriptor that is readable when there is something to receive."""
         return self._worker.fileno()
 
-    def begin(self, path: Path) -> None:
-        """Hands over a video."""
-        self._path = path
+    def begin(self, path: Path, stretch: Stretch | None) -> None:
+        """Hands over a video, or a stretch of it."""
+        self._path, self._stretch = path, stretch
         self._worker.send(
-            {"path": str(path), "sampling": asdict(self._sampling), "timeout_seconds": self._timeout_seconds}
+            {
+                "path": str(path),
+                "stretch": asdict(stretch) if stretch else None,
+                "sampling": asdict(self._sampling),
+                "timeout_seconds": self._timeout_seconds,
+            }
         )
 
     def receive(self) -> DecodedVideo | None:
@@ -152,7 +163,7 @@ class _Decoder:
         except (ValueError, KeyError, TypeError):
             problem, reason = "crashed", "made the decoder send what is no result"
         self.is_alive = False
-        return DecodedVideo(self._path, "failed", reason, None, (), problem=problem)
+        return DecodedVideo(self._path, "failed", reason, None, (), problem=problem, stretch=self._stretch)
 
     def stop(self) -> None:
         """Ends the process, now."""
@@ -173,7 +184,7 @@ class _Decoder:
             clips.append(Clip(clip["start_seconds"], clip["end_seconds"], frames, timestamps, ~np.isnan(timestamps)))
         info = VideoInfo(**fields["info"]) if fields["info"] else None
         outcome = {name: fields[name] for name in ("status", "reason", "problem", "decode_seconds")}
-        return DecodedVideo(path=self._path, info=info, clips=tuple(clips), **outcome)
+        return DecodedVideo(path=self._path, info=info, clips=tuple(clips), stretch=self._stretch, **outcome)
 
     def _why_ended(self, died: WorkerDiedError) -> tuple[Problem, str]:
         """Says what a video has done to the process that decoded it."""
@@ -186,7 +197,7 @@ def work(job: dict[str, Any], _content: bytes, _tell: Tell) -> Answer:
     """Decodes one video in a worker process.
 
     Args:
-        job: The path, the fields of the sampling, and the time limit of a clip.
+        job: The path, the fields of the stretch and of the sampling, and the time limit of a clip.
 
     Returns:
         The video without its frames; and of each clip K frames, (K, H, W, 3) uint8.
@@ -194,7 +205,8 @@ def work(job: dict[str, Any], _content: bytes, _tell: Tell) -> Answer:
     _discard_stderr()
     rewind = partial(set_alarm, job["timeout_seconds"])
     rewind()
-    video = decode(Path(job["path"]), FrameSampling(**job["sampling"]), progress=rewind)
+    stretch = Stretch(**job["stretch"]) if job["stretch"] else None
+    video = decode(Path(job["path"]), FrameSampling(**job["sampling"]), stretch=stretch, progress=rewind)
     set_alarm(0)
     clips = [
         {

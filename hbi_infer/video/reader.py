@@ -36,7 +36,7 @@ from hbi_infer.video.packets import (
     open_video,
     scan,
 )
-from hbi_infer.video.sampling import ClipFrames, sample_clips
+from hbi_infer.video.sampling import ClipFrames, Stretch, sample_clips, sample_stretch
 from hbi_infer.video.scaling import FrameScaler, displayed_size
 
 _MAX_BYTES = 4 * 2**30
@@ -60,7 +60,13 @@ def probe(path: Path) -> VideoInfo:
         raise VideoError(f"{str(path)!r} {in_words(error)}") from error
 
 
-def decode(path: Path, sampling: FrameSampling, *, progress: Callable[[], None] | None = None) -> DecodedVideo:
+def decode(
+    path: Path,
+    sampling: FrameSampling,
+    *,
+    stretch: Stretch | None = None,
+    progress: Callable[[], None] | None = None,
+) -> DecodedVideo:
     """Decodes a video's sampled frames. A bad file gives status `partial` or `failed`, never an exception.
 
     All frames are held in memory: half a gigabyte an hour at one 224-pixel frame a second; at most 4 GiB are kept.
@@ -68,6 +74,7 @@ def decode(path: Path, sampling: FrameSampling, *, progress: Callable[[], None] 
     Args:
         path: The file.
         sampling: Choice and size of frames, and length of a clip.
+        stretch: Part of the video that is to be its only clip; None for the clips of the whole video.
         progress: Called after each clip, and now and then before the first.
     """
     started = time.perf_counter()
@@ -78,7 +85,10 @@ def decode(path: Path, sampling: FrameSampling, *, progress: Callable[[], None] 
     try:
         packets = scan(path, progress)
         clock = packets.clock
-        plan = list(sample_clips(clock.frame_times_seconds, sampling, end_seconds=clock.end_seconds))
+        if stretch is None:
+            plan = list(sample_clips(clock.frame_times_seconds, sampling, end_seconds=clock.end_seconds))
+        else:
+            plan = [sample_stretch(clock.frame_times_seconds, sampling, stretch, end_seconds=clock.end_seconds)]
         wanted = clock.frame_keys[np.concatenate([clip.positions for clip in plan])]
         reading = _Reading(path, packets, wanted)
         for video, clip in _clips(reading.frames(), plan, sampling):
@@ -92,10 +102,10 @@ def decode(path: Path, sampling: FrameSampling, *, progress: Callable[[], None] 
             problem = "not_opened"
     seconds = time.perf_counter() - started
     if not clips:
-        return DecodedVideo(path, "failed", reason or _NO_FRAME, None, (), seconds, problem)
+        return DecodedVideo(path, "failed", reason or _NO_FRAME, None, (), seconds, problem, stretch)
     if reason:
-        return DecodedVideo(path, "partial", reason, info, tuple(clips), seconds, problem)
-    return DecodedVideo(path, "ok", "", info, tuple(clips), seconds)
+        return DecodedVideo(path, "partial", reason, info, tuple(clips), seconds, problem, stretch)
+    return DecodedVideo(path, "ok", "", info, tuple(clips), seconds, stretch=stretch)
 
 
 def read_frames(path: Path, seconds: NDArray[np.float64], *, image_size: int) -> NDArray[np.uint8]:
@@ -143,7 +153,7 @@ def _clips(
 ) -> Iterator[tuple[VideoInfo, Clip]]:
     """Puts the wanted frames, as they come, into the clips that they were planned for."""
     clip_of_wanted = np.repeat(np.arange(len(plan)), [len(clip.positions) for clip in plan])
-    scaler = FrameScaler(sampling.image_size)
+    scaler = FrameScaler.of(sampling)
     size_bytes = 0
     for number, reads in groupby(frames, key=lambda read: int(clip_of_wanted[read.number])):
         images = np.zeros((sampling.max_frames, sampling.image_size, sampling.image_size, 3), np.uint8)
