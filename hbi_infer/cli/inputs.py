@@ -208,6 +208,19 @@ def update_index(
     return report
 
 
+def _tell_left_out(left_out: Sequence[LeftOut], *, verbose: bool, also_others: bool) -> None:
+    """Says what is left out, by number or, up to `MOST_LISTED` for each reason, by name."""
+    if not verbose:
+        if also_others or any(each.reason != "other_suffix" for each in left_out):
+            stdout.note("note", f"left out: {summary(left_out)}; --verbose lists them")
+        return
+    for reason, paths in by_reason(left_out).items():
+        for path in paths[:MOST_LISTED]:
+            stdout.note("note", f"left out: {path}, {IN_WORDS[reason]}")
+        if len(paths) > MOST_LISTED:
+            stdout.note("note", f"left out: {len(paths) - MOST_LISTED} more, {IN_WORDS[reason]}")
+
+
 def verify_index(hbi: HBI, videos: Path, location: Path | None) -> Verification:
     """Reads a whole index, with a progress bar, and says what was found."""
     from hbi_infer.api import Index
@@ -220,19 +233,6 @@ def verify_index(hbi: HBI, videos: Path, location: Path | None) -> Verification:
         stdout.note("warning", f"{fault.path} {fault.reason}: it is indexed anew")
     stdout.note("note", f"{found.videos} videos with {found.clips} clips are as they were indexed")
     return found
-
-
-def _tell_left_out(left_out: Sequence[LeftOut], *, verbose: bool, also_others: bool) -> None:
-    """Says what is left out, by number or, up to `MOST_LISTED` for each reason, by name."""
-    if not verbose:
-        if also_others or any(each.reason != "other_suffix" for each in left_out):
-            stdout.note("note", f"left out: {summary(left_out)}; --verbose lists them")
-        return
-    for reason, paths in by_reason(left_out).items():
-        for path in paths[:MOST_LISTED]:
-            stdout.note("note", f"left out: {path}, {IN_WORDS[reason]}")
-        if len(paths) > MOST_LISTED:
-            stdout.note("note", f"left out: {len(paths) - MOST_LISTED} more, {IN_WORDS[reason]}")
 
 
 @dataclass(frozen=True)

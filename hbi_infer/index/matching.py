@@ -15,9 +15,9 @@ Passes = Callable[[str, float | None, int], bool]
 
 def matcher(where: Filter) -> Passes:
     """Returns a function that tells whether a video passes a filter."""
-    paths = [] if where.path_glob is None else [path_matcher(where.path_glob)]
+    matches = [] if where.path_glob is None else [path_matcher(where.path_glob)]
     if where.folder is not None and (folder := PurePosixPath(where.folder).as_posix()) != ".":
-        paths.append(inside_matcher(folder))
+        matches.append(inside_matcher(folder))
     least = -float("inf") if where.min_seconds is None else where.min_seconds
     greatest = float("inf") if where.max_seconds is None else where.max_seconds
     any_duration = where.min_seconds is None and where.max_seconds is None
@@ -25,7 +25,7 @@ def matcher(where: Filter) -> Passes:
 
     def passes(path: str, seconds: float | None, modified_ns: int) -> bool:
         return (
-            all(matches(path) for matches in paths)
+            all(each(path) for each in matches)
             and (any_duration or (seconds is not None and least <= seconds <= greatest))
             and first <= modified_ns < last
         )

@@ -89,9 +89,9 @@ class SqliteStore:
         self.path = path.absolute()
         self.begins_anew = rebuild
         self._identity = identity
+        self._finding = VIDEOS_BY_SUFFIX
         self._records = SealedType(identity.layout.dtype)
         self._vectors = SealedType(("<f2", (identity.layout.width,)))
-        self._finding = VIDEOS_BY_SUFFIX
         self._num_writes = 0
         self._resident: tuple[tuple[int, int], ClipIds, npt.NDArray[np.float32]] | None = None
         self._known_schema = self._schema()
@@ -140,8 +140,11 @@ class SqliteStore:
         if self.begins_anew:
             return self._finding
         with self._reading():
-            text = self._meta().get("finding")
-        return self._finding if text is None else Finding(**json.loads(text))
+            known = self._meta().get("finding")
+        if known is None:
+            return self._finding
+        asked = json.loads(known)
+        return Finding(exclude=asked["exclude"], all_files=asked["all_files"])
 
     def remember(self, finding: Finding) -> None:
         """Keeps which files are taken for videos; an index that begins anew does so with its first video."""
@@ -152,8 +155,9 @@ class SqliteStore:
 
     def _write_finding(self) -> None:
         """Writes which files are taken for videos, within a transaction."""
-        meta = read_meta(self._connection, self.path) | {"finding": json.dumps(asdict(self._finding))}
-        write_meta(self._connection, meta, Contents.from_text(meta["contents"]))
+        meta = read_meta(self._connection, self.path)
+        asked = {"finding": json.dumps(asdict(self._finding))}
+        write_meta(self._connection, meta | asked, Contents.from_text(meta["contents"]))
 
     @contextmanager
     def sole_writer(self, on_wait: Callable[[], None] | None = None) -> Iterator[None]:

@@ -168,16 +168,15 @@ def plan_update(folder: Path, store: SqliteStore, *, retry_failed: bool, finding
 
 
 def check_has_videos(folder: Path) -> None:
-    """Refuses a folder without videos.
+    """Refuses a folder in which nothing could be a video, whatever is taken for one.
 
     Raises:
         InputError: There is no video in the folder.
     """
-    if not look_through(folder, VIDEOS_BY_SUFFIX).videos:
-        every_file = Finding(all_files=True)
-        content = look_through(folder, every_file)
-        if not content.videos:
-            raise _no_videos(folder, content, every_file)
+    finding = Finding(all_files=True)
+    content = look_through(folder, finding)
+    if not content.videos:
+        raise _no_videos(folder, content, finding)
 
 
 def _no_videos(folder: Path, content: Found, finding: Finding) -> InputError:

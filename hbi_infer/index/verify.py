@@ -115,6 +115,7 @@ def _read(
                 found.damaged.append(VideoFault(name, "has changed in the index", "damaged"))
             if progress is not None:
                 progress(IndexProgress(videos_done=number, videos_total=len(rows), clips=found.clips, path=name))
+        found.damaged.sort(key=lambda fault: fault.path)
         found.fault = found.fault or _fault_of_file(connection, path, rows)
     return found, sound
 
