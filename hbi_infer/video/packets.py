@@ -21,22 +21,34 @@ from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from hbi_engines.operating_system import memory_limit_bytes
 from hbi_infer.errors import VideoError
+from hbi_infer.video.decoded_video import Problem
 
 # Only demuxers that read one plain file: a playlist named x.mp4 must not make FFmpeg open other files or addresses.
 _DEMUXERS = "mov,mp4,matroska,webm,avi,mpeg,mpegts,asf,flv,gif,ogg,mpegvideo,h264,hevc"
 # These write a duration into their header; for the others FFmpeg makes a guess.
 _STATES_DURATION = frozenset({"mov", "matroska", "asf", "flv"})
 MAX_SIDE = 16_384
+MAX_PIXELS = 80_000_000
+"""Largest area of a frame: a decoder of the usual kind needs less than 2 GB for it."""
+DECODER_OPTIONS = {"max_pixels": str(MAX_PIXELS)}
+"""Options of every decoder: a frame may change its size within a video, beyond what its header says."""
+MAX_PACKETS = 10_000_000
+"""Largest number of packets that are looked at of a video: four days at 30 frames a second."""
 _NO_TICK = -(2**63)
 _USUAL_RATE = 25.0
-_PACKETS_PER_PROGRESS = 10_000
+_PACKETS_PER_PROGRESS = 1_000
 
 READ_ERRORS = (av.FFmpegError, OSError, ValueError, ArithmeticError, MemoryError)
 
 
 class NotOpenedError(VideoError):
     """A file that the system does not let be opened, so that nothing is known of what is in it."""
+
+
+class TooLargeError(VideoError):
+    """A video that needs more memory, or has larger frames or more of them, than is allowed."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,7 @@ class VideoPackets:
         frame_times_seconds: (M,) float64, ascending, counted from the first shown frame.
         frame_seconds: How long a frame is shown, on average.
         damage: Fault of the file, or "".
+        problem: Kind of that fault.
     """
 
     ticks: NDArray[np.int64]
@@ -60,6 +73,7 @@ class VideoPackets:
     frame_times_seconds: NDArray[np.float64]
     frame_seconds: float
     damage: str
+    problem: Problem
 
 
 @contextmanager
@@ -73,7 +87,13 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"}
     try:
         # An absolute path cannot be taken for an address or an option.
-        container = av.open(str(path.absolute()), "r", container_options=options, metadata_errors="replace")
+        container = av.open(
+            str(path.absolute()),
+            "r",
+            options=DECODER_OPTIONS,
+            container_options=options,
+            metadata_errors="replace",
+        )
     except av.FFmpegError as error:
         raise _why_not_opened(path, error) from error
     with container:
@@ -86,10 +106,26 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         context = stream.codec_context
         if not context:
             raise VideoError("is of a codec that cannot be decoded here")
-        if max(context.width, context.height) > MAX_SIDE:
-            size = f"{context.width} x {context.height}"
-            raise VideoError(f"says that its frames have {size} pixels; at most {MAX_SIDE} a side are read")
+        check_size(context.width, context.height, "says that its frames have")
+        context.options = DECODER_OPTIONS
         yield container, stream
+
+
+def check_size(width: int, height: int, says: str) -> None:
+    """Refuses frames that are too large to be decoded.
+
+    Args:
+        width: Width in pixels.
+        height: Height in pixels.
+        says: Start of the message, such as "has frames of".
+
+    Raises:
+        TooLargeError: They are. The message is what is wrong, without the file's name.
+    """
+    if max(width, height) > MAX_SIDE:
+        raise TooLargeError(f"{says} {width} x {height} pixels; at most {MAX_SIDE} a side are read")
+    if width * height > MAX_PIXELS:
+        raise TooLargeError(f"{says} {width} x {height} pixels; at most {MAX_PIXELS // 10**6} million are read")
 
 
 def scan(path: Path, progress: Callable[[], None]) -> VideoPackets:
@@ -97,7 +133,8 @@ def scan(path: Path, progress: Callable[[], None]) -> VideoPackets:
 
     Args:
         path: The file.
-        progress: Called at each ten thousand packets.
+        progress: Called at each thousand packets. A `TimeoutError` that it raises ends the reading: then the video
+            ends there, and is damaged.
 
     Raises:
         VideoError: There is no video. The message is what is wrong, without the file's name.
@@ -135,6 +172,7 @@ def scan(path: Path, progress: Callable[[], None]) -> VideoPackets:
             frame_times_seconds=times,
             frame_seconds=frame_seconds,
             damage=_damage(container, seen, origin_seconds=origin_seconds, end_seconds=end_seconds),
+            problem=seen.problem,
         )
 
 
@@ -151,8 +189,19 @@ def filled_packets(container: InputContainer, *streams: VideoStream) -> Iterator
 def in_words(error: BaseException) -> str:
     """Returns the meaning of an exception, without the file's name."""
     if isinstance(error, MemoryError):
-        return "needs more memory than there is"
+        limit = memory_limit_bytes()
+        most = "memory than there is" if limit is None else f"than {limit / 1e9:.1f} GB of memory"
+        return f"needs more {most} to decode"
     return str(getattr(error, "strerror", None) or error or type(error).__name__)
+
+
+def problem_of(error: BaseException) -> Problem:
+    """Returns the kind of problem with a video that an exception tells."""
+    if isinstance(error, NotOpenedError):
+        return "not_opened"
+    if isinstance(error, MemoryError | TooLargeError):
+        return "too_large"
+    return "too_slow" if isinstance(error, TimeoutError) else "damaged"
 
 
 @dataclass
@@ -165,6 +214,7 @@ class _Seen:
     jumps_back: bool = False
     damaged_at_seconds: float | None = None
     read_error: str = ""
+    problem: Problem = "damaged"
     end_seconds: float = 0.0
 
 
@@ -185,6 +235,9 @@ def _look(container: InputContainer, stream: VideoStream, progress: Callable[[],
                 seen.end_seconds = max(seen.end_seconds, (tick + (packet.duration or 0)) * unit)
             if packet.stream_index != stream.index:
                 continue
+            if len(seen.ticks) == MAX_PACKETS:
+                seen.read_error, seen.problem = f"it has more than {MAX_PACKETS:,} frames", "too_large"
+                break
             seen.ticks.append(_NO_TICK if packet.pts is None else packet.pts)
             seen.is_key.append(packet.is_keyframe)
             seen.is_shown.append(not packet.is_discard)
@@ -194,7 +247,7 @@ def _look(container: InputContainer, stream: VideoStream, progress: Callable[[],
                 seen.jumps_back |= packet.dts * unit < decoded_at_seconds - 1
                 decoded_at_seconds = packet.dts * unit
     except READ_ERRORS as error:
-        seen.read_error = in_words(error)
+        seen.read_error, seen.problem = in_words(error), problem_of(error)
     return seen
 
 
@@ -228,7 +281,9 @@ def _check_file(path: Path) -> None:
 
 def _why_not_opened(path: Path, error: av.FFmpegError) -> VideoError:
     """Returns the error that says why FFmpeg refused a file."""
-    if isinstance(error, OSError | MemoryError):
+    if isinstance(error, MemoryError):
+        return TooLargeError(in_words(error))
+    if isinstance(error, OSError):
         return NotOpenedError(f"cannot be opened: {in_words(error)}")
     if not isinstance(error, av.error.InvalidDataError | av.error.ArgumentError | av.error.EOFError):
         return VideoError(f"cannot be read: {in_words(error)}")

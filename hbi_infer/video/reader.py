@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from av.container import InputContainer
@@ -25,14 +26,15 @@ from numpy.typing import NDArray
 
 from hbi_infer.errors import VideoError
 from hbi_infer.options import FrameSampling
-from hbi_infer.video.decoded_video import Clip, DecodedVideo, Problem, VideoInfo
+from hbi_infer.video.decoded_video import Clip, DecodedVideo, Problem, VideoInfo, cut_short
 from hbi_infer.video.packets import (
     READ_ERRORS,
-    NotOpenedError,
+    TooLargeError,
     VideoPackets,
     filled_packets,
     in_words,
     open_video,
+    problem_of,
     scan,
 )
 from hbi_infer.video.sampling import ClipFrames, sample_clips
@@ -41,6 +43,9 @@ from hbi_infer.video.scaling import FrameScaler, displayed_size
 _MAX_BYTES = 4 * 2**30
 _NO_FRAME = "has no frame that can be decoded"
 _SAME_SECONDS = 1e-6
+
+TakeClip: TypeAlias = Callable[[VideoInfo, Clip], None]
+"""Takes a clip of a video that is being decoded."""
 
 
 def probe(path: Path) -> VideoInfo:
@@ -59,7 +64,7 @@ def probe(path: Path) -> VideoInfo:
         raise VideoError(f"{str(path)!r} {in_words(error)}") from error
 
 
-def decode(path: Path, sampling: FrameSampling, *, progress: Callable[[], None] | None = None) -> DecodedVideo:
+def decode(path: Path | str, sampling: FrameSampling) -> DecodedVideo:
     """Decodes a video's sampled frames. A bad file gives status `partial` or `failed`, never an exception.
 
     All frames are held in memory: half a gigabyte an hour at one 224-pixel frame a second; at most 4 GiB are kept.
@@ -67,33 +72,48 @@ def decode(path: Path, sampling: FrameSampling, *, progress: Callable[[], None] 
     Args:
         path: The file.
         sampling: Choice and size of frames, and length of a clip.
-        progress: Called after each clip, and now and then before the first.
+    """
+    clips: list[Clip] = []
+    video = decode_clips(Path(path), sampling, lambda _info, clip: clips.append(clip))
+    return replace(video, clips=tuple(clips))
+
+
+def decode_clips(
+    path: Path, sampling: FrameSampling, take: TakeClip, *, progress: Callable[[], None] | None = None
+) -> DecodedVideo:
+    """Decodes a video as `decode` does, and hands over each clip as soon as it is there.
+
+    Args:
+        path: The file.
+        sampling: Choice and size of frames, and length of a clip.
+        take: Called with each clip.
+        progress: Called while the packets are read; see `scan`.
+
+    Returns:
+        The video without its clips.
     """
     started = time.perf_counter()
-    progress = progress or _nothing
-    clips: list[Clip] = []
     info: VideoInfo | None = None
+    end_seconds = 0.0
     problem: Problem = "damaged"
     try:
-        packets = scan(path, progress)
+        packets = scan(path, progress or _nothing)
         plan = list(sample_clips(packets.frame_times_seconds, sampling, frame_seconds=packets.frame_seconds))
         wanted = packets.frame_keys[np.concatenate([clip.positions for clip in plan])]
         reading = _Reading(path, packets, wanted)
         for video, clip in _clips(reading.frames(), plan, sampling):
-            info = video
-            clips.append(clip)
-            progress()
-        reason = packets.damage or reading.damage
+            info, end_seconds = video, clip.end_seconds
+            take(video, clip)
+        reason, problem = packets.damage or reading.damage, packets.problem
     except (VideoError, *READ_ERRORS) as error:
-        reason = in_words(error)
-        if isinstance(error, NotOpenedError):
-            problem = "not_opened"
+        reason, problem = in_words(error), problem_of(error)
+        reason = cut_short(reason, end_seconds) if info else reason
     seconds = time.perf_counter() - started
-    if not clips:
+    if not info:
         return DecodedVideo(path, "failed", reason or _NO_FRAME, None, (), seconds, problem)
     if reason:
-        return DecodedVideo(path, "partial", reason, info, tuple(clips), seconds, problem)
-    return DecodedVideo(path, "ok", "", info, tuple(clips), seconds)
+        return DecodedVideo(path, "partial", reason, info, (), seconds, problem)
+    return DecodedVideo(path, "ok", "", info, (), seconds)
 
 
 def read_frames(path: Path, seconds: NDArray[np.float64], *, image_size: int) -> NDArray[np.uint8]:
@@ -146,14 +166,22 @@ def _clips(
     for number, reads in groupby(frames, key=lambda read: int(clip_of_wanted[read.number])):
         images = np.zeros((sampling.max_frames, sampling.image_size, sampling.image_size, 3), np.uint8)
         timestamps = np.full(sampling.max_frames, np.nan)
-        for slot, read in enumerate(reads):
-            images[slot] = scaler.square(read.frame, pixel_aspect=read.pixel_aspect)
-            timestamps[slot] = read.seconds
-            size_bytes += images[slot].nbytes
+        info: VideoInfo | None = None
+        error: VideoError | MemoryError | None = None
+        try:
+            for slot, read in enumerate(reads):
+                images[slot] = scaler.square(read.frame, pixel_aspect=read.pixel_aspect)
+                timestamps[slot], info = read.seconds, read.info
+                size_bytes += images[slot].nbytes
+        except (VideoError, MemoryError) as met:
+            error = met  # the frames before it are good
         clip = plan[number]
-        yield read.info, Clip(clip.start_seconds, clip.end_seconds, images, timestamps, ~np.isnan(timestamps))
+        if info:
+            yield info, Clip(clip.start_seconds, clip.end_seconds, images, timestamps, ~np.isnan(timestamps))
+        if error:
+            raise error
         if size_bytes > _MAX_BYTES:
-            raise VideoError(f"is too long: only the first {clip.end_seconds:.0f} s of it were kept")
+            raise TooLargeError("is too long")
 
 
 class _Reading:
@@ -211,6 +239,8 @@ class _Reading:
                 context.skip_frame = "NONREF" if is_referred_to_only[number] else "DEFAULT"
                 yield from self._decode(stream, packet)
             yield from self._decode(stream, None)
+        except MemoryError:
+            raise
         except READ_ERRORS as error:
             self.damage = self.damage or f"could be read only in part ({in_words(error)})"
 
@@ -218,6 +248,8 @@ class _Reading:
         """Decodes one packet, or with None the frames that the decoder still holds."""
         try:
             frames = stream.codec_context.decode(packet)
+        except MemoryError:
+            raise
         except READ_ERRORS as error:
             self._note_damage(packet.pts if packet else None, in_words(error))
             return
