@@ -16,7 +16,6 @@ from hbi_engines.operating_system import (
     cause_of_death,
     ended_by_alarm,
     ended_by_kill,
-    limit_memory,
     lock,
     may_enter,
     may_read,
