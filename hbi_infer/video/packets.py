@@ -18,6 +18,7 @@ import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition, Stream
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -32,10 +33,12 @@ _STATES_DURATION = frozenset({"mov", "matroska", "asf", "flv"})
 MAX_SIDE = 16_384
 MAX_PIXELS = 80_000_000
 """Largest area of a frame: a decoder of the usual kind needs less than 2 GB for it."""
-DECODER_OPTIONS = {"max_pixels": str(MAX_PIXELS)}
+# FFmpeg rounds a width up before it compares.
+DECODER_OPTIONS = {"max_pixels": str(MAX_PIXELS + 128 * MAX_SIDE)}
 """Options of every decoder: a frame may change its size within a video, beyond what its header says."""
 MAX_PACKETS = 10_000_000
 """Largest number of packets that are looked at of a video: four days at 30 frames a second."""
+_MAX_STREAMS = 1000
 _NO_TICK = -(2**63)
 _USUAL_RATE = 25.0
 _PACKETS_PER_PROGRESS = 1_000
@@ -84,7 +87,7 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         VideoError: There is none. The message is what is wrong, without the file's name.
     """
     _check_file(path)
-    options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"}
+    options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file", "max_streams": str(_MAX_STREAMS)}
     try:
         # An absolute path cannot be taken for an address or an option.
         container = av.open(
@@ -195,6 +198,11 @@ def in_words(error: BaseException) -> str:
     return str(getattr(error, "strerror", None) or error or type(error).__name__)
 
 
+def is_refused_size(error: BaseException, context: VideoCodecContext) -> bool:
+    """Returns whether a decoder refused a frame for its size; FFmpeg forgets that size."""
+    return isinstance(error, av.error.ArgumentError) and not context.width
+
+
 def problem_of(error: BaseException) -> Problem:
     """Returns the kind of problem with a video that an exception tells."""
     if isinstance(error, NotOpenedError):
@@ -282,7 +290,7 @@ def _check_file(path: Path) -> None:
 def _why_not_opened(path: Path, error: av.FFmpegError) -> VideoError:
     """Returns the error that says why FFmpeg refused a file."""
     if isinstance(error, MemoryError):
-        return TooLargeError(in_words(error))
+        return TooLargeError(f"{in_words(error)}, or has more than {_MAX_STREAMS} streams")
     if isinstance(error, OSError):
         return NotOpenedError(f"cannot be opened: {in_words(error)}")
     if not isinstance(error, av.error.InvalidDataError | av.error.ArgumentError | av.error.EOFError):

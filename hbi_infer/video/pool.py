@@ -32,7 +32,9 @@ from hbi_infer.worker_process import Answer, Received, Tell, WorkerDiedError, Wo
 
 _MOST_WORKERS = 4
 _USUAL_MEMORY_BYTES = 2_000_000_000
-_LEAST_MEMORY_BYTES = 500_000_000
+_LEAST_SHARE_BYTES = 500_000_000
+LEAST_MEMORY_BYTES = 200_000_000
+"""Smallest limit of memory that a worker can run with."""
 _LEAST_BYTES_PER_SECOND = 4_000_000
 """Speed at which the slowest disk reads."""
 _MOST_CLIP_TIMES = 300
@@ -80,8 +82,8 @@ def decode_many(
         raise InputError(f"timeout_seconds is {timeout_seconds}; it must be greater than 0")
     if worker_memory_bytes is None:
         worker_memory_bytes = usual_memory_bytes(workers)
-    if not worker_memory_bytes > 0:
-        raise InputError(f"worker_memory_bytes is {worker_memory_bytes}; it must be greater than 0")
+    if worker_memory_bytes < LEAST_MEMORY_BYTES:
+        raise InputError(f"worker_memory_bytes is {worker_memory_bytes}; it must be at least {LEAST_MEMORY_BYTES}")
     if workers == 0:
         return (decode(path, sampling) for path in paths)
     limits = _Limits(timeout_seconds, worker_memory_bytes)
@@ -96,7 +98,7 @@ def usual_workers() -> int:
 def usual_memory_bytes(workers: int) -> int:
     """Returns how much memory each of so many workers may take unless asked otherwise."""
     share = (memory_bytes() or 2 * workers * _USUAL_MEMORY_BYTES) // (2 * max(1, workers))
-    return max(_LEAST_MEMORY_BYTES, min(_USUAL_MEMORY_BYTES, share))
+    return max(_LEAST_SHARE_BYTES, min(_USUAL_MEMORY_BYTES, share))
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,13 @@ from hbi_infer.errors import VideoError
 from hbi_infer.options import FrameSampling
 from hbi_infer.video.decoded_video import Clip, DecodedVideo, Problem, VideoInfo, cut_short
 from hbi_infer.video.packets import (
+    MAX_PIXELS,
     READ_ERRORS,
     TooLargeError,
     VideoPackets,
     filled_packets,
     in_words,
+    is_refused_size,
     open_video,
     problem_of,
     scan,
@@ -104,7 +106,8 @@ def decode_clips(
         for video, clip in _clips(reading.frames(), plan, sampling):
             info, end_seconds = video, clip.end_seconds
             take(video, clip)
-        reason, problem = packets.damage or reading.damage, packets.problem
+        faulty = packets if packets.damage else reading
+        reason, problem = faulty.damage, faulty.problem
     except (VideoError, *READ_ERRORS) as error:
         reason, problem = in_words(error), problem_of(error)
         reason = cut_short(reason, end_seconds) if info else reason
@@ -194,12 +197,14 @@ class _Reading:
 
     Attributes:
         damage: First fault that was met, or "".
+        problem: Kind of that fault.
     """
 
     def __init__(self, path: Path, packets: VideoPackets, wanted: NDArray[np.int64]) -> None:
         self._path, self._packets, self._wanted = path, packets, wanted
         self._num_decoded = 0
         self.damage = ""
+        self.problem: Problem = "damaged"
 
     def frames(self) -> Iterator[_ReadFrame]:
         """Decodes. A frame that is damaged or hidden gives way to the next good one before the next wanted one."""
@@ -251,6 +256,8 @@ class _Reading:
         except MemoryError:
             raise
         except READ_ERRORS as error:
+            if is_refused_size(error, stream.codec_context) and not self.damage:
+                self.damage, self.problem = f"has frames of more than {MAX_PIXELS // 10**6} million pixels", "too_large"
             self._note_damage(packet.pts if packet else None, in_words(error))
             return
         for frame in frames:
