@@ -1,9 +1,9 @@
 """Decodes many damaged videos, and counts what comes of them by container.
 
 The videos are made by the tests' builders, then damaged in nine ways: flipped bits, absurd numbers in headers,
-truncation, swapped, repeated and overwritten blocks, and more; one seed gives the same files. Each is decoded twice in
-worker processes. A result that is none (times that are not finite, pictures that differ from one run to the next, a
-video that is missing) is listed, and makes the exit code 1.
+truncation, swapped, repeated and overwritten blocks, and more; one seed gives the same files. Worker processes decode
+them. A result that makes no sense (times that are not finite, no reason for a failure, a video that is missing) is
+listed, and makes the exit code 1.
 
     python benchmarks/mutations.py [--count 1000] [--seed 0] [--out FILE] [--workers N]
 

@@ -291,11 +291,13 @@ def _why_not_opened(path: Path, error: av.FFmpegError) -> VideoError:
     """Returns the error that says why FFmpeg refused a file."""
     if isinstance(error, MemoryError):
         return TooLargeError(f"{in_words(error)}, or has more than {_MAX_STREAMS} streams")
-    if isinstance(error, OSError):
-        return NotOpenedError(f"cannot be opened: {in_words(error)}")
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+    except OSError as refused:
+        return NotOpenedError(f"cannot be opened: {in_words(refused)}")
     if not isinstance(error, av.error.InvalidDataError | av.error.ArgumentError | av.error.EOFError):
         return VideoError(f"cannot be read: {in_words(error)}")
-    with path.open("rb") as file:
-        if file.read(8)[4:] == b"ftyp":
-            return VideoError("is cut short or damaged: the index (moov) of this mp4 is missing")
+    if head[4:] == b"ftyp":
+        return VideoError("is cut short or damaged: the index (moov) of this mp4 is missing")
     return VideoError("is not a video that can be read here, or its beginning is damaged")
