@@ -34,7 +34,8 @@ class FolderIndex:
         store: The file with the tokens.
     """
 
-    def __init__(self, folder: Path, encoder: Encoder, store: SqliteStore) -> None:
+    def __init__(self, folder: Path | str, encoder: Encoder, store: SqliteStore) -> None:
+        folder = Path(folder)
         self.folder = folder
         self.encoder = encoder
         self.store = store
@@ -70,7 +71,7 @@ class FolderIndex:
     @classmethod
     def open_for(
         cls,
-        video: Path,
+        video: Path | str,
         encoder: Encoder,
         *,
         folder: Path | str | None = None,
@@ -92,6 +93,7 @@ class FolderIndex:
             InputError: The folder has no index, or there is a location without a folder.
             IndexStoreError: The index is of another model or folder, or damaged.
         """
+        video = Path(video)
         sha256 = encoder.bundle.sha256
         if folder is not None:
             path = Path(location) if location is not None else default_location(Path(folder).resolve(), sha256)
@@ -201,14 +203,16 @@ class FolderIndex:
             self._resident = version, self.matrix(self.store.clip_ids(EVERYTHING))
         return self._resident[1]
 
-    def known_path(self, video: Path) -> str | None:
+    def known_path(self, video: Path | str) -> str | None:
         """Returns the path of a video relative to the folder, as the ledger has it; None if it lies elsewhere."""
+        video = Path(video)
         # A link to a video stays what it is, as in the ledger.
         path = video.parent.resolve() / video.name
         return path.relative_to(self.folder).as_posix() if path.is_relative_to(self.folder) else None
 
 
-def default_location(folder: Path, bundle_sha256: str) -> Path:
+def default_location(folder: Path | str, bundle_sha256: str) -> Path:
     """Returns the default file of the index of a folder and a model, in the user's cache folder."""
+    folder = Path(folder)
     name = f"{folder.name[:40]}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}-{bundle_sha256[:12]}.sqlite"
     return platformdirs.user_cache_path("hbi-infer") / "indexes" / name

@@ -23,7 +23,7 @@ _LEADS_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 """Errors of a file that is gone and of a link to nothing."""
 
 
-def find_videos(folder: Path, on_unreadable: Callable[[Path, str], object] | None = None) -> list[Path]:
+def find_videos(folder: Path | str, on_unreadable: Callable[[Path, str], object] | None = None) -> list[Path]:
     """List the video files in a folder and its subfolders, sorted, going by their suffix.
 
     Hidden files and folders, and what is not a regular file, are left out.
@@ -36,6 +36,7 @@ def find_videos(folder: Path, on_unreadable: Callable[[Path, str], object] | Non
     Raises:
         InputError: There is no such folder.
     """
+    folder = Path(folder)
     if not is_folder(folder):
         raise InputError(f"{str(folder)!r} is not a folder; name a folder that holds videos")
 

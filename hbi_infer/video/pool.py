@@ -277,7 +277,7 @@ def work(job: dict[str, Any], _content: bytes, tell: Tell) -> Answer:
         timer.rewind()
 
     sampling = FrameSampling(**job["sampling"])
-    video = decode_clips(Path(job["path"]), sampling, take, progress=timer.check_reading)
+    video = decode_clips(job["path"], sampling, take, progress=timer.check_reading)
     set_alarm(0)
     return Answer({name: getattr(video, name) for name in ("status", "reason", "problem", "decode_seconds")})
 

@@ -50,12 +50,13 @@ TakeClip: TypeAlias = Callable[[VideoInfo, Clip], None]
 """Takes a clip of a video that is being decoded."""
 
 
-def probe(path: Path) -> VideoInfo:
+def probe(path: Path | str) -> VideoInfo:
     """Describes a video. All of the file is read, but only its first frame is decoded.
 
     Raises:
         VideoError: The file cannot be read as a video; the message says why.
     """
+    path = Path(path)
     try:
         packets = scan(path, _nothing)
         reading = _Reading(path, packets, packets.frame_keys[:1])
@@ -76,12 +77,12 @@ def decode(path: Path | str, sampling: FrameSampling) -> DecodedVideo:
         sampling: Choice and size of frames, and length of a clip.
     """
     clips: list[Clip] = []
-    video = decode_clips(Path(path), sampling, lambda _info, clip: clips.append(clip))
+    video = decode_clips(path, sampling, lambda _info, clip: clips.append(clip))
     return replace(video, clips=tuple(clips))
 
 
 def decode_clips(
-    path: Path, sampling: FrameSampling, take: TakeClip, *, progress: Callable[[], None] | None = None
+    path: Path | str, sampling: FrameSampling, take: TakeClip, *, progress: Callable[[], None] | None = None
 ) -> DecodedVideo:
     """Decodes a video as `decode` does, and hands over each clip as soon as it is there.
 
@@ -94,6 +95,7 @@ def decode_clips(
     Returns:
         The video without its clips.
     """
+    path = Path(path)
     started = time.perf_counter()
     info: VideoInfo | None = None
     end_seconds = 0.0
@@ -119,7 +121,7 @@ def decode_clips(
     return DecodedVideo(path, "ok", "", info, (), seconds)
 
 
-def read_frames(path: Path, seconds: NDArray[np.float64], *, image_size: int) -> NDArray[np.uint8]:
+def read_frames(path: Path | str, seconds: NDArray[np.float64], *, image_size: int) -> NDArray[np.uint8]:
     """Decodes again some frames that `decode` gave, at another size; no other frame is decoded but what they need.
 
     Args:
@@ -133,6 +135,7 @@ def read_frames(path: Path, seconds: NDArray[np.float64], *, image_size: int) ->
     Raises:
         VideoError: The file cannot be read, or has no frames at these times any more.
     """
+    path = Path(path)
     try:
         packets = scan(path, _nothing)
         positions = np.searchsorted(packets.frame_times_seconds, seconds - _SAME_SECONDS)

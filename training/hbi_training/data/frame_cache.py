@@ -38,7 +38,8 @@ PRELOAD_BYTES = (memory_bytes() or 0) // 2
 class FrameCache:
     """Frames and masks of N clips, in the order of their records; filling it again resumes where it stopped."""
 
-    def __init__(self, folder: Path, records: Sequence[VideoRecord], sampling: FrameSampling) -> None:
+    def __init__(self, folder: Path | str, records: Sequence[VideoRecord], sampling: FrameSampling) -> None:
+        folder = Path(folder)
         self.records, self.sampling = records, sampling
         self.folder = folder / _key(records, sampling)
         self.folder.mkdir(parents=True, exist_ok=True)

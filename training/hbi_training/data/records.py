@@ -101,15 +101,15 @@ def checked_texts(texts: Iterable[Any], where: str) -> tuple[str, ...]:
     return tuple(kept)
 
 
-def is_file(path: Path) -> bool:
+def is_file(path: Path | str) -> bool:
     """Returns whether a file exists; False also for impossible names, for example one too long."""
     try:
-        return path.is_file()
+        return Path(path).is_file()
     except OSError:
         return False
 
 
-def find_records(annotations: Sequence[Annotation], videos: Path, source: str) -> list[VideoRecord]:
+def find_records(annotations: Sequence[Annotation], videos: Path | str, source: str) -> list[VideoRecord]:
     """Joins annotations with the video files anywhere below a folder, matched by name with or without suffix.
 
     Args:
@@ -120,6 +120,7 @@ def find_records(annotations: Sequence[Annotation], videos: Path, source: str) -
     Raises:
         DataError: Two files have the same name, or all videos are missing.
     """
+    videos = Path(videos)
     if not videos.is_dir():
         raise DataError(f"{source}: there is no folder {videos} to look for its videos in")
     files: dict[str, list[Path]] = {}
@@ -142,7 +143,9 @@ def find_records(annotations: Sequence[Annotation], videos: Path, source: str) -
     return without_missing(found, videos, source)
 
 
-def without_missing(found: Sequence[tuple[str, VideoRecord | None]], videos: Path, source: str) -> list[VideoRecord]:
+def without_missing(
+    found: Sequence[tuple[str, VideoRecord | None]], videos: Path | str, source: str
+) -> list[VideoRecord]:
     """Returns the records whose video exists, and logs one warning about the others.
 
     Args:

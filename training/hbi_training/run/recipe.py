@@ -130,7 +130,7 @@ SECTIONS: dict[str, type] = {
 }
 
 
-def load_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recipe:
+def load_recipe(path: Path | str, overrides: Mapping[str, str] | None = None) -> Recipe:
     """Reads a recipe.
 
     Args:
@@ -140,6 +140,7 @@ def load_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recip
     Raises:
         TrainingError: The file is missing or not YAML, or a key is unknown or missing.
     """
+    path = Path(path)
     try:
         content = yaml.safe_load(path.read_text())
     except OSError as error:

@@ -68,11 +68,12 @@ class Trainer:
         recipe: Recipe,
         train: Split,
         validation: Split,
-        run_folder: Path,
+        run_folder: Path | str,
         *,
         say: Callable[[str], None] = lambda _: None,
         cpu: bool = False,
     ) -> None:
+        run_folder = Path(run_folder)
         self.recipe, self.validation, self.run_folder = recipe, validation, run_folder
         precision = chosen_precision(recipe.optimiser, cpu=cpu)
         self.accelerator = build_accelerator(precision, cpu=cpu)
