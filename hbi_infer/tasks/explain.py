@@ -302,10 +302,19 @@ def _choose(video: VideoTokens, scores: npt.NDArray[np.float32], options: Explai
     for number, clip in enumerate(clips):
         if clip.start_seconds <= options.at_seconds < clip.end_seconds:
             return number
-    first, last = clips[0].start_seconds, clips[-1].end_seconds
-    raise InputError(
-        f"{video.path} has no clip at {options.at_seconds:g} s: give a time from {first:g} s to before {last:g} s"
-    )
+    before = [clip for clip in clips if clip.end_seconds <= options.at_seconds]
+    after = [clip for clip in clips if clip.start_seconds > options.at_seconds]
+    if before and after:  # frames between them could not be decoded
+        near = [(clip.start_seconds, clip.end_seconds) for clip in (before[-1], after[0])]
+    else:
+        near = [(clips[0].start_seconds, clips[-1].end_seconds)]
+    ranges = " or ".join(f"from {_exact(start)} s to before {_exact(end)} s" for start, end in near)
+    raise InputError(f"{video.path} has no clip at {_exact(options.at_seconds)} s: give a time {ranges}")
+
+
+def _exact(seconds: float) -> str:
+    """Returns seconds in digits, to the millisecond, so that a time that is named lies where it is said to."""
+    return f"{seconds:.3f}".rstrip("0").rstrip(".")
 
 
 def _game(rate: float, text: LevelTokens, video: LevelTokens) -> Game:

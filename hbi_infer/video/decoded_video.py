@@ -22,7 +22,7 @@ class VideoInfo:
     Attributes:
         width: Width in pixels as displayed: after rotation, with square pixels.
         height: Height in pixels as displayed.
-        duration_seconds: Time from the first frame to the end of the last; None for a single frame.
+        duration_seconds: Time at which the last frame ends; None for a single frame if the file does not say.
         frames_per_second: Mean rate (the stated one where the file has no timestamps); None for a single frame.
         rotation_degrees: How far a player turns the stored frames clockwise: 0, 90, 180 or 270.
         codec: FFmpeg's name of the codec, such as `h264`.
@@ -42,11 +42,11 @@ class VideoInfo:
 class Clip:
     """The frames of one stretch of a video; F is the sampling's `max_frames`, H = W its `image_size`.
 
-    Seconds count from the video's first frame.
+    Seconds count from the start of the container; see `hbi_infer.video.clock`.
 
     Attributes:
-        start_seconds: Start of the clip.
-        end_seconds: End of the clip.
+        start_seconds: Time of its first frame.
+        end_seconds: Time at which its last frame ends: the next clip begins, or the video is over.
         frames: (F, H, W, 3) uint8, RGB; zeros where masked.
         timestamps_seconds: (F,) float64, ascending; nan where masked.
         mask: (F,) bool, K >= 1 times True, then False.

@@ -6,6 +6,7 @@ that a header claims has to be believed.
 
 from __future__ import annotations
 
+import errno
 import stat
 from array import array
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 
 from hbi_engines.operating_system import memory_limit_bytes
 from hbi_infer.errors import VideoError
+from hbi_infer.video.clock import MOST_DELAY, NO_TICK, STATED_END_SECONDS, Clock, PacketTimes, read_clock
 from hbi_infer.video.decoded_video import Problem
 
 # Only demuxers that read one plain file: a playlist named x.mp4 must not make FFmpeg open other files or addresses.
@@ -39,11 +41,16 @@ DECODER_OPTIONS = {"max_pixels": str(MAX_PIXELS + 128 * MAX_SIDE)}
 MAX_PACKETS = 10_000_000
 """Largest number of packets that are looked at of a video: four days at 30 frames a second."""
 _MAX_STREAMS = 1000
-_NO_TICK = -(2**63)
-_USUAL_RATE = 25.0
 _PACKETS_PER_PROGRESS = 1_000
+_BEGINNING_BYTES = 4096
 
 READ_ERRORS = (av.FFmpegError, OSError, ValueError, ArithmeticError, MemoryError)
+
+
+_ENCRYPTED = "is encrypted (DRM) and cannot be decoded: give a copy that any player can play"
+_ENCRYPTED_TAGS = frozenset({"encv", "drmi"})
+_ENCRYPTED_METADATA = frozenset({"enc_key_id", "asf_protection_type"})
+"""Keys of the metadata that FFmpeg gives an encrypted matroska stream and a protected asf file."""
 
 
 class NotOpenedError(VideoError):
@@ -56,25 +63,17 @@ class TooLargeError(VideoError):
 
 @dataclass(frozen=True)
 class VideoPackets:
-    """The packets of a video stream in decoding order, one to a frame, and when the frames are shown.
+    """The N packets of a video stream in decoding order, one to a frame, and when the frames are shown.
 
     Attributes:
-        ticks: (N,) int64, when each packet's frame is shown, in the stream's own unit.
         is_key: (N,) bool: decoding can start here.
-        is_timed: False: the file has no timestamps, or they jump back. A frame is then known by its number.
-        frame_keys: (M,) int64, ascending: what each shown frame is known by, its tick or else its number.
-        frame_times_seconds: (M,) float64, ascending, counted from the first shown frame.
-        frame_seconds: How long a frame is shown, on average.
+        clock: When the frames are shown.
         damage: Fault of the file, or "".
         problem: Kind of that fault.
     """
 
-    ticks: NDArray[np.int64]
     is_key: NDArray[np.bool_]
-    is_timed: bool
-    frame_keys: NDArray[np.int64]
-    frame_times_seconds: NDArray[np.float64]
-    frame_seconds: float
+    clock: Clock
     damage: str
     problem: Problem
 
@@ -109,6 +108,8 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         context = stream.codec_context
         if not context:
             raise VideoError("is of a codec that cannot be decoded here")
+        if _is_encrypted(container, stream):
+            raise VideoError(_ENCRYPTED)
         check_size(context.width, context.height, "says that its frames have")
         context.options = DECODER_OPTIONS
         yield container, stream
@@ -144,39 +145,15 @@ def scan(path: Path, progress: Callable[[], None]) -> VideoPackets:
     """
     with open_video(path) as (container, stream):
         seen = _look(container, stream, progress)
-        ticks = np.array(seen.ticks, np.int64)
-        is_shown = np.array(seen.is_shown, bool)
-        timed_ticks = ticks[is_shown & (ticks != _NO_TICK)]
-        # An avi has no presentation times: FFmpeg's are wrong where frames are stored in another order.
-        is_reordered_avi = container.format.name == "avi" and stream.codec_context.has_b_frames
-        is_timed = len(timed_ticks) > len(ticks) / 2 and not seen.jumps_back and not is_reordered_avi
-        tick_seconds = float(stream.time_base or 0)
-        # Only a file without timestamps, or with a single one, has to be asked for its rate.
-        stated_rate = float(stream.guessed_rate or stream.average_rate or _USUAL_RATE)
-        frame_seconds = 1 / (stated_rate if 1 <= stated_rate <= 240 else _USUAL_RATE)
-        if is_timed:
-            keys = np.unique(timed_ticks)
-            times = (keys.astype(np.float64) - float(keys[0])) * tick_seconds
-            if len(keys) > 1:
-                frame_seconds = float(times[-1]) / (len(keys) - 1)
-            origin_seconds = float(keys[0]) * tick_seconds
-        else:
-            keys = np.arange(len(ticks))
-            times = keys.astype(np.float64) * frame_seconds
-            origin_seconds = 0.0
-        if not len(keys):
+        # FFmpeg's guess for an avi is wrong where frames are stored in another order.
+        is_guess = container.format.name == "avi" and bool(stream.codec_context.has_b_frames)
+        delay = _delay(path) if is_guess else 0
+        clock = read_clock(_times(container, stream, seen, is_presented=not is_guess, delay=delay))
+        if seen.is_encrypted:
+            raise VideoError(_ENCRYPTED)
+        if not len(clock.frame_keys):
             raise VideoError(seen.read_error or "has a video stream without any frame")
-        end_seconds = max(seen.end_seconds, origin_seconds + float(times[-1]) + frame_seconds)
-        return VideoPackets(
-            ticks=ticks,
-            is_key=np.array(seen.is_key, bool),
-            is_timed=is_timed,
-            frame_keys=keys,
-            frame_times_seconds=times,
-            frame_seconds=frame_seconds,
-            damage=_damage(container, seen, origin_seconds=origin_seconds, end_seconds=end_seconds),
-            problem=seen.problem,
-        )
+        return VideoPackets(np.array(seen.is_key, bool), clock, _damage(container, seen, clock), seen.problem)
 
 
 def filled_packets(container: InputContainer, *streams: VideoStream) -> Iterator[Packet[Stream]]:
@@ -195,6 +172,8 @@ def in_words(error: BaseException) -> str:
         limit = memory_limit_bytes()
         most = "memory than there is" if limit is None else f"than {limit / 1e9:.1f} GB of memory"
         return f"needs more {most} to decode"
+    if isinstance(error, OSError) and error.errno == errno.EPERM:
+        return "the system does not let this program read it (macOS: Privacy & Security, Files and Folders)"
     return str(getattr(error, "strerror", None) or error or type(error).__name__)
 
 
@@ -216,61 +195,124 @@ def problem_of(error: BaseException) -> Problem:
 class _Seen:
     """Notes about the packets while they pass; those of the video in decoding order."""
 
-    ticks: array[int] = field(default_factory=lambda: array("q"))
+    presentation: array[int] = field(default_factory=lambda: array("q"))
+    decoding: array[int] = field(default_factory=lambda: array("q"))
     is_key: bytearray = field(default_factory=bytearray)
     is_shown: bytearray = field(default_factory=bytearray)
-    jumps_back: bool = False
+    last_tick: int = NO_TICK
+    last_duration: int = 0
+    sound_end_seconds: float = -np.inf
     damaged_at_seconds: float | None = None
+    is_encrypted: bool = False
     read_error: str = ""
     problem: Problem = "damaged"
-    end_seconds: float = 0.0
 
 
 def _look(container: InputContainer, stream: VideoStream, progress: Callable[[], None]) -> _Seen:
     """Reads all packets, those of sound too: they tell how far the file goes."""
     seen = _Seen()
     unit_seconds = {each.index: float(each.time_base or 0) for each in container.streams}
-    decoded_at_seconds = -np.inf
+    heard = {each.index for each in container.streams if each.type in ("audio", "video")}
     # In a transport stream the mark means only that a counter jumped, as it does where recordings are joined.
     marks_are_meant = container.format.name != "mpegts"
     try:
         for number, packet in enumerate(filled_packets(container)):
             if number % _PACKETS_PER_PROGRESS == 0:
                 progress()
-            unit = unit_seconds[packet.stream_index]
             tick = packet.dts if packet.pts is None else packet.pts
-            if tick is not None:
-                seen.end_seconds = max(seen.end_seconds, (tick + (packet.duration or 0)) * unit)
             if packet.stream_index != stream.index:
+                if tick is not None and packet.stream_index in heard:
+                    end_seconds = (tick + (packet.duration or 0)) * unit_seconds[packet.stream_index]
+                    seen.sound_end_seconds = max(seen.sound_end_seconds, end_seconds)
                 continue
-            if len(seen.ticks) == MAX_PACKETS:
+            if len(seen.is_key) == MAX_PACKETS:
                 seen.read_error, seen.problem = f"it has more than {MAX_PACKETS:,} frames", "too_large"
                 break
-            seen.ticks.append(_NO_TICK if packet.pts is None else packet.pts)
-            seen.is_key.append(packet.is_keyframe)
+            seen.presentation.append(NO_TICK if packet.pts is None else packet.pts)
+            seen.decoding.append(NO_TICK if packet.dts is None else packet.dts)
+            is_key = packet.is_keyframe
+            seen.is_key.append(is_key)
             seen.is_shown.append(not packet.is_discard)
+            if tick is not None and tick >= seen.last_tick and not packet.is_discard:
+                seen.last_tick, seen.last_duration = tick, packet.duration or 0
             if packet.is_corrupt and marks_are_meant and seen.damaged_at_seconds is None:
-                seen.damaged_at_seconds = (tick or 0) * unit
-            if packet.dts is not None:
-                seen.jumps_back |= packet.dts * unit < decoded_at_seconds - 1
-                decoded_at_seconds = packet.dts * unit
+                seen.damaged_at_seconds = (tick or 0) * unit_seconds[stream.index]
+            if is_key and packet.has_sidedata("encryption_info"):
+                seen.is_encrypted = True
     except READ_ERRORS as error:
         seen.read_error, seen.problem = in_words(error), problem_of(error)
     return seen
 
 
-def _damage(container: InputContainer, seen: _Seen, *, origin_seconds: float, end_seconds: float) -> str:
+def _delay(path: Path) -> int:
+    """Returns the number of packets that the decoder of a file takes before it gives a frame, less one."""
+    with open_video(path) as (container, stream):
+        stream.codec_context.thread_count = 1
+        for number, packet in enumerate(filled_packets(container, stream)):
+            try:
+                if number == MOST_DELAY or stream.codec_context.decode(packet):
+                    return number
+            except READ_ERRORS:
+                continue
+    return 0
+
+
+def _times(
+    container: InputContainer, stream: VideoStream, seen: _Seen, *, is_presented: bool, delay: int
+) -> PacketTimes:
+    """Returns the times of the packets that were seen."""
+    name = container.format.name
+    tick_seconds = float(stream.time_base or 0)
+    return PacketTimes(
+        presentation=np.array(seen.presentation, np.int64),
+        decoding=np.array(seen.decoding, np.int64),
+        is_shown=np.array(seen.is_shown, bool),
+        tick_seconds=tick_seconds,
+        start_seconds=_start_seconds(container),
+        last_seconds=seen.last_duration * tick_seconds,
+        sound_end_seconds=seen.sound_end_seconds,
+        stated_seconds=_stated_seconds(container),
+        reckoned_seconds=container.duration / av.time_base if container.duration else None,
+        stated_rate=float(stream.guessed_rate or stream.average_rate or 0),
+        is_presented=is_presented,
+        delay=delay,
+        is_stream=name in ("mpegts", "mpeg"),
+    )
+
+
+def _start_seconds(container: InputContainer) -> float:
+    """Returns the start of a container on its own clock."""
+    return (container.start_time or 0) / av.time_base
+
+
+def _stated_seconds(container: InputContainer) -> float | None:
+    """Returns the duration that the header of a container states; None for a format without one."""
+    name = container.format.name.split(",")[0]
+    if name not in _STATES_DURATION or not container.duration:
+        return None
+    # These state the end on their own clock.
+    start_seconds = max(0.0, _start_seconds(container)) if name in ("matroska", "asf") else 0.0
+    return max(0.0, container.duration / av.time_base - start_seconds)
+
+
+def _damage(container: InputContainer, seen: _Seen, clock: Clock) -> str:
     """Returns the fault of a file that its packets show; "" if there is none."""
-    lasts = f"{end_seconds - origin_seconds:.1f} s"
+    lasts = f"{clock.end_seconds:.1f} s"
     if seen.read_error:
         return f"could be read only as far as {lasts} ({seen.read_error})"
     if seen.damaged_at_seconds is not None:
-        return f"is damaged or cut short at {max(0.0, seen.damaged_at_seconds - origin_seconds):.1f} s"
-    if container.format.name.split(",")[0] in _STATES_DURATION and container.duration:
-        stated_seconds = container.duration / av.time_base
-        if stated_seconds > end_seconds + max(0.5, 0.05 * stated_seconds):
-            return f"is cut short: it says that it lasts {stated_seconds:.1f} s and ends after {lasts}"
-    return ""
+        at_seconds = seen.damaged_at_seconds - _start_seconds(container)
+        return f"is damaged or cut short at {max(0.0, at_seconds):.1f} s"
+    stated = _stated_seconds(container)
+    if stated is not None and stated > clock.end_seconds + max(STATED_END_SECONDS, 0.05 * stated):
+        return f"is cut short: it says that it lasts {stated:.1f} s and ends after {lasts}"
+    return clock.fault
+
+
+def _is_encrypted(container: InputContainer, stream: VideoStream) -> bool:
+    """Returns whether a file says that its pictures are encrypted; the packets of an mp4 say it themselves."""
+    keys = {key.lower() for key in (*container.metadata, *stream.metadata)}
+    return stream.codec_context.codec_tag in _ENCRYPTED_TAGS or not keys.isdisjoint(_ENCRYPTED_METADATA)
 
 
 def _check_file(path: Path) -> None:
@@ -293,11 +335,24 @@ def _why_not_opened(path: Path, error: av.FFmpegError) -> VideoError:
         return TooLargeError(f"{in_words(error)}, or has more than {_MAX_STREAMS} streams")
     try:
         with path.open("rb") as file:
-            head = file.read(8)
+            beginning = file.read(_BEGINNING_BYTES)
     except OSError as refused:
         return NotOpenedError(f"cannot be opened: {in_words(refused)}")
     if not isinstance(error, av.error.InvalidDataError | av.error.ArgumentError | av.error.EOFError):
         return VideoError(f"cannot be read: {in_words(error)}")
-    if head[4:] == b"ftyp":
+    if beginning[4:8] == b"ftyp":
         return VideoError("is cut short or damaged: the index (moov) of this mp4 is missing")
+    if _is_text(beginning):
+        return VideoError("is a text file, not a video")
     return VideoError("is not a video that can be read here, or its beginning is damaged")
+
+
+def _is_text(beginning: bytes) -> bool:
+    """Returns whether a file that begins so is text in UTF-8, as the source code in a .ts file is."""
+    try:
+        text = beginning.decode()
+    except UnicodeDecodeError as error:
+        if error.start < _BEGINNING_BYTES - 4:  # else its last character is cut in two
+            return False
+        text = beginning[: error.start].decode()
+    return all(character.isprintable() or character in "\t\n\r\f\v\ufeff" for character in text)

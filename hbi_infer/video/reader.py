@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from hbi_infer.errors import VideoError
 from hbi_infer.options import FrameSampling
+from hbi_infer.video.clock import NO_TICK
 from hbi_infer.video.decoded_video import Clip, DecodedVideo, Problem, VideoInfo, cut_short
 from hbi_infer.video.packets import (
     MAX_PIXELS,
@@ -59,7 +60,7 @@ def probe(path: Path | str) -> VideoInfo:
     path = Path(path)
     try:
         packets = scan(path, _nothing)
-        reading = _Reading(path, packets, packets.frame_keys[:1])
+        reading = _Reading(path, packets, packets.clock.frame_keys[:1])
         for read in reading.frames():
             return read.info
         raise VideoError(packets.damage or reading.damage or _NO_FRAME)
@@ -102,8 +103,9 @@ def decode_clips(
     problem: Problem = "damaged"
     try:
         packets = scan(path, progress or _nothing)
-        plan = list(sample_clips(packets.frame_times_seconds, sampling, frame_seconds=packets.frame_seconds))
-        wanted = packets.frame_keys[np.concatenate([clip.positions for clip in plan])]
+        clock = packets.clock
+        plan = list(sample_clips(clock.frame_times_seconds, sampling, end_seconds=clock.end_seconds))
+        wanted = clock.frame_keys[np.concatenate([clip.positions for clip in plan])]
         reading = _Reading(path, packets, wanted)
         for video, clip in _clips(reading.frames(), plan, sampling):
             info, end_seconds = video, clip.end_seconds
@@ -138,11 +140,11 @@ def read_frames(path: Path | str, seconds: NDArray[np.float64], *, image_size: i
     path = Path(path)
     try:
         packets = scan(path, _nothing)
-        positions = np.searchsorted(packets.frame_times_seconds, seconds - _SAME_SECONDS)
-        positions = np.minimum(positions, len(packets.frame_times_seconds) - 1)
-        if not np.allclose(packets.frame_times_seconds[positions], seconds, rtol=0, atol=_SAME_SECONDS):
+        times = packets.clock.frame_times_seconds
+        positions = np.minimum(np.searchsorted(times, seconds - _SAME_SECONDS), len(times) - 1)
+        if not np.allclose(times[positions], seconds, rtol=0, atol=_SAME_SECONDS):
             raise VideoError("is not the video that it was: its frames have other times")
-        reading = _Reading(path, packets, packets.frame_keys[positions])
+        reading = _Reading(path, packets, packets.clock.frame_keys[positions])
         scaler = FrameScaler(image_size)
         pictures = {read.number: scaler.square(read.frame, pixel_aspect=read.pixel_aspect) for read in reading.frames()}
         if len(pictures) < len(seconds):
@@ -153,7 +155,7 @@ def read_frames(path: Path | str, seconds: NDArray[np.float64], *, image_size: i
 
 
 class _ReadFrame(NamedTuple):
-    """A wanted frame: which of the wanted, its time from the first frame, the frame and its video."""
+    """A wanted frame: which of the wanted, its time, the frame and its video."""
 
     number: int
     seconds: float
@@ -196,7 +198,7 @@ class _Reading:
     Args:
         path: The file.
         packets: Packets as `scan` found them.
-        wanted: (W,) int64, ascending, some of `packets.frame_keys`.
+        wanted: (W,) int64, ascending, some of `packets.clock.frame_keys`.
 
     Attributes:
         damage: First fault that was met, or "".
@@ -204,7 +206,7 @@ class _Reading:
     """
 
     def __init__(self, path: Path, packets: VideoPackets, wanted: NDArray[np.int64]) -> None:
-        self._path, self._packets, self._wanted = path, packets, wanted
+        self._path, self._packets, self._clock, self._wanted = path, packets, packets.clock, wanted
         self._num_decoded = 0
         self.damage = ""
         self.problem: Problem = "damaged"
@@ -232,18 +234,20 @@ class _Reading:
 
     def _decoded(self, container: InputContainer, stream: VideoStream) -> Iterator[tuple[int, VideoFrame]]:
         """Decode what the wanted frames need; gives unwanted ones too, each with what it is known by, ascending."""
-        packets, context = self._packets, stream.codec_context
-        is_needed, is_restart = needed_packets(packets, self._wanted)
-        is_referred_to_only = packets.is_timed & ~np.isin(packets.ticks, self._wanted)
+        ticks, context = self._clock.ticks, stream.codec_context
+        is_needed, is_restart = needed_packets(self._packets, self._wanted)
+        is_referred_to_only = self._clock.is_timed & ~np.isin(ticks, self._wanted)
         try:
             for number, packet in enumerate(filled_packets(container, stream)):
-                if number == len(packets.ticks):
+                if number == len(ticks):
                     raise VideoError("changed while it was read")
                 if not is_needed[number]:
                     continue
                 if is_restart[number]:
                     yield from self._decode(stream, None)
                     context.flush_buffers()
+                if self._clock.is_timed and packet.pts != ticks[number]:
+                    packet.pts = packet.dts = None if ticks[number] == NO_TICK else int(ticks[number])
                 context.skip_frame = "NONREF" if is_referred_to_only[number] else "DEFAULT"
                 yield from self._decode(stream, packet)
             yield from self._decode(stream, None)
@@ -265,33 +269,33 @@ class _Reading:
             return
         for frame in frames:
             key = frame.pts if frame.pts is not None else frame.dts
-            if not self._packets.is_timed:
+            if not self._clock.is_timed:
                 key = self._num_decoded
                 self._num_decoded += 1
             if key is not None:
                 yield key, frame
 
     def _seconds(self, key: int) -> float:
-        """Returns the time at which a frame is shown, counted from the first."""
-        return float(np.interp(key, self._packets.frame_keys, self._packets.frame_times_seconds))
+        """Returns the time of the frame that is shown at a key."""
+        position = int(np.searchsorted(self._clock.frame_keys, key, side="right")) - 1
+        return float(self._clock.frame_times_seconds[max(position, 0)])
 
     def _note_damage(self, key: int | None, what: str) -> None:
         """Keeps the first fault."""
-        where = "" if key is None or not self._packets.is_timed else f" at {self._seconds(key):.1f} s"
+        where = "" if key is None or not self._clock.is_timed else f" at {self._seconds(key):.1f} s"
         self.damage = self.damage or f"is damaged{where}: not every frame could be decoded ({what})"
 
     def _describe(self, container: InputContainer, stream: VideoStream, frame: VideoFrame, aspect: float) -> VideoInfo:
         """Describes the video by its packets and first frame."""
-        packets = self._packets
+        clock = self._clock
         width, height = displayed_size(frame, aspect)
-        is_moving = len(packets.frame_keys) > 1
         names = container.format.name.split(",")
         suffix = self._path.suffix[1:].lower()
         return VideoInfo(
             width=width,
             height=height,
-            duration_seconds=float(packets.frame_times_seconds[-1]) + packets.frame_seconds if is_moving else None,
-            frames_per_second=1 / packets.frame_seconds if is_moving else None,
+            duration_seconds=clock.end_seconds if clock.states_end else None,
+            frames_per_second=clock.frames_per_second if len(clock.frame_keys) > 1 else None,
             rotation_degrees=round(-frame.rotation / 90) * 90 % 360,
             codec=stream.codec_context.codec.canonical_name,
             container=suffix if suffix in names else names[0],
@@ -306,13 +310,14 @@ def needed_packets(packets: VideoPackets, wanted: NDArray[np.int64]) -> tuple[ND
 
     Args:
         packets: Packets of the whole video, in decoding order.
-        wanted: (W,) int64, ascending, some of `packets.frame_keys`.
+        wanted: (W,) int64, ascending, some of `packets.clock.frame_keys`.
 
     Returns:
         (N,) bool, what is needed; and (N,) bool, the keyframes with a gap before them: the decoder has to be emptied.
     """
-    ticks, count = packets.ticks, len(packets.ticks)
-    if not packets.is_timed:
+    ticks = packets.clock.ticks
+    count = len(ticks)
+    if not packets.clock.is_timed:
         return np.ones(count, bool), np.zeros(count, bool)
     starts = np.flatnonzero(packets.is_key | (np.arange(count) == 0))
     ends = np.append(starts[1:], count)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hbi_infer.errors import InputError
 from hbi_infer.options import FrameSampling
+from hbi_infer.video.clock import typical_seconds
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,8 @@ class ClipFrames:
     """The times of a clip and the frames chosen from it.
 
     Attributes:
-        start_seconds: Start of the clip.
-        end_seconds: End of the clip.
+        start_seconds: Time of its first frame.
+        end_seconds: Time at which its last frame ends.
         positions: (K,) int64 with 1 <= K <= F, indexes into the video's frames, ascending.
     """
 
@@ -125,51 +126,62 @@ def sample_positions_by_second(
 
 
 def sample_clips(
-    times_seconds: NDArray[np.float64], sampling: FrameSampling, *, frame_seconds: float
+    times_seconds: NDArray[np.float64], sampling: FrameSampling, *, end_seconds: float
 ) -> Iterator[ClipFrames]:
     """Cuts a video into clips and chooses the frames of each by their times.
 
-    Clip c holds the frames of [c, c + 1) * clip_seconds. From its first frame on, one frame is taken at each sampling
-    interval: the one that is on the screen then; a frame that stays there is taken once. Of more than F, F evenly
-    spread ones are kept. The interval is a whole number of frames, so that a constant frame rate gives what
-    `sample_positions` gives; only a video slower than half the wanted rate is sampled at that rate itself.
+    Clip c holds the frames that begin in [c, c + 1) * clip_seconds after the first frame, and lasts until the next clip
+    begins: a picture that stands for a minute belongs to the clip in which it began, and whatever times a file claims,
+    it has no more clips than frames. What begins less than half a sampling interval before the end joins clip c - 1.
 
-    A clip in which no frame begins is left out: whatever times a file claims, it has no more clips than frames. What
-    is left over at the end joins the clip before it where it is shorter than half an interval.
+    From the first frame of a clip on, one frame is taken at each sampling interval: the one that is on the screen then;
+    a frame that stays there is taken once. Of more than F, F evenly spread ones are kept. The interval is a whole
+    number of frames as they typically last in this clip, so that a constant frame rate gives what `sample_positions`
+    gives; only a clip slower than half the wanted rate is sampled at that rate itself.
 
     Example: 12 s at 25 frames per second, one wanted per second: frames 0, 25, ..., 275 in one clip.
 
     Args:
-        times_seconds: (N,) float64, ascending: when each frame appears, counted from the first.
+        times_seconds: (N,) float64, ascending: when each frame appears.
         sampling: Rate, F and length of a clip.
-        frame_seconds: How long a frame is shown: the mean over the video, or a guess for a single frame.
+        end_seconds: Time at which the last frame ends, after it begins.
 
     Yields:
         The clips in order.
     """
-    rate, clip_seconds = sampling.frames_per_second, sampling.clip_seconds
-    is_slow = rate * frame_seconds > 2
-    interval = 1 / rate if is_slow else _stride(1 / frame_seconds, rate) * frame_seconds
-    # Containers round times, a gif to hundredths of a second: a frame that is this little late is not late.
-    slack = min(frame_seconds, interval, 0.04) / 2
-    video_end = float(times_seconds[-1]) + frame_seconds
-    clip_of_frame = np.floor((times_seconds + slack) / clip_seconds).astype(np.int64)
-    last = clip_of_frame[-1]
-    if video_end - last * clip_seconds < interval / 2 and last - 1 in clip_of_frame:
-        clip_of_frame[clip_of_frame == last] = last - 1
-    numbers, firsts = np.unique(clip_of_frame, return_index=True)
-    for number, frames in zip(numbers, np.split(np.arange(len(times_seconds)), firsts[1:]), strict=True):
-        end = video_end if number == numbers[-1] else float((number + 1) * clip_seconds)
-        since_first = times_seconds[frames] - times_seconds[frames[0]]
-        # Frame i is on the screen at the sampling times number shown_from[i] to shown_from[i + 1] - 1.
-        shown_from = np.ceil((since_first - slack) / interval)
-        until = max(1, math.ceil((end - slack - float(times_seconds[frames[0]])) / interval))
-        chosen = frames[np.diff(shown_from, append=until) > 0]
-        yield ClipFrames(
-            start_seconds=float(number * clip_seconds) if number else 0.0,
-            end_seconds=end,
-            positions=chosen[spread(len(chosen), sampling.max_frames)],
-        )
+    clip_seconds, wanted_seconds = sampling.clip_seconds, 1 / sampling.frames_per_second
+    usual_seconds = typical_seconds(times_seconds) or wanted_seconds
+    since_first = times_seconds - times_seconds[0] + _slack(usual_seconds, wanted_seconds)
+    clip_of_frame = np.floor(since_first / clip_seconds)
+    borders = np.flatnonzero(np.diff(clip_of_frame)) + 1
+    if len(borders) and clip_of_frame[borders[-1]] - clip_of_frame[borders[-1] - 1] == 1:
+        is_short = end_seconds - float(times_seconds[borders[-1]]) < wanted_seconds / 2
+        borders = borders[:-1] if is_short else borders
+    starts = [0, *borders.tolist()]
+    for start, stop in zip(starts, [*starts[1:], len(times_seconds)], strict=True):
+        times = times_seconds[start:stop]
+        end = float(times_seconds[stop]) if stop < len(times_seconds) else end_seconds
+        chosen = start + _sampled(times, wanted_seconds, end_seconds=end)
+        yield ClipFrames(float(times[0]), end, chosen[spread(len(chosen), sampling.max_frames)])
+
+
+def _sampled(times_seconds: NDArray[np.float64], wanted_seconds: float, *, end_seconds: float) -> NDArray[np.int64]:
+    """Returns which (K,) of a clip's frames (N,) are on the screen at the sampling times."""
+    frame_seconds = typical_seconds(times_seconds) or wanted_seconds
+    is_slow = frame_seconds > 2 * wanted_seconds
+    interval = wanted_seconds if is_slow else _stride(1 / frame_seconds, 1 / wanted_seconds) * frame_seconds
+    slack = _slack(frame_seconds, interval)
+    since_first = times_seconds - times_seconds[0]
+    # Frame i is on the screen at the sampling times number shown_from[i] to shown_from[i + 1] - 1.
+    shown_from = np.ceil((since_first - slack) / interval)
+    slack = min(slack, (end_seconds - float(times_seconds[-1])) / 2)
+    until = max(1, math.ceil((end_seconds - slack - float(times_seconds[0])) / interval))
+    return np.flatnonzero(np.diff(shown_from, append=until) > 0)
+
+
+def _slack(frame_seconds: float, interval_seconds: float) -> float:
+    """Returns how late a frame may be and still be in time: containers round, a gif to hundredths of a second."""
+    return min(frame_seconds, interval_seconds, 0.04) / 2
 
 
 def _stride(video_frames_per_second: float, frames_per_second: float) -> int:

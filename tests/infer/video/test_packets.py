@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import av
 import pytest
 
 from hbi_infer.errors import VideoError
 from hbi_infer.options import FrameSampling
 from hbi_infer.video.reader import decode, probe
-from tests.builders.video_files import FORMATS, claim_duration, cut, overwrite_packet, write_audio, write_video
+from tests.builders.video_files import (
+    FORMATS,
+    claim_duration,
+    cut,
+    numbered_frame,
+    overwrite_packet,
+    write_audio,
+    write_video,
+)
 from tests.infer.video.test_reader import numbers
 
 ONE_A_SECOND = FrameSampling(image_size=64)
 NOT_A_VIDEO = "is not a video that can be read here, or its beginning is damaged"
+TEXT = "is a text file, not a video"
 NO_INDEX = "is cut short or damaged: the index (moov) of this mp4 is missing"
 
 
@@ -33,7 +44,9 @@ def failed(path: Path) -> str:
 
 CONTENTS = {
     "empty": (b"", "is empty"),
-    "text": (b"This is no video.\n" * 100, NOT_A_VIDEO),
+    "text": (b"This is no video.\n" * 100, TEXT),
+    "long-text": ("export const größe: number = 1;\n".encode() * 1000, TEXT),
+    "other-text": ("größe".encode("latin-1") * 100, NOT_A_VIDEO),
     "garbage": (bytes((37 * number * number + 11) % 256 for number in range(50_000)), NOT_A_VIDEO),
     "zeros": (bytes(50_000), NOT_A_VIDEO),
     "only-ftyp": (b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41", NO_INDEX),
@@ -42,7 +55,7 @@ CONTENTS = {
 
 
 @pytest.mark.parametrize("content", CONTENTS)
-@pytest.mark.parametrize("suffix", [".mp4", ".avi", ".gif"])
+@pytest.mark.parametrize("suffix", [".mp4", ".avi", ".ts"])
 def test_no_video_at_all(tmp_path: Path, content: str, suffix: str) -> None:
     path = tmp_path / f"video{suffix}"
     data, reason = CONTENTS[content]
@@ -55,6 +68,41 @@ def test_sound_only_and_a_cover(tmp_path: Path) -> None:
     assert failed(tmp_path / "sound.mp4") == "has no video stream"
     write_audio(tmp_path / "album.mp4", cover=True)
     assert failed(tmp_path / "album.mp4") == "has no video stream, only a picture as its cover"
+
+
+ENCRYPTED = "is encrypted (DRM) and cannot be decoded: give a copy that any player can play"
+KEYS = {"encryption_key": "76a6c65c5ea762046bd749a2e632ccbb", "encryption_kid": "a7e61c373e219033c21091fa607bf3b8"}
+
+
+def test_an_encrypted_mp4(tmp_path: Path) -> None:
+    options = {"encryption_scheme": "cenc-aes-ctr", **KEYS}
+    write_video(tmp_path / "video.mp4", num_frames=10, container_options=options, with_audio=True)
+    assert failed(tmp_path / "video.mp4") == ENCRYPTED
+
+
+def test_a_protected_wmv(tmp_path: Path) -> None:
+    """The muxer writes any metadata; a protected file has this one."""
+    with av.open(str(tmp_path / "video.wmv"), "w", format="asf") as container:
+        container.metadata["ASF_Protection_Type"] = "DRM"
+        stream = container.add_stream("wmv2", rate=25)
+        assert isinstance(stream, av.VideoStream)
+        stream.width = stream.height = 96
+        frame = av.VideoFrame.from_ndarray(numbered_frame(0, 96, 96), format="rgb24")
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert failed(tmp_path / "video.wmv") == ENCRYPTED
+
+
+def test_a_file_that_the_system_keeps_from_being_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_video(tmp_path / "video.mp4", num_frames=2)
+
+    def refuse(self: Path) -> os.stat_result:
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(self))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    video = decode(tmp_path / "video.mp4", ONE_A_SECOND)
+    assert (video.status, video.problem) == ("failed", "not_opened")
+    assert "the system does not let this program read it" in video.reason
 
 
 def test_no_regular_file(tmp_path: Path) -> None:
@@ -77,7 +125,7 @@ def test_no_regular_file(tmp_path: Path) -> None:
 def test_a_playlist_opens_no_other_file(tmp_path: Path, playlist: str) -> None:
     write_video(tmp_path / "secret.ts", "ts")
     (tmp_path / "list.mp4").write_text(playlist.format("secret.ts"))
-    assert failed(tmp_path / "list.mp4") == NOT_A_VIDEO
+    assert failed(tmp_path / "list.mp4") == TEXT
 
 
 @pytest.mark.parametrize("kind", ["mp4", "mov", "3gp"])

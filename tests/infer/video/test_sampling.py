@@ -22,7 +22,8 @@ WHOLE = 1e6  # seconds: no video here is cut
 
 def clips_of(times: list[float] | np.ndarray, frame_seconds: float, **options: Any) -> list[ClipFrames]:
     sampling = replace(FrameSampling(), **options)
-    return list(sample_clips(np.asarray(times, np.float64), sampling, frame_seconds=frame_seconds))
+    seconds = np.asarray(times, np.float64)
+    return list(sample_clips(seconds, sampling, end_seconds=float(seconds[-1]) + frame_seconds))
 
 
 @pytest.mark.parametrize("case", GOLDEN["decord"])
@@ -107,11 +108,34 @@ def test_long_videos_are_cut_and_a_sliver_joins_the_last_clip() -> None:
     assert len(clips_of(np.arange(313) / 25, 1 / 25)) == 2
 
 
-def test_a_frame_that_stays_on_the_screen_is_taken_once_and_a_clip_without_frames_left_out() -> None:
+def test_a_frame_that_stays_on_the_screen_is_taken_once_and_is_in_the_clip_in_which_it_began() -> None:
     times = [0, 0.5, 1, 1.5, 2, 7.9, 8, 30, 30.5]
     clips = clips_of(times, 0.5)
     assert [clip.positions.tolist() for clip in clips] == [[0, 2, 4, 6], [7]]
-    assert clips[1].start_seconds == 24
+    assert [(clip.start_seconds, clip.end_seconds) for clip in clips] == [(0, 30), (30, 31)]
+
+
+def test_the_interval_is_that_of_the_frames_of_a_clip_not_of_the_file() -> None:
+    """Twelve seconds at 30 frames per second, then a picture that stands for eleven minutes, then 5 per second."""
+    times = np.concatenate([np.arange(360) / 30, [692.0], 696 + np.arange(60) / 5])
+    first, still, slow = clips_of(times, 0.2)
+    # The last one stands until 692 s, so it is among the twelve.
+    assert first.positions.tolist() == [*range(0, 330, 30), 359]
+    assert (still.positions.tolist(), still.start_seconds, still.end_seconds) == ([360], 692.0, 696.0)
+    assert slow.positions.tolist() == list(range(361, 421, 5))
+
+
+def test_clips_are_counted_from_the_first_frame() -> None:
+    """A picture that begins late, after sound, gives the same clips at later times."""
+    late = clips_of(29.9 + np.arange(25 * 30) / 25, 1 / 25)
+    assert [clip.start_seconds for clip in late] == pytest.approx([29.9, 41.9, 53.9])
+    assert [clip.positions.tolist() for clip in late] == [
+        clip.positions.tolist() for clip in clips_of(np.arange(25 * 30) / 25, 1 / 25)
+    ]
+
+
+def test_a_short_frame_after_a_still_is_a_clip_of_its_own() -> None:
+    assert [(clip.start_seconds, clip.end_seconds) for clip in clips_of([0, 60], 0.04)] == [(0, 60), (60, 60.04)]
 
 
 def test_a_slow_video_is_sampled_at_the_wanted_rate() -> None:
@@ -134,9 +158,9 @@ def test_clips_of_any_times_are_sound(gaps: list[float], rate: float, max_frames
     assert (np.diff(chosen) > 0).all()
     assert all(1 <= len(clip.positions) <= max_frames for clip in clips)
     assert all(clip.start_seconds < clip.end_seconds for clip in clips)
-    for clip in clips:
-        assert times[clip.positions[0]] >= clip.start_seconds - frame_seconds
-        assert times[clip.positions[-1]] <= clip.end_seconds
+    assert all(clip.start_seconds <= times[clip.positions[0]] <= clip.start_seconds + 0.02 for clip in clips)
+    assert [clip.end_seconds for clip in clips[:-1]] == [clip.start_seconds for clip in clips[1:]]
+    assert clips[-1].end_seconds == times[-1] + frame_seconds
     assert len(clips) <= len(times)
 
 
