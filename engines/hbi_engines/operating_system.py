@@ -124,6 +124,22 @@ def lock(file: IO[Any]) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def is_ours(file: IO[Any]) -> bool:
+    """Takes the sole right to write an open file, as `lock` does, where the file system knows such a right.
+
+    Returns:
+        False if another process has it.
+    """
+    try:
+        lock(file)
+    except (BlockingIOError, PermissionError):  # the latter on Windows
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+    return True
+
+
 def reserve(file: IO[Any], size_bytes: int) -> None:
     """Takes disk space for a file, so that writing to it cannot find the disk full; does nothing outside Linux.
 

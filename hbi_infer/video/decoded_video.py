@@ -9,6 +9,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from hbi_infer.video.sampling import Stretch
+
 Problem: TypeAlias = Literal["not_opened", "damaged", "too_large", "too_slow", "crashed", "not_finite"]
 """Kind of problem with a video: the system refuses to open it, its contents are faulty, it needs more memory than it
 may, the decoder took too long or died, or the model gave numbers that are not finite. All but "damaged" may pass while
@@ -71,6 +73,7 @@ class DecodedVideo:
         clips: Clips in order of time.
         decode_seconds: Time that decoding took, in the process that did it; 0 if that process died of it.
         problem: Kind of problem that `reason` tells; None when ok.
+        stretch: Part of the video that was asked for; None for the whole video.
     """
 
     path: Path
@@ -80,6 +83,7 @@ class DecodedVideo:
     clips: tuple[Clip, ...]
     decode_seconds: float = field(default=0.0, compare=False)
     problem: Problem | None = None
+    stretch: Stretch | None = None
 
 
 def cut_short(reason: str, end_seconds: float) -> str:

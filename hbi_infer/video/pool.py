@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from hbi_infer.errors import InputError, VideoError
 from hbi_infer.options import FrameSampling
 from hbi_infer.video.decoded_video import Clip, DecodedVideo, Problem, VideoInfo, cut_short
 from hbi_infer.video.reader import decode, decode_clips
+from hbi_infer.video.sampling import Stretch
 from hbi_infer.worker_process import Answer, Received, Tell, WorkerDiedError, WorkerProcess
 
 _MOST_WORKERS = 4
@@ -40,16 +41,19 @@ _LEAST_BYTES_PER_SECOND = 4_000_000
 _MOST_CLIP_TIMES = 300
 """Time limit of a whole video, in time limits of a clip."""
 
+_Asked: TypeAlias = tuple[Path, Stretch | None]
+"""A video, and the stretch of it that is asked for; None for all of it."""
+
 
 def decode_many(
-    paths: Iterable[Path | str],
+    videos: Iterable[Path | str | tuple[Path | str, Stretch]],
     sampling: FrameSampling,
     *,
     workers: int | None = None,
     timeout_seconds: float = 120.0,
     worker_memory_bytes: int | None = None,
 ) -> Iterator[DecodedVideo]:
-    """Decodes videos in parallel; each path gives one result, as soon as it is there.
+    """Decodes videos in parallel; each gives one result, as soon as it is there.
 
     A worker decodes one video ahead of the caller and then waits, so about `workers` + 1 decoded videos are in memory
     besides those that the caller keeps.
@@ -58,7 +62,7 @@ def decode_many(
     replaced where the limit was one of time.
 
     Args:
-        paths: The files, taken one by one as workers get free.
+        videos: The files, or parts of files, taken one by one as workers get free.
         sampling: Choice and size of frames, and length of a clip.
         workers: Processes; None: one for each processor, at most 4. 0: decode in this process, with no limits.
         timeout_seconds: How long any one clip of a video may take; a long video has as many times as long as it has
@@ -84,10 +88,11 @@ def decode_many(
         worker_memory_bytes = usual_memory_bytes(workers)
     if worker_memory_bytes < LEAST_MEMORY_BYTES:
         raise InputError(f"worker_memory_bytes is {worker_memory_bytes}; it must be at least {LEAST_MEMORY_BYTES}")
+    pairs = (video if isinstance(video, tuple) else (video, None) for video in videos)
     if workers == 0:
-        return (decode(path, sampling) for path in paths)
-    limits = _Limits(timeout_seconds, worker_memory_bytes)
-    return _decode_in_workers(map(Path, paths), sampling, workers, limits)
+        return (decode(path, sampling, stretch=stretch) for path, stretch in pairs)
+    asked = ((Path(path), stretch) for path, stretch in pairs)
+    return _decode_in_workers(asked, sampling, workers, _Limits(timeout_seconds, worker_memory_bytes))
 
 
 def usual_workers() -> int:
@@ -123,32 +128,32 @@ class _Limits:
 
 
 def _decode_in_workers(
-    paths: Iterator[Path], sampling: FrameSampling, num_workers: int, limits: _Limits
+    videos: Iterator[_Asked], sampling: FrameSampling, num_workers: int, limits: _Limits
 ) -> Iterator[DecodedVideo]:
     """Keeps every worker busy, and stops them all whatever happens."""
     workers: set[_Decoder] = set()
     ready: SimpleQueue[_Decoder] = SimpleQueue()
 
-    def add(path: Path) -> None:
+    def add(video: _Asked) -> None:
         worker = _Decoder(sampling, limits, ready)
         workers.add(worker)
-        worker.begin(path)
+        worker.begin(*video)
 
     try:
-        for path in islice(paths, num_workers):
-            add(path)
+        for video in islice(videos, num_workers):
+            add(video)
         while workers:
             worker = ready.get()
             result = worker.take()
             # First the next video, then the result: the worker decodes while the caller is busy with it.
-            next_path = next(paths, None)
-            if next_path is not None and worker.is_alive:
-                worker.begin(next_path)
+            next_video = next(videos, None)
+            if next_video is not None and worker.is_alive:
+                worker.begin(*next_video)
             else:
                 workers.remove(worker)
                 worker.stop()
-                if next_path is not None:
-                    add(next_path)
+                if next_video is not None:
+                    add(next_video)
             yield result
     finally:
         for worker in workers:
@@ -170,15 +175,21 @@ class _Decoder:
     def __init__(self, sampling: FrameSampling, limits: _Limits, ready: SimpleQueue[_Decoder]) -> None:
         self._sampling, self._limits, self._ready = sampling, limits, ready
         self._path, self._first_seconds = Path(), 0.0
+        self._stretch: Stretch | None = None
         self._received: DecodedVideo | VideoError | None = None
         self._worker = WorkerProcess(__name__)
         self._thread: Thread | None = None
         self.is_alive = True
 
-    def begin(self, path: Path) -> None:
-        """Hands over a video."""
-        self._path, self._first_seconds = path, self._limits.first_seconds(path)
-        job = {"path": str(path), "sampling": asdict(self._sampling), "first_seconds": self._first_seconds}
+    def begin(self, path: Path, stretch: Stretch | None) -> None:
+        """Hands over a video, or a stretch of it."""
+        self._path, self._stretch, self._first_seconds = path, stretch, self._limits.first_seconds(path)
+        job = {
+            "path": str(path),
+            "stretch": asdict(stretch) if stretch else None,
+            "sampling": asdict(self._sampling),
+            "first_seconds": self._first_seconds,
+        }
         self._worker.send(job | asdict(self._limits))
         self._received = None
         self._thread = Thread(target=self._receive, daemon=True)
@@ -220,7 +231,7 @@ class _Decoder:
                 if message.kind == "part":
                     info = VideoInfo(**message.document["info"])
                     clips.append(self._clip(message))
-            return DecodedVideo(path=self._path, info=info, clips=tuple(clips), **message.document)
+            return DecodedVideo(self._path, info=info, clips=tuple(clips), stretch=self._stretch, **message.document)
         except WorkerDiedError as died:
             if not died.had_started and died.exit_code > 0:
                 raise VideoError(f"the decoder process could not start ({died.cause}): {died.said}") from died
@@ -229,9 +240,9 @@ class _Decoder:
             problem, reason = "crashed", "made the decoder send what is no result"
         self.is_alive = False
         if not clips:
-            return DecodedVideo(self._path, "failed", reason, None, (), problem=problem)
+            return DecodedVideo(self._path, "failed", reason, None, (), problem=problem, stretch=self._stretch)
         reason = cut_short(reason, clips[-1].end_seconds)
-        return DecodedVideo(self._path, "partial", reason, info, tuple(clips), problem=problem)
+        return DecodedVideo(self._path, "partial", reason, info, tuple(clips), problem=problem, stretch=self._stretch)
 
     def _clip(self, message: Received) -> Clip:
         """Builds a clip, receiving its frames."""
@@ -258,7 +269,7 @@ def work(job: dict[str, Any], _content: bytes, tell: Tell) -> Answer:
     """Decodes one video in a worker process.
 
     Args:
-        job: The path, the fields of the sampling, and the limits.
+        job: The path, the fields of the stretch and of the sampling, and the limits.
         tell: Sends each clip: its times, the video's properties, and its K frames, (K, H, W, 3) uint8.
 
     Returns:
@@ -276,8 +287,8 @@ def work(job: dict[str, Any], _content: bytes, tell: Tell) -> Answer:
         tell({"info": asdict(info), **times, "timestamps_seconds": seconds}, [frames])
         timer.rewind()
 
-    sampling = FrameSampling(**job["sampling"])
-    video = decode_clips(job["path"], sampling, take, progress=timer.check_reading)
+    sampling, stretch = FrameSampling(**job["sampling"]), Stretch(**job["stretch"]) if job["stretch"] else None
+    video = decode_clips(job["path"], sampling, take, stretch=stretch, progress=timer.check_reading)
     set_alarm(0)
     return Answer({name: getattr(video, name) for name in ("status", "reason", "problem", "decode_seconds")})
 

@@ -40,7 +40,7 @@ from hbi_infer.video.packets import (
     problem_of,
     scan,
 )
-from hbi_infer.video.sampling import ClipFrames, sample_clips
+from hbi_infer.video.sampling import ClipFrames, Stretch, sample_clips, sample_stretch
 from hbi_infer.video.scaling import FrameScaler, displayed_size
 
 _MAX_BYTES = 4 * 2**30
@@ -68,7 +68,7 @@ def probe(path: Path | str) -> VideoInfo:
         raise VideoError(f"{str(path)!r} {in_words(error)}") from error
 
 
-def decode(path: Path | str, sampling: FrameSampling) -> DecodedVideo:
+def decode(path: Path | str, sampling: FrameSampling, *, stretch: Stretch | None = None) -> DecodedVideo:
     """Decodes a video's sampled frames. A bad file gives status `partial` or `failed`, never an exception.
 
     All frames are held in memory: half a gigabyte an hour at one 224-pixel frame a second; at most 4 GiB are kept.
@@ -76,14 +76,20 @@ def decode(path: Path | str, sampling: FrameSampling) -> DecodedVideo:
     Args:
         path: The file.
         sampling: Choice and size of frames, and length of a clip.
+        stretch: Part of the video that is to be its only clip; None for the clips of the whole video.
     """
     clips: list[Clip] = []
-    video = decode_clips(path, sampling, lambda _info, clip: clips.append(clip))
+    video = decode_clips(path, sampling, lambda _info, clip: clips.append(clip), stretch=stretch)
     return replace(video, clips=tuple(clips))
 
 
 def decode_clips(
-    path: Path | str, sampling: FrameSampling, take: TakeClip, *, progress: Callable[[], None] | None = None
+    path: Path | str,
+    sampling: FrameSampling,
+    take: TakeClip,
+    *,
+    stretch: Stretch | None = None,
+    progress: Callable[[], None] | None = None,
 ) -> DecodedVideo:
     """Decodes a video as `decode` does, and hands over each clip as soon as it is there.
 
@@ -91,6 +97,7 @@ def decode_clips(
         path: The file.
         sampling: Choice and size of frames, and length of a clip.
         take: Called with each clip.
+        stretch: Part of the video that is to be its only clip; None for the clips of the whole video.
         progress: Called while the packets are read; see `scan`.
 
     Returns:
@@ -104,7 +111,10 @@ def decode_clips(
     try:
         packets = scan(path, progress or _nothing)
         clock = packets.clock
-        plan = list(sample_clips(clock.frame_times_seconds, sampling, end_seconds=clock.end_seconds))
+        if stretch is None:
+            plan = list(sample_clips(clock.frame_times_seconds, sampling, end_seconds=clock.end_seconds))
+        else:
+            plan = [sample_stretch(clock.frame_times_seconds, sampling, stretch, end_seconds=clock.end_seconds)]
         wanted = clock.frame_keys[np.concatenate([clip.positions for clip in plan])]
         reading = _Reading(path, packets, wanted)
         for video, clip in _clips(reading.frames(), plan, sampling):
@@ -117,10 +127,10 @@ def decode_clips(
         reason = cut_short(reason, end_seconds) if info else reason
     seconds = time.perf_counter() - started
     if not info:
-        return DecodedVideo(path, "failed", reason or _NO_FRAME, None, (), seconds, problem)
+        return DecodedVideo(path, "failed", reason or _NO_FRAME, None, (), seconds, problem, stretch)
     if reason:
-        return DecodedVideo(path, "partial", reason, info, (), seconds, problem)
-    return DecodedVideo(path, "ok", "", info, (), seconds)
+        return DecodedVideo(path, "partial", reason, info, (), seconds, problem, stretch)
+    return DecodedVideo(path, "ok", "", info, (), seconds, stretch=stretch)
 
 
 def read_frames(path: Path | str, seconds: NDArray[np.float64], *, image_size: int) -> NDArray[np.uint8]:
@@ -169,7 +179,7 @@ def _clips(
 ) -> Iterator[tuple[VideoInfo, Clip]]:
     """Puts the wanted frames, as they come, into the clips that they were planned for."""
     clip_of_wanted = np.repeat(np.arange(len(plan)), [len(clip.positions) for clip in plan])
-    scaler = FrameScaler(sampling.image_size)
+    scaler = FrameScaler.of(sampling)
     size_bytes = 0
     for number, reads in groupby(frames, key=lambda read: int(clip_of_wanted[read.number])):
         images = np.zeros((sampling.max_frames, sampling.image_size, sampling.image_size, 3), np.uint8)

@@ -16,6 +16,7 @@ from hbi_engines.operating_system import (
     cause_of_death,
     ended_by_alarm,
     ended_by_kill,
+    is_ours,
     lock,
     may_enter,
     may_read,
@@ -75,8 +76,9 @@ def test_a_file_is_locked_once(tmp_path: Path) -> None:
         lock(file)
         with pytest.raises(OSError, match="temporarily unavailable"):
             lock(other)
+        assert not is_ours(other)
         file.close()
-        lock(other)
+        assert is_ours(other)
 
 
 def test_space_is_reserved(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from hbi_infer.model.tokenizer import Tokenizer
 from hbi_infer.options import FrameSampling
 from hbi_infer.video.discovery import find_videos
 from hbi_infer.video.pool import decode_many
-from hbi_infer.video.sampling import spread
+from hbi_infer.video.sampling import Stretch, spread
 from hbi_training.data.shapes import captions, render, scenes
 from hbi_training.data.shapes.scene import CLIP_SECONDS
 from hbi_training.model.caption_decoder import CaptionDecoder
@@ -184,18 +184,20 @@ def video_inputs(folder: Path | str, sampling: FrameSampling) -> Arrays:
     return clips
 
 
-def decoded_clips(paths: Sequence[Path | str], sampling: FrameSampling, most: int) -> Arrays | None:
+def decoded_clips(
+    videos: Sequence[Path | str | tuple[Path | str, Stretch]], sampling: FrameSampling, most: int
+) -> Arrays | None:
     """Decodes the first clips of videos.
 
     Args:
-        paths: The videos.
+        videos: The videos, or parts of videos.
         sampling: Sampling of frames.
         most: Largest number of clips.
 
     Returns:
         Frames (B, F, H, W, 3) uint8 and mask (B, F) bool; None if no video can be decoded.
     """
-    clips = [clip for video in decode_many(paths, sampling) for clip in video.clips][:most]
+    clips = [clip for video in decode_many(videos, sampling) for clip in video.clips][:most]
     if not clips:
         return None
     return {"frames": np.stack([clip.frames for clip in clips]), "frame_mask": np.stack([clip.mask for clip in clips])}

@@ -48,9 +48,11 @@ class BanzhafEstimator(nn.Module):
         """Estimates interactions (B, T, V), 0 at padding.
 
         Args:
-            similarity: Cosines (B, T, V).
+            similarity: Cosines (B, T, V); those at padding are read as 0.
             mask: True at pairs of real tokens, (B, T, V) bool; None without padding.
         """
+        if mask is not None:
+            similarity = similarity * mask
         hidden = self.first(similarity[:, None]).relu()
         # (B, C, T, V) -> (B, T * V, C)
         pairs = hidden.flatten(2).mT

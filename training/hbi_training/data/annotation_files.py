@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
+import os
+import reprlib
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +16,7 @@ from hbi_infer.errors import DataError
 
 Kind = TypeVar("Kind")
 
+FILE_LIMIT_BYTES = 2**30
 NAMES_OF_TYPES: dict[type, str] = {str: "a text", int: "a whole number", list: "a list", dict: "an object"}
 
 
@@ -21,10 +24,16 @@ def read_text(path: Path) -> str:
     """Reads a whole UTF-8 file (with or without a byte order mark).
 
     Raises:
-        DataError: The file is missing, cannot be read or is not UTF-8.
+        DataError: The file is missing, cannot be read, is huge or is no text in UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with path.open("rb") as file:
+            if (size := os.fstat(file.fileno()).st_size) > FILE_LIMIT_BYTES:
+                raise DataError(f"{path} has more than {FILE_LIMIT_BYTES:,} bytes; is it the published file?")
+            content = file.read(size + 1)
+        if b"\0" in content:
+            raise DataError(f"{path} is no text: byte {content.index(0):,} is 0; is it the published file?")
+        return content.decode("utf-8-sig")
     except FileNotFoundError as exc:
         raise DataError(f"{path} is missing; the data set needs it") from exc
     except UnicodeDecodeError as exc:
@@ -34,7 +43,10 @@ def read_text(path: Path) -> str:
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Yields the lines of a file that are not blank, each with its place ("FILE, line 3")."""
+    """Yields the lines of a file that are not blank, each with its place ("FILE, line 3").
+
+    Lines end at line feeds alone: a text may hold U+2028 and other characters at which `str.splitlines` would cut it.
+    """
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
             yield f"{path}, line {number}", line.rstrip("\r")
@@ -44,10 +56,19 @@ def parse_json(text: str, where: str) -> Any:
     """Parses a JSON value.
 
     Raises:
-        DataError: The text is not JSON.
+        DataError: The text is not JSON, or an object has a key twice.
     """
+
+    def build(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        entry = dict(pairs)
+        if len(entry) < len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for key in keys if keys.count(key) > 1)
+            raise DataError(f"{where}: the key {twice!r:.80} stands twice in one object; join them, or delete one")
+        return entry
+
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=build)
     except (ValueError, RecursionError) as exc:
         raise DataError(f"{where}: not JSON: {exc}") from exc
 
@@ -81,6 +102,11 @@ def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str
         raise DataError(f"{path}, line {reader.line_num}: {exc}") from exc
 
 
+def shown(value: Any) -> str:
+    """Returns the beginning of a value; of lists and objects only the outer ones, for they may be deep."""
+    return f"{reprlib.repr(value) if isinstance(value, list | dict) else repr(value):.60}"
+
+
 def field(entry: Any, key: str, kind: type[Kind], where: str) -> Kind:
     """Returns the value of a required key, which must have this type.
 
@@ -91,8 +117,18 @@ def field(entry: Any, key: str, kind: type[Kind], where: str) -> Kind:
         raise DataError(f"{where}: no {key!r}")
     value = entry[key]
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
-        raise DataError(f"{where}: {key!r} is {value!r:.60}; it must be {NAMES_OF_TYPES[kind]}")
+        raise DataError(f"{where}: {key!r} is {shown(value)}; it must be {NAMES_OF_TYPES[kind]}")
     return value
+
+
+def check_unicode(text: str, where: str) -> None:
+    """Refuses half a surrogate pair, which JSON can hold and no tokenizer takes.
+
+    Raises:
+        DataError: The text has such a half.
+    """
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise DataError(f"{where}: {text!r:.60} holds half a character (a lone surrogate); correct or delete it")
 
 
 def seconds(entry: dict[str, Any], key: str, where: str) -> float | None:
@@ -104,6 +140,6 @@ def seconds(entry: dict[str, Any], key: str, where: str) -> float | None:
     value = entry.get(key)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value >= 0):
-        raise DataError(f"{where}: {key!r} is {value!r:.60}; it must be a number of seconds, at least 0")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
+        raise DataError(f"{where}: {key!r} is {shown(value)}; it must be a number of seconds, at least 0")
     return float(value)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from accelerate import PartialState
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from hbi_infer.errors import TrainingError
 from hbi_infer.options import FrameSampling
+from hbi_infer.render.stdout import printable, printable_lines
 from hbi_training.banzhaf.estimator import save_estimator
 from hbi_training.data.formats import load_records
 from hbi_training.data.frame_cache import FrameCache, Split
@@ -22,8 +23,10 @@ from hbi_training.data.shapes import captions_right
 from hbi_training.data.shapes.scene import Split as ShapesSplit
 from hbi_training.evaluation.evaluate import Evaluation, evaluate
 from hbi_training.model.config import from_mapping
+from hbi_training.run.builders import uses_processor
 from hbi_training.run.estimator_training import EstimatorOptions, train_estimator
 from hbi_training.run.recipe import Recipe
+from hbi_training.run.run_folder import held
 from hbi_training.run.trainer import Trainer
 from hbi_training.weights.checkpoint import Checkpoint, Model, load_checkpoint, save_checkpoint
 from hbi_training.weights.rounding import Weights, rounded
@@ -63,9 +66,9 @@ def load_split(
         bar = progress.add_task(f"decoding {split}", total=len(records))
         failures = cache.fill(workers=workers, advance=lambda n: progress.advance(bar, n))
     for path, reason in failures.items():
-        console.print(f"left out: {path}: {reason}", markup=False, highlight=False)
+        console.print(printable(f"left out: {path}: {reason}"), markup=False, highlight=False)
     if failures:
-        console.print(f"to try these again, delete {cache.folder}", markup=False, highlight=False)
+        console.print(printable(f"to try these again, delete {cache.folder}"), markup=False, highlight=False)
     return Split(records, cache)
 
 
@@ -80,13 +83,23 @@ def train_recipe(
 ) -> Path:
     """Trains a recipe in `out`, from its newest checkpoint unless `restart`, and returns the model's folder."""
     out = None if out is None else Path(out)
+    with _run_folder(recipe, out, restart=restart, cpu=cpu) as run_folder:
+        return _train(recipe, run_folder, train, validation, cpu=cpu)
+
+
+@contextmanager
+def _run_folder(recipe: Recipe, out: Path | None, *, restart: bool, cpu: bool) -> Iterator[Path]:
+    """Joins the processes of the run, if there are several, and holds its folder."""
     run_folder = out or Path("runs") / recipe.name
-    if restart:
-        shutil.rmtree(run_folder, ignore_errors=True)
-    run_folder.mkdir(parents=True, exist_ok=True)
+    with held(run_folder, PartialState(cpu=uses_processor(cpu=cpu)), restart=restart):
+        yield run_folder
+
+
+def _train(recipe: Recipe, run_folder: Path, train: Split, validation: Split, *, cpu: bool) -> Path:
+    """Trains in a folder that is held, and returns the model's folder."""
 
     def say(line: str) -> None:
-        console.print(line, markup=False, highlight=False)
+        console.print(printable_lines(line), markup=False, highlight=False)
 
     trainer = Trainer(recipe, train, validation, run_folder, say=say, cpu=cpu)
     trainer.resume()
@@ -114,8 +127,9 @@ def run_training(
             f"the recipe {recipe.name} does not train for {task}: its objective.{terms[0]} is 0; use another recipe "
             f"or --set objective.{terms[0]}=1"
         )
-    train, validation = (load_recipe_split(recipe, split, workers) for split in ("train", "val"))
-    train_recipe(recipe, out, train, validation, restart=restart, cpu=cpu)
+    with _run_folder(recipe, out, restart=restart, cpu=cpu) as run_folder:
+        train, validation = (load_recipe_split(recipe, split, workers) for split in ("train", "val"))
+        _train(recipe, run_folder, train, validation, cpu=cpu)
 
 
 def measure(
