@@ -31,10 +31,10 @@ from hbi_training.weights.rounding import Weights, rounded
 
 def export_bundle(
     checkpoint: Checkpoint,
-    folder: Path,
+    folder: Path | str,
     *,
     weights: Weights = WEIGHTS,
-    samples: Path | None = None,
+    samples: Path | str | None = None,
     reranker: bool = True,
     clip_seconds: float | None = None,
 ) -> list[OutputCheck]:
@@ -52,6 +52,8 @@ def export_bundle(
         ExportError: A graph does not compute what the model computes.
         BundleError: The folder holds something else.
     """
+    folder = Path(folder)
+    samples = None if samples is None else Path(samples)
     require_bundle_folder(folder)
     checkpoint = replace(checkpoint, model=rounded(checkpoint.model, weights))
     first_level = next(iter(checkpoint.model.level_rates))

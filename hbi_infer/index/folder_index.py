@@ -35,7 +35,8 @@ class FolderIndex:
         store: The file with the tokens.
     """
 
-    def __init__(self, folder: Path, encoder: Encoder, store: SqliteStore) -> None:
+    def __init__(self, folder: Path | str, encoder: Encoder, store: SqliteStore) -> None:
+        folder = Path(folder)
         self.folder = folder
         self.encoder = encoder
         self.store = store
@@ -81,7 +82,7 @@ class FolderIndex:
     @classmethod
     def open_for(
         cls,
-        video: Path,
+        video: Path | str,
         encoder: Encoder,
         *,
         folder: Path | str | None = None,
@@ -103,6 +104,7 @@ class FolderIndex:
             InputError: The folder has no index, or there is a location without a folder.
             IndexStoreError: The index is of another model or folder, or damaged.
         """
+        video = Path(video)
         sha256 = encoder.bundle.sha256
         if folder is not None:
             path = cls.location(folder, encoder, location)
@@ -256,8 +258,9 @@ class FolderIndex:
                 self._resident = version, self.matrix(self.store.clip_ids(EVERYTHING))
             return self._resident[1]
 
-    def known_path(self, video: Path) -> str | None:
+    def known_path(self, video: Path | str) -> str | None:
         """Returns the path of a video relative to the folder, as the ledger has it; None if it lies elsewhere."""
+        video = Path(video)
         # A link to a video stays what it is, as in the ledger.
         path = video.parent.resolve() / video.name
         return path.relative_to(self.folder).as_posix() if path.is_relative_to(self.folder) else None
@@ -267,7 +270,8 @@ def _identity(folder: Path, encoder: Encoder) -> Identity:
     return Identity(bundle_sha256=encoder.bundle.sha256, layout=token_layout(encoder), folder=folder)
 
 
-def default_location(folder: Path, bundle_sha256: str) -> Path:
+def default_location(folder: Path | str, bundle_sha256: str) -> Path:
     """Returns the default file of the index of a folder and a model, in the user's cache folder."""
+    folder = Path(folder)
     name = f"{folder.name[:40]}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}-{bundle_sha256[:12]}.sqlite"
     return platformdirs.user_cache_path("hbi-infer") / "indexes" / name

@@ -142,9 +142,7 @@ def plan_update(folder: Path, store: SqliteStore, *, retry_failed: bool, finding
         known = ledger.get(name)
         if known is None:
             added[path] = _new_entry(name, path)
-        elif known.has_changed(path) or (
-            known.status == "failed" and (retry_failed or _can_be_opened_now(path, known))
-        ):
+        elif known.has_changed(path) or (retry_failed and _may_pass(known)) or _can_be_opened_now(path, known):
             changed[path] = _new_entry(name, path)
     unknown = {path.relative_to(folder): reason for path, reason in content.unreadable.items()}
     # A drive that is linked to may come back.
@@ -189,6 +187,11 @@ def _no_videos(folder: Path, content: Found, finding: Finding) -> InputError:
         f"no videos in {folder} or below it: looked for files that end in {suffixes}; --all-files looks at the content "
         f"of others{left_out}"
     )
+
+
+def _may_pass(known: LedgerEntry) -> bool:
+    """Returns whether another try may give more: of what failed, or was not cut short by its own damage."""
+    return known.status == "failed" or known.problem not in (None, "damaged")
 
 
 def _can_be_opened_now(path: Path, failed: LedgerEntry) -> bool:

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from hbi_infer.video.sampling import Stretch
 
-Problem: TypeAlias = Literal["not_opened", "damaged", "too_slow", "crashed", "not_finite"]
-"""Kind of problem with a video: the system refuses to open it, its contents are faulty, the decoder took too long or
-died, or the model gave numbers that are not finite. All but "damaged" may pass while the file stays the same."""
+Problem: TypeAlias = Literal["not_opened", "damaged", "too_large", "too_slow", "crashed", "not_finite"]
+"""Kind of problem with a video: the system refuses to open it, its contents are faulty, it needs more memory than it
+may, the decoder took too long or died, or the model gave numbers that are not finite. All but "damaged" may pass while
+the file stays the same."""
 
 
 @dataclass(frozen=True)
@@ -83,3 +84,8 @@ class DecodedVideo:
     decode_seconds: float = field(default=0.0, compare=False)
     problem: Problem | None = None
     stretch: Stretch | None = None
+
+
+def cut_short(reason: str, end_seconds: float) -> str:
+    """Returns the reason why a video is partial whose clips were decoded up to a time, and no further."""
+    return f"{reason}: only the first {end_seconds:.0f} s of it were kept"

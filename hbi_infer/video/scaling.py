@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hbi_infer.errors import VideoError
 from hbi_infer.options import Fit, FrameSampling, Rounding
 from hbi_infer.video.colours import scaled_rgb
-from hbi_infer.video.packets import MAX_SIDE
+from hbi_infer.video.packets import MAX_SIDE, check_size
 
 
 class FrameScaler:
@@ -103,8 +103,7 @@ def displayed_size(frame: VideoFrame, pixel_aspect: float) -> tuple[int, int]:
     Raises:
         VideoError: The frame is too large. The message is what is wrong, without the file's name.
     """
-    if max(frame.width, frame.height) > MAX_SIDE:
-        raise VideoError(f"has frames of {frame.width} x {frame.height} pixels; at most {MAX_SIDE} a side are read")
+    check_size(frame.width, frame.height, "has frames of")
     width = max(1, round(frame.width * pixel_aspect))
     return (frame.height, width) if _is_turned(_matrix(frame)) else (width, frame.height)
 

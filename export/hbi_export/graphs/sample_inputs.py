@@ -44,7 +44,10 @@ class CheckInputs:
         ExportError: No video of `samples` can be decoded.
     """
 
-    def __init__(self, checkpoint: Checkpoint, graphs: Mapping[str, TracedGraph], samples: Path | None = None) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, graphs: Mapping[str, TracedGraph], samples: Path | str | None = None
+    ) -> None:
+        samples = None if samples is None else Path(samples)
         config, tokenizer = checkpoint.model.config, checkpoint.tokenizer
         self._config: Any = config
         self._graphs = graphs
@@ -168,19 +171,22 @@ def caption_inputs(tokenizer: Tokenizer, max_words: int) -> Arrays:
     return {"token_ids": batch.ids, "token_mask": batch.mask}
 
 
-def video_inputs(folder: Path, sampling: FrameSampling) -> Arrays:
+def video_inputs(folder: Path | str, sampling: FrameSampling) -> Arrays:
     """Decodes clips of a user's own videos: frames (B, F, H, W, 3) uint8, mask (B, F) bool.
 
     Raises:
         ExportError: No video can be decoded.
     """
+    folder = Path(folder)
     clips = decoded_clips(find_videos(folder)[:NUM_REAL], sampling, NUM_REAL)
     if clips is None:
         raise ExportError(f"{folder} holds no video that can be decoded; --samples takes a folder of videos")
     return clips
 
 
-def decoded_clips(videos: Sequence[Path | tuple[Path, Stretch]], sampling: FrameSampling, most: int) -> Arrays | None:
+def decoded_clips(
+    videos: Sequence[Path | str | tuple[Path | str, Stretch]], sampling: FrameSampling, most: int
+) -> Arrays | None:
     """Decodes the first clips of videos.
 
     Args:

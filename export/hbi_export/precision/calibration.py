@@ -37,7 +37,7 @@ class Calibration:
     source: str
 
 
-def read_calibration(folder: Path, bundle: Bundle, *, data_format: str = "manifest") -> Calibration:
+def read_calibration(folder: Path | str, bundle: Bundle, *, data_format: str = "manifest") -> Calibration:
     """Reads the first clips of some videos of a folder; of a data set, those of its training split, with their texts.
 
     Args:
@@ -49,6 +49,7 @@ def read_calibration(folder: Path, bundle: Bundle, *, data_format: str = "manife
         ExportError: No video can be decoded.
         DataError: The data set is not in its format.
     """
+    folder = Path(folder)
     videos: Sequence[Path | tuple[Path, Stretch]]
     if data_format != "manifest" or (folder / "train.jsonl").is_file():
         records = _some(load_records(data_format, folder, "train"))

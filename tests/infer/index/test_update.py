@@ -8,6 +8,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import pytest
 from hbi_infer.api import HBI, Index
 from hbi_infer.errors import BundleError, EngineError, InputError
 from hbi_infer.index.store import VideoFault
-from hbi_infer.index.update import IndexProgress
+from hbi_infer.index.update import IndexProgress, plan_update
 from hbi_infer.options import Finding
 from hbi_infer.tokens.levels import LevelTokens
 from tests.builders.tiny_bundle import COLOURS, write_video
@@ -34,6 +35,16 @@ def test_what_has_not_changed_is_left_alone(index: Index, folder: Path) -> None:
     assert index.store.version() == version
     report = index.update(workers=1, retry_failed=True)
     assert (report.changed, report.unchanged, len(report.failed)) == (1, 2, 1)
+
+
+def test_a_video_that_the_decoder_cut_short_is_tried_again_when_asked(index: Index, folder: Path) -> None:
+    index.update(workers=1)
+    for problem, is_tried in (("too_slow", True), ("too_large", True), ("crashed", True), ("damaged", False)):
+        known = replace(index.store.ledger()["red.mp4"], status="partial", reason="is cut", problem=problem)
+        index.store.put(known, [], np.empty(0, index.store.layout.dtype), np.empty((0, index.store.layout.width)))
+        for retry_failed in (False, True):
+            plan = plan_update(index.folder, index.store, retry_failed=retry_failed)
+            assert (folder / "red.mp4" in plan.changed) == (is_tried and retry_failed)
 
 
 def test_the_model_tries_failed_files_again_when_asked_to(model: HBI, folder: Path) -> None:

@@ -61,7 +61,7 @@ from hbi_training.data.records import (
 SPLITS = ("train", "val", "test")
 
 
-def load_records(name: str, folder: Path, split: str, *, videos: Path | None = None) -> list[VideoRecord]:
+def load_records(name: str, folder: Path | str, split: str, *, videos: Path | str | None = None) -> list[VideoRecord]:
     """Reads one split of a data set, in the order of its annotation files.
 
     Args:
@@ -74,6 +74,8 @@ def load_records(name: str, folder: Path, split: str, *, videos: Path | None = N
         DataError: The data set or split is unknown, an annotation file is missing or malformed (the message names file
             and line), or no video is found. If only some are missing, they are left out and a warning is logged.
     """
+    folder = Path(folder)
+    videos = None if videos is None else Path(videos)
     for value, known, what in ((name, tuple(READERS), "data set"), (split, SPLITS, "split")):
         if value not in known:
             nearest = difflib.get_close_matches(value.lower(), known, n=1, cutoff=0.0)[0]

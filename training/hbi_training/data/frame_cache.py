@@ -43,7 +43,8 @@ class FrameCache:
     Of several processes that fill it, such as those of one training, one decodes and the others wait for it.
     """
 
-    def __init__(self, folder: Path, records: Sequence[VideoRecord], sampling: FrameSampling) -> None:
+    def __init__(self, folder: Path | str, records: Sequence[VideoRecord], sampling: FrameSampling) -> None:
+        folder = Path(folder)
         self.records, self.sampling = records, sampling
         self.folder = folder / _key(records, sampling)
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -117,15 +117,15 @@ def checked_texts(texts: Iterable[Any], where: str) -> tuple[str, ...]:
     return tuple(kept)
 
 
-def is_file(path: Path) -> bool:
+def is_file(path: Path | str) -> bool:
     """Returns whether a file exists; False also for impossible names, for example one too long."""
     try:
-        return path.is_file()
+        return Path(path).is_file()
     except (OSError, ValueError):
         return False
 
 
-def find_records(annotations: Sequence[Annotation], videos: Path, source: str) -> list[VideoRecord]:
+def find_records(annotations: Sequence[Annotation], videos: Path | str, source: str) -> list[VideoRecord]:
     """Joins annotations with the video files anywhere below a folder, matched by name with or without suffix.
 
     Args:
@@ -136,6 +136,7 @@ def find_records(annotations: Sequence[Annotation], videos: Path, source: str) -
     Raises:
         DataError: Two files have the same name, or all videos are missing.
     """
+    videos = Path(videos)
     if not videos.is_dir():
         raise DataError(f"{source}: there is no folder {videos} to look for its videos in")
     files: dict[str, list[Path]] = {}
@@ -158,7 +159,9 @@ def find_records(annotations: Sequence[Annotation], videos: Path, source: str) -
     return without_missing(found, videos, source)
 
 
-def without_missing(found: Sequence[tuple[str, VideoRecord | None]], videos: Path, source: str) -> list[VideoRecord]:
+def without_missing(
+    found: Sequence[tuple[str, VideoRecord | None]], videos: Path | str, source: str
+) -> list[VideoRecord]:
     """Returns the records whose video exists, one for each clip, and logs one warning about the others.
 
     Args:
@@ -211,8 +214,8 @@ def _joined(parts: Sequence[VideoRecord]) -> VideoRecord:
     )
 
 
-def file_identity(path: Path) -> Hashable:
+def file_identity(path: Path | str) -> Hashable:
     """Returns a value that is equal for all names of one file: links, and other cases where the system ignores case."""
-    status = path.stat()
+    status = Path(path).stat()
     # Some file systems number no files.
-    return (status.st_dev, status.st_ino) if status.st_ino else path.resolve()
+    return (status.st_dev, status.st_ino) if status.st_ino else Path(path).resolve()

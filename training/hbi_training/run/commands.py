@@ -51,7 +51,7 @@ def progress_bar() -> Iterator[Progress]:
 
 
 def load_split(
-    folder: Path,
+    folder: Path | str,
     data_format: str,
     split: str,
     sampling: FrameSampling,
@@ -59,6 +59,7 @@ def load_split(
     num: int | None = None,
 ) -> Split:
     """Reads the records of a split, or the first `num`, and decodes frames that `folder/frames` does not hold yet."""
+    folder = Path(folder)
     records = load_records(data_format, folder, split)[:num]
     cache = FrameCache(folder / "frames", records, sampling)
     with progress_bar() as progress:
@@ -78,9 +79,10 @@ def load_recipe_split(recipe: Recipe, split: str, workers: int | None = None) ->
 
 
 def train_recipe(
-    recipe: Recipe, out: Path | None, train: Split, validation: Split, *, restart: bool = False, cpu: bool = False
+    recipe: Recipe, out: Path | str | None, train: Split, validation: Split, *, restart: bool = False, cpu: bool = False
 ) -> Path:
     """Trains a recipe in `out`, from its newest checkpoint unless `restart`, and returns the model's folder."""
+    out = None if out is None else Path(out)
     with _run_folder(recipe, out, restart=restart, cpu=cpu) as run_folder:
         return _train(recipe, run_folder, train, validation, cpu=cpu)
 
@@ -111,13 +113,14 @@ def _train(recipe: Recipe, run_folder: Path, train: Split, validation: Split, *,
 
 
 def run_training(
-    recipe: Recipe, out: Path | None, *, task: TrainingTask, restart: bool, workers: int | None, cpu: bool
+    recipe: Recipe, out: Path | str | None, *, task: TrainingTask, restart: bool, workers: int | None, cpu: bool
 ) -> None:
     """Trains a recipe for a task and for the other terms of its objective.
 
     Raises:
         TrainingError: The objective has no term of the task.
     """
+    out = None if out is None else Path(out)
     terms = TASK_TERMS[task]
     if terms and not recipe.objective.needed_tasks.keys() & terms:
         raise TrainingError(
@@ -130,12 +133,13 @@ def run_training(
 
 
 def measure(
-    checkpoint: Checkpoint, clips: Split, data: Path, split: str, *, all_captions: bool = False, rerank: int = 0
+    checkpoint: Checkpoint, clips: Split, data: Path | str, split: str, *, all_captions: bool = False, rerank: int = 0
 ) -> tuple[dict[str, float], Evaluation]:
     """Measures a split; results have names such as "test/text_to_video/R@1".
 
     For `shapes`, results include the rate at which captions are right.
     """
+    data = Path(data)
     found = evaluate(
         checkpoint.model, clips.records, clips.cache, checkpoint.tokenizer, all_captions=all_captions, rerank=rerank
     )
@@ -149,8 +153,8 @@ def measure(
 
 
 def run_evaluation(
-    folder: Path,
-    data: Path,
+    folder: Path | str,
+    data: Path | str,
     data_format: str,
     split: str,
     *,
@@ -158,11 +162,15 @@ def run_evaluation(
     all_captions: bool,
     rerank: int,
     save: bool,
-    out: Path | None,
-    failures: Path | None,
+    out: Path | str | None,
+    failures: Path | str | None,
     workers: int | None,
 ) -> None:
     """Measures a checkpoint on a split, prints the results as JSON, and saves them where asked."""
+    folder = Path(folder)
+    data = Path(data)
+    out = None if out is None else Path(out)
+    failures = None if failures is None else Path(failures)
     checkpoint = load_checkpoint(folder)
     clips = load_split(data, data_format, split, checkpoint.model.config.sampling, workers)
     measured = replace(checkpoint, model=rounded(checkpoint.model, weights))
@@ -198,9 +206,18 @@ def _said(model: Model, clips: Split, found: Evaluation) -> Iterator[dict[str, A
 
 
 def run_estimator(
-    folder: Path, data: Path, data_format: str, out: Path, options: EstimatorOptions, *, workers: int | None
+    folder: Path | str,
+    data: Path | str,
+    data_format: str,
+    out: Path | str,
+    options: EstimatorOptions,
+    *,
+    workers: int | None,
 ) -> None:
     """Trains an estimator on a checkpoint's pairs, writes it, and prints its explained variance as JSON."""
+    folder = Path(folder)
+    data = Path(data)
+    out = Path(out)
     checkpoint = load_checkpoint(folder)
     sampling = checkpoint.model.config.sampling
     train, validation = (load_split(data, data_format, split, sampling, workers) for split in ("train", "val"))

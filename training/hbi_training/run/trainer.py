@@ -69,11 +69,12 @@ class Trainer:
         recipe: Recipe,
         train: Split,
         validation: Split,
-        run_folder: Path,
+        run_folder: Path | str,
         *,
         say: Callable[[str], None] = lambda _: None,
         cpu: bool = False,
     ) -> None:
+        run_folder = Path(run_folder)
         self.recipe, self.validation, self.run_folder = recipe, validation, run_folder
         cpu = uses_processor(cpu=cpu)
         precision = chosen_precision(recipe.optimiser, cpu=cpu)

@@ -129,8 +129,9 @@ def start_from(initial: Checkpoint, model: Model, tokenizer: Tokenizer) -> str:
     return f"{taken} of {len(own)} tensors start from {initial.name}"
 
 
-def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
+def save_checkpoint(checkpoint: Checkpoint, folder: Path | str) -> None:
     """Writes config.json, model.safetensors and tokenizer.json; an older checkpoint there is replaced as a whole."""
+    folder = Path(folder)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -148,12 +149,13 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
     partial.rename(folder)
 
 
-def load_checkpoint(folder: Path) -> Checkpoint:
+def load_checkpoint(folder: Path | str) -> Checkpoint:
     """Reads a checkpoint that `save_checkpoint` wrote.
 
     Raises:
         TrainingError: A file is missing or does not fit the others.
     """
+    folder = Path(folder)
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         if not (folder / name).is_file():
             raise TrainingError(
