@@ -61,7 +61,8 @@ class FolderIndex:
             location: The index's file; by default in the user's cache folder, one for each folder and model.
             rebuild: Whether the next `update` throws away what an existing index holds, of whatever model or folder,
                 once its first video is decoded and encoded.
-            read_only: Whether to write nothing at all: the index must be there, and an `update` that finds work is an error.
+            read_only: Whether to write nothing at all: the index must be there, and an `update` that finds work is an
+                error.
 
         Raises:
             InputError: The folder cannot be read.
