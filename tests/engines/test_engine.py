@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hbi_engines.engine import AxisRange, TensorSpec, check_inputs
+from hbi_engines.engine import AxisRange, InputCheck, TensorSpec, check_inputs
 from hbi_engines.errors import EngineError
 
 SPECS = (TensorSpec("frames", "uint8", ("batch", 4, 3)), TensorSpec("mask", "bool", ("batch", 4)))
@@ -60,3 +60,20 @@ def test_a_shape_outside_the_profile_is_refused(batch: int, fits: bool) -> None:
         return
     with pytest.raises(EngineError, match=rf"batch is {batch} in frames; the engine was built for 2 to 8: pass parts"):
         check_inputs(SPECS, inputs(batch), ranges)
+
+
+def test_what_fitted_once_is_remembered_and_nothing_else() -> None:
+    check = InputCheck((TensorSpec("a", "float32", ("B", 2)), TensorSpec("b", "int64", ("B",))))
+    fitting = {"a": np.zeros((3, 2), np.float32), "b": np.zeros(3, np.int64)}
+    for _ in range(2):
+        check.check(fitting)
+    wrong: list[dict[str, Any]] = [
+        {"a": fitting["a"]},
+        {**fitting, "b": np.zeros(2, np.int64)},
+        {**fitting, "b": np.zeros(3, ">i8")},
+        {**fitting, "c": fitting["b"]},
+        {**fitting, "c": 3},
+    ]
+    for inputs in wrong:
+        with pytest.raises(EngineError):
+            check.check(inputs)
