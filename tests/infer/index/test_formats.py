@@ -45,8 +45,10 @@ def test_an_older_index_keeps_all_and_is_sound_afterwards(
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (FORMAT_VERSION,)
     with closing(SqliteStore(path, identity)) as store:
-        put(store, video("a.mp4", 1, seed=9), video("e.mp4", 2, seed=8))
+        new = video("e.mp4", 2, seed=8, status="partial", reason="is cut", problem="damaged", duration_seconds=3.0)
+        put(store, video("a.mp4", 1, seed=9), new)
         assert set(store.ledger()) == {*expected, "e.mp4"}
+        assert store.entry("e.mp4") == new.record
     assert verify_file(path, identity).is_sound
 
 
