@@ -25,6 +25,7 @@ COMMANDS = PACKAGES["hbi_infer"] / "cli"
 ROOMS = {
     "hbi_engines": (
         "errors operating_system",
+        "graph_content time_limit",
         "engine",
         "cuda/driver",
         "engine_files",

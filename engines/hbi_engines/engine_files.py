@@ -154,7 +154,7 @@ class EngineRecord:
                     "plugins": tuple(PluginUse(**plugin) for plugin in document["plugins"]),
                 }
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise EngineError(
                 f"{path} is no record of an engine that this version can read ({type(error).__name__}: {error}): "
                 "remove it and its engine, and build them again with 'hbi-export trt'"

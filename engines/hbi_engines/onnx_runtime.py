@@ -13,7 +13,7 @@ import io
 import os
 import subprocess
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from hbi_engines.cuda.driver import driver_problem
 from hbi_engines.engine import Engine, Inputs, TensorSpec, check_inputs
 from hbi_engines.engine_options import EngineOptions
 from hbi_engines.errors import DeviceError, EngineError
+from hbi_engines.time_limit import StoppedInTime, wait_for
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 CHOOSE = 'pip install "hbi-infer[cpu]", or for an NVIDIA GPU pip install "hbi-infer[gpu]" (one of them, never both)'
@@ -41,10 +42,12 @@ NUMPY_NAMES = {
 class OnnxRuntimeEngine:
     """A graph in an ONNX Runtime session; see `hbi_engines.engine.Engine`."""
 
-    def __init__(self, session: Any, device: str, device_reason: str) -> None:
-        self._session = session
-        self.inputs = tuple(_spec(argument) for argument in session.get_inputs())
-        self.outputs = tuple(_spec(argument) for argument in session.get_outputs())
+    def __init__(self, session: Any, device: str, device_reason: str, limit_seconds: float) -> None:
+        self._session, self._run_options = session, _import().RunOptions
+        self._limit_seconds = limit_seconds
+        with _mapped("refused the graph"):  # its names may be no text
+            self.inputs = tuple(_spec(argument) for argument in session.get_inputs())
+            self.outputs = tuple(_spec(argument) for argument in session.get_outputs())
         self.device = device
         self.device_reason = device_reason
 
@@ -54,31 +57,36 @@ class OnnxRuntimeEngine:
             raise EngineError("the engine is closed; open the graph again to run it")
         check_inputs(self.inputs, inputs)
         names = [spec.name for spec in self.outputs]
-        with _mapped("failed while it ran the graph"):
-            return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
+        options = self._run_options()
+        with (
+            StoppedInTime(partial(setattr, options, "terminate", True), self._limit_seconds, "a run"),
+            _mapped("failed while it ran the graph"),
+        ):
+            return dict(zip(names, self._session.run(names, dict(inputs), options), strict=True))
 
     def close(self) -> None:
         """Frees the session."""
         self._session = None
 
 
-def open_cpu(graph: Path | bytes, options: EngineOptions) -> Engine:
+def open_cpu(graph: bytes, options: EngineOptions) -> Engine:
     """Loads the graph on the processor."""
-    return OnnxRuntimeEngine(_session(graph, CPU, options.threads), "cpu", options.on_processor("cpu"))
+    session = _session(graph, CPU, options)
+    return OnnxRuntimeEngine(session, "cpu", options.on_processor("cpu"), options.limit_seconds)
 
 
-def open_cuda(graph: Path | bytes, options: EngineOptions) -> Engine:
+def open_cuda(graph: bytes, options: EngineOptions) -> Engine:
     """Loads the graph on the first visible NVIDIA GPU, where there is no `cuda_problem`.
 
     Raises:
         DeviceError: ONNX Runtime fell back to the processor all the same.
     """
-    session = _session(graph, CUDA, options.threads)
+    session = _session(graph, CUDA, options)
     if (provider := session.get_providers()[0]) != CUDA:
         raise DeviceError(
             f"device cuda cannot run here: ONNX Runtime fell back to {provider}; its own message above says why"
         )
-    return OnnxRuntimeEngine(session, "cuda", f"cuda, {options.why}")
+    return OnnxRuntimeEngine(session, "cuda", f"cuda, {options.why}", options.limit_seconds)
 
 
 def cpu_problem() -> str:
@@ -155,16 +163,20 @@ def _missing_libraries(runtime: Any) -> list[str]:
     return missing
 
 
-def _session(graph: Path | bytes, provider: str, threads: int) -> Any:
+def _session(graph: bytes, provider: str, how: EngineOptions) -> Any:
     runtime = _import()
     options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = how.threads
     options.log_severity_level = 4  # errors come as exceptions; the log would print them a second time
     # Not "session.disable_cpu_ep_fallback": ONNX Runtime puts the shape arithmetic of a graph with dynamic sizes on the
     # processor by design, and that option refuses every such graph. The caller checks the provider that was chosen.
-    source = graph if isinstance(graph, bytes) else str(graph)
-    with _mapped("refused the graph"):
-        return runtime.InferenceSession(source, options, providers=[provider], enable_fallback=0)
+
+    def load() -> Any:
+        with _mapped("refused the graph"):
+            return runtime.InferenceSession(graph, options, providers=[provider], enable_fallback=0)
+
+    # It computes what is constant in the graph, which may take forever.
+    return wait_for(load, how.limit_seconds, "loading", stop=partial(options.set_load_cancellation_flag, True))
 
 
 def _import() -> Any:

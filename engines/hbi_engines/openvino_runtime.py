@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
@@ -15,10 +14,13 @@ import numpy.typing as npt
 from hbi_engines.engine import Engine, Inputs, TensorSpec, check_inputs
 from hbi_engines.engine_options import EngineOptions
 from hbi_engines.errors import EngineError
+from hbi_engines.time_limit import StoppedInTime, wait_for
 
 if TYPE_CHECKING:
     from hbi_engines.half_products import Precision
 
+LOOPS = (b"Loop", b"Scan", b"If", b"SequenceMap")
+"""Operators that hold a graph; a text in the bytes tells that there may be one."""
 INSTALL = 'pip install "hbi-infer[openvino]"'
 
 
@@ -32,8 +34,12 @@ class OpenVINOEngine:
         outputs: tuple[TensorSpec, ...],
         device: str,
         device_reason: str,
+        limit_seconds: float,
+        *,
+        has_loops: bool,
     ) -> None:
         self._request = request
+        self._limit_seconds, self._has_loops = limit_seconds, has_loops
         self.inputs = inputs
         self.outputs = outputs
         self.device = device
@@ -44,16 +50,27 @@ class OpenVINOEngine:
         if self._request is None:
             raise EngineError("the engine is closed; open the graph again to run it")
         check_inputs(self.inputs, inputs)
-        with _mapped("failed while it ran the graph"):
-            made = self._request.infer(dict(inputs))
+        made = self._made(inputs)
         return {spec.name: made[spec.name] for spec in self.outputs}
+
+    def _made(self, inputs: Inputs) -> Any:
+        request = self._request
+
+        def infer() -> Any:
+            with _mapped("failed while it ran the graph"):
+                return request.infer(dict(inputs))
+
+        if self._has_loops:  # OpenVINO stops between two nodes, so never in a loop
+            return wait_for(infer, self._limit_seconds, "a run", stop=request.cancel)
+        with StoppedInTime(request.cancel, self._limit_seconds, "a run"):
+            return infer()
 
     def close(self) -> None:
         """Frees the compiled graph."""
         self._request = None
 
 
-def open_compiled(precision: Precision, graph: Path | bytes, options: EngineOptions) -> Engine:
+def open_compiled(precision: Precision, graph: bytes, options: EngineOptions) -> Engine:
     """Compiles the graph, where there is no `problem`.
 
     Raises:
@@ -62,6 +79,7 @@ def open_compiled(precision: Precision, graph: Path | bytes, options: EngineOpti
     import openvino
 
     content, inputs, outputs = _in_standard_operators(graph, precision)
+    has_loops = any(name in content for name in LOOPS)
     core = openvino.Core()
     properties = {
         # By default OpenVINO computes float32 in bfloat16 on some processors.
@@ -71,10 +89,16 @@ def open_compiled(precision: Precision, graph: Path | bytes, options: EngineOpti
         "INFERENCE_NUM_THREADS": options.threads,
         "PERFORMANCE_HINT": "LATENCY",
     }
-    with _mapped("refused the graph"):
-        request = core.compile_model(core.read_model(content), "CPU", properties).create_infer_request()
+
+    def compiled() -> Any:
+        with _mapped("refused the graph"):
+            return core.compile_model(core.read_model(content), "CPU", properties).create_infer_request()
+
+    request = wait_for(compiled, options.limit_seconds, "loading")
     device = "openvino" if precision == "fp32" else f"openvino:{precision}"
-    return OpenVINOEngine(request, inputs, outputs, device, options.on_processor(device))
+    return OpenVINOEngine(
+        request, inputs, outputs, device, options.on_processor(device), options.limit_seconds, has_loops=has_loops
+    )
 
 
 def problem(precision: Precision) -> str:
@@ -95,7 +119,7 @@ def problem(precision: Precision) -> str:
 
 
 def _in_standard_operators(
-    graph: Path | bytes, precision: Precision
+    graph: bytes, precision: Precision
 ) -> tuple[bytes, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Returns the graph with its functions written out, for OpenVINO knows none; and its inputs and outputs.
 
@@ -107,9 +131,8 @@ def _in_standard_operators(
     from hbi_engines.half_products import halve_products
 
     try:
-        content = graph if isinstance(graph, bytes) else graph.read_bytes()
-        model = onnx.load_from_string(content)
-    except (google.protobuf.message.DecodeError, OSError) as error:
+        content, model = graph, onnx.load_from_string(graph)
+    except google.protobuf.message.DecodeError as error:
         raise EngineError(f"OpenVINO refused the graph: {error}") from error
     inputs, outputs = (tuple(_spec(value) for value in side) for side in (model.graph.input, model.graph.output))
     if model.functions or precision != "fp32":

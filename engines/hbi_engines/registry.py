@@ -12,9 +12,11 @@ from hbi_engines import onnx_runtime, openvino_runtime
 from hbi_engines.engine import Engine
 from hbi_engines.engine_files import FLAVORS, BuiltEngines, Flavor
 from hbi_engines.engine_options import EngineOptions
-from hbi_engines.errors import DeviceError
+from hbi_engines.errors import DeviceError, EngineError
+from hbi_engines.graph_content import check_graph
 from hbi_engines.operating_system import physical_cores
 from hbi_engines.tensorrt import runtime as tensorrt_runtime
+from hbi_engines.time_limit import LIMIT_SECONDS
 
 if TYPE_CHECKING:
     from hbi_engines.half_products import Precision
@@ -29,7 +31,7 @@ class Runtime:
         problem: Returns why the device cannot run here and how to mend it; empty if no reason is known.
     """
 
-    open: Callable[[Path | bytes, EngineOptions], Engine]
+    open: Callable[[bytes, EngineOptions], Engine]
     problem: Callable[[], str]
 
 
@@ -61,7 +63,12 @@ BEST_FIRST = ("tensorrt", "tensorrt-rtx", "cuda", "cpu", "openvino")
 
 
 def open_engine(
-    graph: Path | bytes, device: str = "auto", threads: int | None = None, built: BuiltEngines | None = None
+    graph: Path | bytes,
+    device: str = "auto",
+    threads: int | None = None,
+    built: BuiltEngines | None = None,
+    *,
+    limit_seconds: float = LIMIT_SECONDS,
 ) -> Engine:
     """Loads an ONNX graph.
 
@@ -71,18 +78,21 @@ def open_engine(
             `Engine.device_reason` says what was chosen and why.
         threads: Processor threads, by default one for each physical core that this process may use.
         built: Location of engines that TensorRT built of the graph.
+        limit_seconds: Limit for loading the graph, and for running it once.
 
     Raises:
         DeviceError: The device is unknown or cannot run here; never a silent fall back to another one.
-        EngineError: The runtime refused the graph.
+        EngineError: The graph cannot be read or names other files, or the runtime refused it or took too long.
     """
     if threads is None:
         threads = physical_cores()
     elif threads < 1:
         raise DeviceError(f"threads is {threads}; give 1 or more, or leave it out for one for each physical core")
+    if not limit_seconds > 0:
+        raise EngineError(f"limit_seconds is {limit_seconds}; it must be greater than 0")
     if device != "auto":
         check_device(device)
-        return RUNTIMES[device].open(graph, EngineOptions(threads, "as asked", built))
+        return _open(graph, device, EngineOptions(threads, "as asked", built, limit_seconds))
     reasons: list[str] = []
     for candidate in BEST_FIRST:
         if candidate in FLAVORS and not (built and built.records(FLAVORS[candidate])):
@@ -90,10 +100,24 @@ def open_engine(
         why = f"chosen because {'; '.join(reasons) or 'it can run here'}"
         try:
             check_device(candidate)
-            return RUNTIMES[candidate].open(graph, EngineOptions(threads, why, built))
+            return _open(graph, candidate, EngineOptions(threads, why, built, limit_seconds))
         except DeviceError as error:
             reasons.append(str(error))
     raise DeviceError(f"no device can run here: {'; '.join(reasons)}")
+
+
+def _open(graph: Path | bytes, device: str, options: EngineOptions) -> Engine:
+    """Opens a graph as bytes that have been checked: from a file, a runtime would read the files that it names."""
+    content = graph if isinstance(graph, bytes) else _read(graph)
+    check_graph(content)
+    return RUNTIMES[device].open(content, options)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise EngineError(f"the graph {path} cannot be read: {error.strerror}") from error
 
 
 def check_device(device: str) -> None:

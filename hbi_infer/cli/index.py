@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
-from hbi_infer.cli.inputs import end_with, failures_of, index_document, load_model, update_index
+from hbi_infer.cli.inputs import FolderOptions, end_with, failures_of, index_document, load_model, update_index
 from hbi_infer.cli.options import (
+    AllFilesOption,
     BundleOption,
     DeviceOption,
+    ExcludeOption,
     IndexOption,
     JsonOption,
     RebuildOption,
@@ -27,6 +29,8 @@ def index(
     index_file: IndexOption = None,
     workers: WorkersOption = None,
     rebuild: RebuildOption = False,
+    exclude: ExcludeOption = None,
+    all_files: AllFilesOption = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again files that failed before.")] = False,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
@@ -41,9 +45,10 @@ def index(
     from hbi_infer.api import Index
     from hbi_infer.render import tables
 
+    options = FolderOptions(index_file, workers, rebuild, exclude=exclude, all_files=all_files, verbose=verbose)
     hbi = load_model(bundle, device, verbose)
     with Index.open(videos, hbi, location=index_file, rebuild=rebuild) as opened:
-        report = update_index(opened, workers, retry_failed=retry_failed)
+        report = update_index(opened, options, retry_failed=retry_failed, tell_others=True)
         failures = failures_of(opened, report)
         if as_json:
             stdout.emit_json(index_document(opened, report))

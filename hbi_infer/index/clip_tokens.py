@@ -17,7 +17,7 @@ from hbi_infer.index.folder_index import FolderIndex
 from hbi_infer.index.store import ClipIds, FileVersion, LedgerEntry
 from hbi_infer.model.encoder import Encoder, encode_clips
 from hbi_infer.options import EVERYTHING, Filter
-from hbi_infer.tokens.levels import Levels, is_sound, item, joined, some
+from hbi_infer.tokens.levels import Levels, item, joined, some, unsound
 
 Source: TypeAlias = Literal["index", "video"]
 
@@ -249,8 +249,10 @@ def _from_video(encoder: Encoder, video: Path, indexed_path: str | None) -> Vide
     if decoded.status == "failed":
         raise VideoError(f"{video} {decoded.reason}: give a video that can be played")
     batches = list(encode_clips(encoder, decoded.clips))
-    if not all(map(is_sound, batches)):
-        raise VideoError(f"{video} makes the model give numbers that are not finite: give another video")
+    if fault := next(filter(None, map(unsound, batches)), ""):
+        raise VideoError(
+            f"{video} makes the model give {fault} in its graph video_encoder: give another video, or bundle"
+        )
     parts = [item(levels, row) for levels in batches for row in range(len(next(iter(levels.values()))))]
     return VideoTokens(
         path=video,

@@ -19,9 +19,9 @@ from hbi_infer.index.sqlite_store import SqliteStore
 from hbi_infer.index.store import ClipIds, VideoFault
 from hbi_infer.index.update import IndexProgress, IndexReport, plan_update, run_update
 from hbi_infer.model.encoder import Encoder, token_layout
-from hbi_infer.options import EVERYTHING
+from hbi_infer.options import EVERYTHING, Finding
 from hbi_infer.tokens.layout import is_finite
-from hbi_infer.tokens.levels import Levels, is_sound
+from hbi_infer.tokens.levels import Levels, unsound
 from hbi_infer.tokens.similarity import CHUNK_CLIPS, ClipMatrix
 
 
@@ -120,6 +120,7 @@ class FolderIndex:
     def update(
         self,
         *,
+        finding: Finding | None = None,
         retry_failed: bool = False,
         workers: int | None = None,
         progress: Callable[[IndexProgress], None] | None = None,
@@ -131,6 +132,8 @@ class FolderIndex:
         them. If another process updates the index, this one waits, then does what is left.
 
         Args:
+            finding: Choice of the files that are videos; the index keeps it, and None takes the one that it keeps.
+                Videos that were indexed and are excluded now are forgotten.
             retry_failed: Whether to try failed videos again though they have not changed.
             workers: Decoding processes; None lets `decode_many` choose.
             progress: Called at the start and after each video.
@@ -141,16 +144,24 @@ class FolderIndex:
             IndexStoreError: The index cannot be written; what was stored is kept.
         """
         started = time.perf_counter()
-        plan = plan_update(self.folder, self.store, retry_failed=retry_failed)
-        if plan.is_empty:
+        known = self.finding
+        finding = known if finding is None else finding
+        plan = plan_update(self.folder, self.store, retry_failed=retry_failed, finding=finding)
+        if plan.is_empty and finding == known:
             report = plan.report()
         else:
             with self.store.sole_writer(on_wait):
                 # Once more: another process may have done some of it.
-                plan = plan_update(self.folder, self.store, retry_failed=retry_failed)
+                plan = plan_update(self.folder, self.store, retry_failed=retry_failed, finding=finding)
+                self.store.remember(finding)
                 report = run_update(plan, self.store, self.encoder, workers=workers, progress=progress)
         report.total_seconds = time.perf_counter() - started
         return report
+
+    @property
+    def finding(self) -> Finding:
+        """Choice of the files that are videos, as the last update was told."""
+        return self.store.finding()
 
     def failures(self) -> list[VideoFault]:
         """Returns the fault of every video that could not be indexed, in this update or an earlier one."""
@@ -175,7 +186,7 @@ class FolderIndex:
         """
         found, records = self.store.fetch_tokens(ids)
         levels = self.store.layout.unpack(records)
-        if not is_sound(levels):
+        if unsound(levels):
             raise self.damaged(fault)
         return found, levels
 

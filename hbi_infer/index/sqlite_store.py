@@ -12,7 +12,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple
+from dataclasses import asdict, astuple
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hbi_infer.errors import IndexStoreError
+from hbi_infer.files import inside_matcher, path_matcher
 from hbi_infer.index.sqlite_file import (
     Identity,
     begin_anew,
@@ -33,7 +34,7 @@ from hbi_infer.index.sqlite_file import (
     transaction,
 )
 from hbi_infer.index.store import ClipIds, FileVersion, LedgerEntry, StoredClip
-from hbi_infer.options import EVERYTHING, Filter
+from hbi_infer.options import EVERYTHING, VIDEOS_BY_SUFFIX, Filter, Finding
 from hbi_infer.tokens.layout import PackedTokens, TokenLayout, widen
 from hbi_infer.tokens.similarity import top
 
@@ -64,6 +65,7 @@ class SqliteStore:
         self.path = path.absolute()
         self.begins_anew = rebuild
         self._identity = identity
+        self._finding = VIDEOS_BY_SUFFIX
         self._num_writes = 0
         self._resident: tuple[tuple[int, int], ClipIds, npt.NDArray[np.float32]] | None = None
         self._known_schema = self._schema()
@@ -110,6 +112,27 @@ class SqliteStore:
             for path, size, modified, status, reason, problem, seconds in rows
         }
 
+    def finding(self) -> Finding:
+        """Returns which files of the folder are taken for videos, as it was last asked for."""
+        rows = [] if self.begins_anew else self._rows("SELECT value FROM meta WHERE key = 'finding'")
+        if not rows:
+            return self._finding
+        with self._sensible():
+            known = json.loads(rows[0][0])
+            if not (isinstance(known, dict) and all(isinstance(each, str) for each in known["exclude"])):
+                raise ValueError(known)
+            return Finding(exclude=known["exclude"], all_files=known["all_files"] is True)
+
+    def remember(self, finding: Finding) -> None:
+        """Keeps which files are taken for videos; an index that begins anew does so with its first video."""
+        self._finding = finding
+        if not self.begins_anew:
+            with self._transaction() as execute:
+                self._write_finding(execute)
+
+    def _write_finding(self, execute: Callable[..., sqlite3.Cursor]) -> None:
+        execute("INSERT OR REPLACE INTO meta VALUES ('finding', ?)", (json.dumps(asdict(self._finding)),))
+
     @contextmanager
     def sole_writer(self, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
         """Holds the right to fill the index, which one process has at a time.
@@ -138,6 +161,7 @@ class SqliteStore:
         with self._transaction() as execute:
             if self.begins_anew:
                 begin_anew(self._connection, self._identity)
+                self._write_finding(execute)
             path = os.fsencode(video.path)
             execute("DELETE FROM videos WHERE path = CAST(? AS TEXT)", (path,))
             video_id = execute(
@@ -164,6 +188,9 @@ class SqliteStore:
     def clip_ids(self, where: Filter) -> ClipIds:
         """Returns the ids (N,), ascending, of the clips whose video passes the filter."""
         condition, values = _condition(where)
+        if (passing := self._passing_paths(where)) is not None:
+            condition += " AND video_id IN (SELECT value FROM json_each(?))"
+            values.append(json.dumps(passing))
         rows = self._rows(f"SELECT clip_id FROM clips JOIN videos USING (video_id) WHERE {condition}", values)  # noqa: S608
         return np.sort(np.array([row[0] for row in rows], np.int64))
 
@@ -219,6 +246,17 @@ class SqliteStore:
             }
         return [found[clip_id] for clip_id in ids if clip_id in found]
 
+    def _passing_paths(self, where: Filter) -> list[int] | None:
+        """Returns the ids of the videos whose path passes; None where no path is asked for."""
+        matchers = [] if where.path_glob is None else [path_matcher(where.path_glob)]
+        if where.folder is not None and (folder := PurePosixPath(where.folder).as_posix()) != ".":
+            matchers.append(inside_matcher(folder))
+        if not matchers:
+            return None
+        rows = self._rows("SELECT video_id, path FROM videos")
+        with self._sensible():
+            return [video_id for video_id, path in rows if all(matches(path) for matches in matchers)]
+
     def _pooled(self) -> tuple[ClipIds, npt.NDArray[np.float32]]:
         """Returns ids (N,) and pooled vectors (N, D) of all clips, which are kept until the index changes."""
         version = self.version()
@@ -243,7 +281,7 @@ class SqliteStore:
         """Reports the index as damaged if values read in the block have other types or sizes than those written."""
         try:
             yield
-        except (TypeError, ValueError) as exc:
+        except (TypeError, ValueError, KeyError) as exc:
             raise IndexStoreError(damaged(self.path, "values that make no sense")) from exc
 
     def _schema(self) -> int:
@@ -262,18 +300,13 @@ class SqliteStore:
 
 
 def _condition(where: Filter) -> tuple[str, list[Any]]:
-    """Returns the filter as an SQL condition on `videos`, and the values of its parameters."""
+    """Returns all but the paths of a filter as an SQL condition on `videos`, and the values of its parameters."""
     conditions: dict[str, Any] = {
-        "path GLOB CAST(? AS TEXT)": None if where.path_glob is None else os.fsencode(where.path_glob),
         "duration_seconds >= ?": where.min_seconds,
         "duration_seconds <= ?": where.max_seconds,
         "modified_ns >= ?": _nanoseconds(where.newer_than),
         "modified_ns < ?": _nanoseconds(where.older_than),
     }
-    if where.folder is not None and (folder := PurePosixPath(where.folder).as_posix()) != ".":
-        # Not GLOB: a folder's name may hold its special characters. And bytes: it need not be text.
-        start = os.fsencode(folder + "/")
-        conditions[f"substr(CAST(path AS BLOB), 1, {len(start)}) = ?"] = start
     given = {condition: value for condition, value in conditions.items() if value is not None}
     return " AND ".join(given) or "1", list(given.values())
 

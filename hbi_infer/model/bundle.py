@@ -10,18 +10,18 @@ import dataclasses
 import hashlib
 import os
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from hbi_infer.errors import BundleError
+from hbi_engines.graph_content import check_graph
+from hbi_infer.errors import BundleError, EngineError
+from hbi_infer.model.bundle_files import MANIFEST, BundleFiles, open_files
 from hbi_infer.model.manifest import BundleManifest
 
-MANIFEST = "bundle.json"
 MANIFEST_LIMIT_BYTES = 2**20
+TOKENIZER_LIMIT_BYTES = 2**26
 HOW_TO_GET = {
     "retrieve": "export one with 'hbi-export onnx' or 'hbi-export clip'",
     "rerank": "train a model with reconstruction_layers and export it with 'hbi-export onnx'",
@@ -42,11 +42,13 @@ class Bundle:
         path: Folder or zip file.
         manifest: Content of bundle.json.
         sha256: Hash of the bytes of bundle.json, which hold the hashes of all other files: it names the whole model.
+        files: Files that it is read from; None for those that are at `path` when one is read.
     """
 
     path: Path
     manifest: BundleManifest
     sha256: str
+    files: BundleFiles | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def load(cls, path: Path | str) -> Bundle:
@@ -56,14 +58,14 @@ class Bundle:
             BundleError: There is no bundle, or it is damaged, unsafe or of a newer format; says what to do.
         """
         path = Path(path)
-        content = _read(path, MANIFEST, MANIFEST_LIMIT_BYTES)
+        files = open_files(path)
+        content = files.read(MANIFEST, MANIFEST_LIMIT_BYTES)
         try:
             manifest = BundleManifest.from_json(content)
         except BundleError as error:
             raise BundleError(f"{path / MANIFEST}: {error}") from error
-        bundle = cls(path, manifest, hashlib.sha256(content).hexdigest())
-        present = _file_names(path)
-        if missing := [file for file in bundle._hashes() if file not in present]:
+        bundle = cls(path, manifest, hashlib.sha256(content).hexdigest(), files)
+        if missing := [file for file in bundle._hashes() if file not in files.sizes_bytes]:
             raise BundleError(f"{path} lacks {', '.join(missing)}: copy the bundle again, or export it again")
         return bundle
 
@@ -79,25 +81,37 @@ class Bundle:
             )
 
     def graph_bytes(self, name: str) -> bytes:
-        """Reads the ONNX graph `name`, checked against its hash.
+        """Reads the ONNX graph `name`, checked against its hash; it names no other file.
 
         Raises:
-            BundleError: The bundle has no such graph, or the file is not the one that was exported.
+            BundleError: The bundle has no such graph, the file is not the one that was exported, or it keeps weights
+                in another file.
         """
         if name not in self.manifest.graphs:
             raise BundleError(
                 f"{self.path} has no graph {name}; it has {', '.join(self.manifest.graphs)} and can do "
                 f"{', '.join(self.manifest.tasks)}: use a bundle that was exported for the task"
             )
-        return self._checked(self.manifest.graphs[name].file)
+        content = self._checked(self.manifest.graphs[name].file)
+        try:
+            check_graph(content)
+        except EngineError as error:
+            raise BundleError(f"{name} of {self.path}: {error}") from error
+        return content
 
     def tokenizer_json(self) -> str:
         """Reads the text of the tokenizer's file, checked against its hash.
 
         Raises:
-            BundleError: The file is not the one that was exported.
+            BundleError: The file is not the one that was exported, or not UTF-8.
         """
-        return self._checked(self.manifest.tokenizer.file).decode()
+        file = self.manifest.tokenizer.file
+        try:
+            return self._checked(file).decode()
+        except UnicodeDecodeError as error:
+            raise BundleError(
+                f"{self.path / file} is not UTF-8 (byte {error.start:,}): export the bundle again"
+            ) from error
 
     def verify(self) -> None:
         """Reads every file and checks it.
@@ -110,15 +124,19 @@ class Bundle:
 
     def sizes_bytes(self) -> dict[str, int]:
         """Returns the sizes of the files, as stored on disk or as declared in the zip."""
-        present = _file_names(self.path)
+        present = self._present().sizes_bytes
         return {file: present[file] for file in self._hashes()}
+
+    def _present(self) -> BundleFiles:
+        return self.files or open_files(self.path)
 
     def _hashes(self) -> dict[str, str]:
         tokenizer = self.manifest.tokenizer
         return {tokenizer.file: tokenizer.sha256} | {spec.file: spec.sha256 for spec in self.manifest.graphs.values()}
 
     def _checked(self, file: str) -> bytes:
-        content = _read(self.path, file, FILE_LIMIT_BYTES)
+        is_tokenizer = file == self.manifest.tokenizer.file
+        content = self._present().read(file, TOKENIZER_LIMIT_BYTES if is_tokenizer else FILE_LIMIT_BYTES)
         expected, found = self._hashes()[file], hashlib.sha256(content).hexdigest()
         if found != expected:
             raise BundleError(
@@ -191,51 +209,3 @@ def write_bundle(
             f"cannot write {folder}: {error.strerror or error}; free space or choose another folder"
         ) from error
     return manifest
-
-
-def _file_names(path: Path) -> dict[str, int]:
-    """Returns the sizes of the files beside bundle.json, itself included, by their names."""
-    try:
-        if path.is_dir():
-            return {entry.name: entry.stat().st_size for entry in path.iterdir() if entry.is_file()}
-        with zipfile.ZipFile(path) as archive:
-            return {name: info.file_size for name, info in _members(path, archive).items()}
-    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
-        raise BundleError(f"there is no bundle at {path}: give a bundle's folder or a .zip of it") from error
-    except (OSError, zipfile.BadZipFile) as error:
-        raise BundleError(
-            f"{path} cannot be read as a bundle ({error}): give a bundle's folder or a .zip of it"
-        ) from error
-
-
-def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """Returns the members of the archive's folder with bundle.json: the top one, or a single one below it."""
-    names = {PurePosixPath(info.filename): info for info in archive.infolist() if not info.is_dir()}
-    for name in names:
-        if name.is_absolute() or ".." in name.parts or "\\" in str(name):
-            raise BundleError(f"{path} holds the name {str(name)!r}, which leads out of it: do not trust this file")
-    roots = {name.parent for name in names if name.name == MANIFEST and len(name.parts) <= 2}
-    if len(roots) != 1:
-        raise BundleError(f"{path} holds {len(roots)} files {MANIFEST}; it must be a zip of one bundle's folder")
-    root = roots.pop()
-    return {name.name: info for name, info in names.items() if name.parent == root}
-
-
-def _read(path: Path, file: str, limit_bytes: int) -> bytes:
-    """Reads a file of the bundle at `path`; its size is checked first against `limit_bytes`."""
-    sizes = _file_names(path)
-    if file not in sizes:
-        raise BundleError(f"{path} has no {file}: give a bundle's folder or a .zip of it")
-    if sizes[file] > limit_bytes:
-        raise BundleError(
-            f"{path / file} has {sizes[file]:,} bytes; the most is {limit_bytes:,}: it is not a bundle's file"
-        )
-    try:
-        if path.is_dir():
-            return (path / file).read_bytes()
-        with zipfile.ZipFile(path) as archive:
-            return archive.read(_members(path, archive)[file])
-    except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise BundleError(
-            f"{path / file} cannot be read ({error}): copy the bundle again, or export it again"
-        ) from error

@@ -13,22 +13,44 @@ import math
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+
 from hbi_engines.engine import TensorSpec
 from hbi_infer.errors import BundleError, InputError
-from hbi_infer.model.graph_names import TASKS, graphs_of_task
-from hbi_infer.options import FrameSampling
+from hbi_infer.model.graph_names import GRAPHS, TASKS, graphs_of_task
+from hbi_infer.model.strict_json import parse_strictly
+from hbi_infer.options import ADDED_LATER, FrameSampling
 from hbi_infer.tokens.scoring import Scoring
 
 FORMAT_VERSION = 1
 TASK_GRAPHS = {task: graphs_of_task(task) for task in TASKS}
 """Task that this version can do -> the graphs that it needs; a bundle may be able to do more."""
-ADDED_LATER = {"added_later": True}
-"""Marks a field that the first bundles did not have: where it is missing it has its default, and it is only written
-with another value, so that versions that do not know it can read the rest."""
+RANGES = {
+    "width": (1, 2**16),
+    "max_words": (1, 2**16),
+    "vocabulary_size": (1, 10**7),
+    "logit_scale": (1e-6, 1e6),
+    "video_tokens": (1, 2**16),
+    "text_tokens": (1, 2**16),
+    "rate": (0, 1e6),
+    "max_frames": (1, 10_000),
+    "image_size": (1, 10_000),
+    "resize_to": (1, 10_000),
+    "frames_per_second": (1e-3, 1e3),
+    "clip_seconds": (0.1, 86_400.0),
+}
+"""Number -> its least and greatest value: far beyond any model, and no larger than what memory holds."""
+CLIP_LIMIT_BYTES = 2**31
+DEPTH_LIMIT = 20
+CONTROL = re.compile(r"[\0-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Characters that no text holds: they would steer a terminal, or cannot be written as UTF-8."""
+DTYPES = ("bool", "uint8", "int8", "int32", "int64", "float16", "float32", "float64")
+OUTPUT_AXES = {"tokens": 3, "weights": 2, "slots": 2, "interaction": 3, "scores": 2, "score": 1, "logits": 2}
+"""Output of a graph, without the name of its level -> number of its axes."""
 
 
 @dataclass(frozen=True)
@@ -132,28 +154,89 @@ class BundleManifest:
     provenance: Provenance
 
     def __post_init__(self) -> None:
-        for name in ("width", "max_words", "vocabulary_size"):
-            if getattr(self, name) < 1:
-                raise BundleError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        self._check_numbers()
         names = [level.name for level in self.levels]
         if not names or len(set(names)) < len(names):
             raise BundleError(f"levels are {names}; there must be at least one, each with a name of its own")
         files = [self.tokenizer.file, *(graph.file for graph in self.graphs.values())]
         for file in files:
-            if not file or file.startswith(".") or re.search(r"[/\\:\0]", file):
-                raise BundleError(f"the file name {file!r} is not a plain name; files lie beside bundle.json")
+            if file.startswith(".") or re.search(r"[/\\:]", file) or not _is_name(file):
+                raise BundleError(f"the file name {file!r:.200} is not a plain name; files lie beside bundle.json")
         if len(set(files)) < len(files):
             raise BundleError(f"the files are {files}; each graph and the tokenizer need a file of their own")
         for task in self.tasks:
             for graph in TASK_GRAPHS.get(task, ()):
                 if graph not in self.graphs:
                     raise BundleError(f"the task {task} needs the graph {graph}; there are only {sorted(self.graphs)}")
+        self._check_graphs()
         self._check_answers()
 
     @property
     def scoring(self) -> Scoring:
         """How this bundle compares tokens."""
         return Scoring({level.name: level.rate for level in self.levels}, self.padded_partner)
+
+    def _check_numbers(self) -> None:
+        sampling = self.sampling
+        parts: list[tuple[str, BundleManifest | FrameSampling | LevelSpec]] = [("", self), ("sampling.", sampling)]
+        parts += [(f"levels[{number}].", level) for number, level in enumerate(self.levels)]
+        numbers = {
+            f"{where}{item.name}": getattr(part, item.name)
+            for where, part in parts
+            for item in dataclasses.fields(part)
+            if item.name in RANGES and getattr(part, item.name) is not None
+        }
+        for where, value in numbers.items():
+            least, most = RANGES[where.rpartition(".")[2]]
+            if not least <= value <= most:
+                reason = f"at least {least}" if value < least else f"at most {most:,}"
+                raise BundleError(f"{where} is {value}; it must be {reason}")
+        if self.levels and not any(level.rate for level in self.levels):
+            raise BundleError("the rates of all levels are 0; one at least must be greater")
+        clip_bytes = 3 * sampling.max_frames * sampling.image_size**2
+        token_bytes = 4 * self.width * sum(max(level.video_tokens, level.text_tokens) for level in self.levels)
+        for what, size in (("the frames", clip_bytes), ("the tokens", token_bytes)):
+            if size > CLIP_LIMIT_BYTES:
+                raise BundleError(f"{what} of a clip take {size:,} bytes; the most is {CLIP_LIMIT_BYTES:,}")
+
+    def _check_graphs(self) -> None:
+        for name, graph in self.graphs.items():
+            tensors = (*graph.inputs, *graph.outputs)
+            axes = {size for tensor in tensors for size in tensor.shape if isinstance(size, str) and size}
+            for text in (name, *(tensor.name for tensor in tensors), *axes):
+                if not _is_name(text):
+                    raise BundleError(f"graphs.{name:.80} has the name {text!r:.200}; a name has 1 to 200 letters")
+            if not graph.inputs or not 1 <= graph.opset <= 1000:
+                raise BundleError(
+                    f"graphs.{name} has {len(graph.inputs)} inputs and opset {graph.opset}: export it again"
+                )
+            for tensor in tensors:
+                sizes = [size for size in tensor.shape if isinstance(size, int)]
+                if tensor.dtype not in DTYPES or not all(0 < size < 2**31 for size in sizes):
+                    raise BundleError(
+                        f"graphs.{name} has {tensor}; types are {', '.join(DTYPES)}, and sizes at least 1"
+                    )
+            for output in graph.outputs:
+                self._check_output(name, output)
+
+    def _check_output(self, graph: str, output: TensorSpec) -> None:
+        """Checks the axes of an output that this version knows."""
+        level, _, part = output.name.rpartition("_")
+        if level not in {each.name for each in self.levels}:
+            part = output.name
+        last = {"tokens": self.width}
+        if graph != "answerer":  # its logits have a check of their own
+            last["logits"] = self.vocabulary_size
+        num_axes = OUTPUT_AXES.get(part) if graph in GRAPHS else None
+        if num_axes is None:
+            return
+        kinds = "iu" if part == "slots" else "f"
+        fits = len(output.shape) == num_axes and np.dtype(output.dtype).kind in kinds
+        if not fits or (part in last and output.shape[-1] != last[part]):
+            size = f", the last of {last[part]}" if part in last else ""
+            raise BundleError(
+                f"graphs.{graph} has the output {output}; it must have {num_axes} axes{size}: export it again"
+            )
 
     def _check_answers(self) -> None:
         if not self.answers and "qa" not in self.tasks:
@@ -174,8 +257,12 @@ class BundleManifest:
     def to_document(self) -> dict[str, Any]:
         """Returns the content of bundle.json as JSON's types."""
         document = dataclasses.asdict(self)
-        for part, values in ((self, document), (self.provenance, document["provenance"])):
-            for item in dataclasses.fields(part):
+        for values, kind in (
+            (document, BundleManifest),
+            (document["sampling"], FrameSampling),
+            (document["provenance"], Provenance),
+        ):
+            for item in dataclasses.fields(kind):
                 if "added_later" in item.metadata and values[item.name] == item.default:
                     del values[item.name]
         return {"format_version": FORMAT_VERSION, **document}
@@ -189,14 +276,15 @@ class BundleManifest:
                 belong there.
         """
         try:
-            document = json.loads(content)
-        except (ValueError, RecursionError) as error:
+            document = parse_strictly(content)
+        except ValueError as error:
             raise BundleError(f"not JSON: {error}") from error
+        _check_values(document)
         if not isinstance(document, dict) or "format_version" not in document:
             raise BundleError("not a bundle's manifest: it has no format_version")
         version = document.pop("format_version")
         if type(version) is not int or version < 1:
-            raise BundleError(f"format_version is {version!r}; it must be {FORMAT_VERSION}")
+            raise BundleError(f"format_version is {version!r:.80}; it must be {FORMAT_VERSION}")
         if version > FORMAT_VERSION:
             raise BundleError(
                 f"its format version is {version} and this hbi-infer reads up to {FORMAT_VERSION}: "
@@ -206,6 +294,36 @@ class BundleManifest:
             return typing.cast("BundleManifest", _parse(cls, document, ""))
         except InputError as error:  # FrameSampling checks its own values
             raise BundleError(f"sampling: {error}") from error
+
+
+def _check_values(document: Any) -> None:
+    """Checks depth, numbers and texts of a JSON document, wherever they stand.
+
+    Raises:
+        BundleError: A value is not one that a manifest can have.
+    """
+    waiting = [(document, "", 0)]
+    while waiting:
+        value, where, depth = waiting.pop()
+        if depth > DEPTH_LIMIT:
+            raise BundleError(f"{where:.80}... is nested deeper than {DEPTH_LIMIT} levels")
+        inner: Iterable[tuple[Any, Any]] = ()
+        if isinstance(value, dict):
+            inner = value.items()
+            waiting += [(key, f"a key of {where or 'the document'}", depth) for key in value]
+        elif isinstance(value, list):
+            inner = enumerate(value)
+        elif isinstance(value, str) and CONTROL.search(value) and not where.endswith(".file"):  # checked as a name
+            raise BundleError(f"{where} is {value!r:.80}; it must be a text without control characters")
+        elif type(value) is int and not abs(value) < 2**63:
+            raise BundleError(f"{where} is {value!r:.80}...; it must be an int of less than 64 bits")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise BundleError(f"{where} is {value!r}; it must be float")
+        waiting += [(item, f"{where}.{key}" if where else str(key), depth + 1) for key, item in inner]
+
+
+def _is_name(text: str) -> bool:
+    return text.isprintable() and 1 <= len(text) <= 200
 
 
 def _parse(kind: Any, value: Any, where: str) -> Any:
@@ -226,20 +344,20 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
     if kind is Any or (kind in (int, str) and type(value) is kind):
         return value
     expected = " or ".join(map(repr, arguments)) if origin is Literal else getattr(kind, "__name__", str(kind))
-    raise BundleError(f"{where or 'the document'} is {value!r}; it must be {expected}")
+    raise BundleError(f"{where or 'the document'} is {value!r:.80}; it must be {expected}")
 
 
 def _parse_dataclass(kind: type[Any], value: Any, where: str) -> Any:
     prefix = f"{where}." if where else ""
     if not isinstance(value, dict):
-        raise BundleError(f"{where} is {value!r}; it must be an object")
+        raise BundleError(f"{where} is {value!r:.80}; it must be an object")
     fields = dataclasses.fields(kind)
     names = [item.name for item in fields]
     for key in value:
         if key not in names:
             near = difflib.get_close_matches(key, names, n=1)
             hint = f"the nearest known key is {near[0]}" if near else f"known are {', '.join(names)}"
-            raise BundleError(f"unknown key {prefix}{key}; {hint}. A newer hbi-infer may know it")
+            raise BundleError(f"unknown key {prefix}{key:.80}; {hint}. A newer hbi-infer may know it")
     if missing := [item.name for item in fields if item.name not in value and "added_later" not in item.metadata]:
         raise BundleError(f"{', '.join(prefix + name for name in missing)} is missing; export the bundle again")
     hints = typing.get_type_hints(kind)

@@ -14,14 +14,16 @@ from hbi_engines.cuda.driver import driver_problem
 from hbi_engines.engine import Arrays, Engine
 from hbi_engines.engine_files import BuiltEngines
 from hbi_engines.registry import PROCESSOR_DEVICES, check_device, open_engine
+from hbi_engines.time_limit import LIMIT_SECONDS
 from hbi_infer.errors import BundleError, DeviceError, EngineError, InputError
 from hbi_infer.model.bundle import Bundle, default_bundle_path
 from hbi_infer.model.caption_decoder import CaptionDecoder
+from hbi_infer.model.checked_graph import CheckedGraph
 from hbi_infer.model.graph_names import GRAPHS
 from hbi_infer.model.text_generation import Generated, generate
 from hbi_infer.model.tokenizer import TokenBatch, Tokenizer
 from hbi_infer.options import Decoding
-from hbi_infer.tokens.levels import Levels, LevelTokens, named_inputs, unit
+from hbi_infer.tokens.levels import Levels, LevelTokens, named_inputs, unit, unsound
 from hbi_infer.tokens.similarity import fits, similarity_by_graph
 
 
@@ -32,6 +34,7 @@ class TokenModel:
         bundle: The bundle to run.
         device: Name of the device; see `load`.
         threads: Number of threads; see `load`.
+        limit_seconds: Limit of graphs; see `load`.
         open_graph: Opens the engine of a graph by its name, in place of the bundle's own graphs on a device.
 
     Attributes:
@@ -45,17 +48,27 @@ class TokenModel:
         *,
         device: str = "auto",
         threads: int | None = None,
+        limit_seconds: float = LIMIT_SECONDS,
         open_graph: Callable[[str], Engine] | None = None,
     ) -> None:
         if open_graph is None:
             check_device(device)
         self.bundle = bundle
-        self._open_graph = open_graph or partial(load_graph, bundle, device=device, threads=threads)
+        self._open_graph = open_graph or partial(
+            load_graph, bundle, device=device, threads=threads, limit_seconds=limit_seconds
+        )
         self.scoring = bundle.manifest.scoring
         self._device = device
 
     @classmethod
-    def load(cls, bundle: Path | str | None = None, *, device: str = "auto", threads: int | None = None) -> Self:
+    def load(
+        cls,
+        bundle: Path | str | None = None,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        limit_seconds: float = LIMIT_SECONDS,
+    ) -> Self:
         """Loads a bundle.
 
         Args:
@@ -63,12 +76,14 @@ class TokenModel:
             device: "auto", "cpu", "cuda", "openvino", "tensorrt", "tensorrt-rtx"; some take a precision, as in
                 "openvino:bf16". A device that cannot run here is an error, except for "auto".
             threads: Processor threads, by default one for each physical core.
+            limit_seconds: Limit for loading a graph, and for running it once; a graph that is late is an error.
 
         Raises:
             BundleError: There is no bundle, or it cannot be used.
             DeviceError: The device is unknown or cannot run here.
         """
-        return cls(Bundle.load(bundle or default_bundle_path()), device=device, threads=threads)
+        loaded = Bundle.load(bundle or default_bundle_path())
+        return cls(loaded, device=device, threads=threads, limit_seconds=limit_seconds)
 
     @property
     def device_reason(self) -> str:
@@ -85,7 +100,10 @@ class TokenModel:
 
     def encode_tokens(self, batch: TokenBatch) -> dict[str, LevelTokens]:
         """Computes the tokens of B texts from their ids, level by level."""
-        return self._levels(self._text_encoder, {"token_ids": batch.ids, "token_mask": batch.mask})
+        levels = self._levels(self._text_encoder, {"token_ids": batch.ids, "token_mask": batch.mask})
+        if fault := unsound(levels):
+            raise EngineError(f"the graph text_encoder of {self.bundle.path} gives {fault}: use another bundle")
+        return levels
 
     def encode_video(self, frames: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_]) -> dict[str, LevelTokens]:
         """Computes the tokens of B clips, level by level.
@@ -171,7 +189,18 @@ class TokenModel:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer of the bundle."""
-        return Tokenizer.from_json(self.bundle.tokenizer_json())
+        manifest, path = self.bundle.manifest, self.bundle.path / self.bundle.manifest.tokenizer.file
+        text = self.bundle.tokenizer_json()
+        try:
+            tokenizer = Tokenizer.from_json(text)
+        except BundleError as error:
+            raise BundleError(f"{path}: {error}") from error
+        if tokenizer.vocabulary_size > manifest.vocabulary_size:
+            raise BundleError(
+                f"{path} has {tokenizer.vocabulary_size:,} tokens and the model knows {manifest.vocabulary_size:,}: "
+                "export the bundle again"
+            )
+        return tokenizer
 
     @cached_property
     def _text_encoder(self) -> Engine:
@@ -208,11 +237,14 @@ class TokenModel:
         return self._open("interaction")
 
     def _open(self, name: str) -> Engine:
-        engine = self._open_graph(name)
-        wanted = set(GRAPHS[name].output_names(self.scoring.rates))
-        if missing := sorted(wanted - {spec.name for spec in engine.outputs}):
-            raise BundleError(f"the graph {name} of {self.bundle.path} has no {', '.join(missing)}: export it again")
-        return engine
+        return CheckedGraph(
+            self._open_graph(name),
+            f"the graph {name} of {self.bundle.path}",
+            self.bundle.manifest.graphs[name].outputs,
+            GRAPHS[name].output_names(self.scoring.rates),
+            # `unsound` looks at tokens: one video may be at fault, which costs the others nothing.
+            may_be_not_finite=GRAPHS[name].task == "retrieve",
+        )
 
     def _levels(self, engine: Engine, inputs: Arrays) -> dict[str, LevelTokens]:
         made: dict[str, npt.NDArray[Any]] = engine.run(inputs)
@@ -222,7 +254,14 @@ class TokenModel:
         }
 
 
-def load_graph(bundle: Bundle, name: str, device: str = "auto", threads: int | None = None) -> Engine:
+def load_graph(
+    bundle: Bundle,
+    name: str,
+    device: str = "auto",
+    threads: int | None = None,
+    *,
+    limit_seconds: float = LIMIT_SECONDS,
+) -> Engine:
     """Loads a graph of a bundle; see `hbi_engines.registry.open_engine`.
 
     Raises:
@@ -232,12 +271,12 @@ def load_graph(bundle: Bundle, name: str, device: str = "auto", threads: int | N
     """
     content = bundle.graph_bytes(name)
     try:
-        return open_engine(content, device, threads, BuiltEngines(bundle.path, name))
+        return open_engine(content, device, threads, BuiltEngines(bundle.path, name), limit_seconds=limit_seconds)
     except DeviceError:
         raise
     except EngineError as error:
         if bundle.manifest.graphs[name].precision != "bf16":
-            raise
+            raise EngineError(f"the graph {name} of {bundle.path}: {error}") from error
         raise EngineError(
             f"{name} of {bundle.path} is in bf16, which device {device} does not compute: use --device openvino or a "
             f"GPU, or a bundle in another precision ({error})"

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hbi_infer.errors import BundleError, InputError
+from hbi_infer.model.strict_json import parse_strictly
 
 if TYPE_CHECKING:
     import tokenizers
@@ -91,16 +92,16 @@ class Tokenizer:
     def from_json(cls, text: str) -> Tokenizer:
         """Builds a tokenizer from the JSON that `clip_tokenizer_json` returns.
 
+        Only the vocabulary and the merges are taken from it. Everything else must be as this version writes it, for
+        another normalizer or pattern would cut texts otherwise than the model was trained with, or never end.
+
         Raises:
             BundleError: The text is not the JSON of a tokenizer with SOT and EOT.
         """
-        import tokenizers
-
         try:
-            backend = tokenizers.Tokenizer.from_str(text)
-        except Exception as exc:  # the library raises nothing more special
-            raise BundleError(f"not a tokenizer's JSON: {exc}; export the bundle again") from exc
-        return cls(backend)
+            return cls(_backend_from(parse_strictly(text)))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as exc:
+            raise BundleError(f"not a tokenizer's JSON: {_one_line(exc)}; export the bundle again") from exc
 
     @classmethod
     def from_file(cls, path: Path) -> Tokenizer:
@@ -271,7 +272,7 @@ def clip_tokenizer_json_from_folder(folder: Path) -> str:
         raise InputError(
             f"{folder} has neither tokenizer.json nor vocab.json and merges.txt: not CLIP's folder"
         ) from exc
-    except (OSError, ValueError, LookupError, TypeError) as exc:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as exc:
         raise InputError(f"{path} is not a tokenizer that transformers saved: {exc!r}") from exc
 
 
@@ -337,6 +338,10 @@ def _vocabulary(merges: Iterable[Merge]) -> dict[str, int]:
 
 def _build_json(vocabulary: Mapping[str, int], merges: Sequence[Merge], *, unknown: str | None = None) -> str:
     """Returns the JSON of a tokenizer with CLIP's word cutting and this vocabulary."""
+    return _build(vocabulary, merges, unknown).to_str()
+
+
+def _build(vocabulary: Mapping[str, int], merges: Sequence[Merge], unknown: str | None) -> tokenizers.Tokenizer:
     from tokenizers import AddedToken, Regex, models, normalizers, pre_tokenizers, processors
     from tokenizers import Tokenizer as Backend
 
@@ -357,4 +362,45 @@ def _build_json(vocabulary: Mapping[str, int], merges: Sequence[Merge], *, unkno
     backend.post_processor = processors.TemplateProcessing(
         single=f"{SOT} $0 {EOT}", special_tokens=[(token, vocabulary[token]) for token in (SOT, EOT)]
     )
-    return backend.to_str()
+    return backend
+
+
+def _backend_from(document: dict[str, Any]) -> tokenizers.Tokenizer:
+    """Builds a tokenizer from its JSON document, which is checked.
+
+    Raises:
+        ValueError: It is not as this version writes it; says where.
+    """
+    model = document["model"]
+    vocabulary, merges, unknown = (model.pop(key) for key in ("vocab", "merges", "unk_token"))
+    _check_vocabulary(vocabulary)
+    if unknown not in (None, EOT):
+        raise ValueError(f"model.unk_token is {unknown!r:.80}; it must be null or {EOT!r}")
+    expected = json.loads(_build_json({token: vocabulary[token] for token in (SOT, EOT)}, []))
+    if difference := _difference(document, expected, ""):
+        raise ValueError(difference)
+    return _build(vocabulary, [_as_pair(merge) for merge in merges], unknown)
+
+
+def _check_vocabulary(vocabulary: Any) -> None:
+    if not isinstance(vocabulary, dict) or not {SOT, EOT} <= vocabulary.keys():
+        raise ValueError(f"it has no {SOT} or no {EOT}; a CLIP tokenizer has both")
+    if {*map(type, vocabulary.values())} != {int} or sorted(vocabulary.values()) != list(range(len(vocabulary))):
+        raise ValueError(f"the ids of its {len(vocabulary):,} tokens are not the numbers from 0 on, each once")
+    symbols = _byte_symbols().keys()
+    if foreign := set("".join(vocabulary)) - symbols:
+        raise ValueError(f"it has tokens with {min(foreign)!r}, which stands for no byte")
+
+
+def _one_line(error: Exception) -> str:
+    """Returns what an error says; of a missing key, says that it is one."""
+    text = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+    return text if len(text) <= 300 else f"{text[:300]}..."
+
+
+def _difference(found: Any, expected: Any, where: str) -> str:
+    """Returns how a JSON value differs from the one that is expected; empty if it does not, or only lacks keys."""
+    if isinstance(found, dict) and isinstance(expected, dict) and found.keys() <= expected.keys():
+        parts = (_difference(found[key], expected[key], f"{where}.{key}".lstrip(".")) for key in found)
+        return next(filter(None, parts), "")
+    return "" if found == expected else f"{where or 'the document'} is {found!r:.80}; it must be {expected!r:.80}"

@@ -71,20 +71,26 @@ def joined(parts: Sequence[Levels]) -> Levels:
     return levels
 
 
-def is_sound(levels: Levels) -> bool:
-    """Returns whether the tokens of a batch of B can be used.
+def unsound(levels: Levels) -> str:
+    """Returns why the tokens of a batch of B cannot be used; empty if they can.
 
     They can if every number is finite, no weight is negative, each item has a real token at each level, and each token
     was merged into a slot that exists.
     """
-    return all(map(_is_sound, levels.values()))
+    return next((fault for name, level in levels.items() if (fault := _unsound(name, level))), "")
 
 
-def _is_sound(level: LevelTokens) -> bool:
-    weights = level.weights
-    numbers = bool(np.isfinite(level.tokens).all() and np.isfinite(weights).all() and (weights >= 0).all())
-    slots = level.slots is None or bool((level.slots < weights.shape[1]).all())
-    return numbers and slots and bool((weights > 0).any(axis=1).all())
+def _unsound(name: str, level: LevelTokens) -> str:
+    weights, slots = level.weights, level.slots
+    if not np.isfinite(level.tokens).all():
+        return f"numbers that are not finite ({name}_tokens)"
+    if not np.isfinite(weights).all():
+        return f"numbers that are not finite ({name}_weights)"
+    if not ((weights >= 0).all() and (weights > 0).any(axis=1).all()):
+        return f"weights that are negative or all 0 ({name}_weights)"
+    if slots is not None and not ((slots >= -1).all() and (slots < weights.shape[1]).all()):
+        return f"slots that do not exist ({name}_slots)"
+    return ""
 
 
 def named_inputs(side: str, levels: Levels) -> dict[str, npt.NDArray[np.float32]]:

@@ -153,7 +153,7 @@ def _clips(
 ) -> Iterator[tuple[VideoInfo, Clip]]:
     """Puts the wanted frames, as they come, into the clips that they were planned for."""
     clip_of_wanted = np.repeat(np.arange(len(plan)), [len(clip.positions) for clip in plan])
-    scaler = FrameScaler(sampling.image_size)
+    scaler = FrameScaler.of(sampling)
     size_bytes = 0
     for number, reads in groupby(frames, key=lambda read: int(clip_of_wanted[read.number])):
         images = np.zeros((sampling.max_frames, sampling.image_size, sampling.image_size, 3), np.uint8)

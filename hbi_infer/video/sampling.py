@@ -217,9 +217,9 @@ def sample_stretch(
     """
     wanted_seconds = 1 / sampling.frames_per_second
     usual_seconds = typical_seconds(times_seconds) or wanted_seconds
-    slack = _slack(usual_seconds, wanted_seconds)
     start = stretch.start_seconds
     end = end_seconds if stretch.end_seconds is None else min(stretch.end_seconds, end_seconds)
+    slack = min(_slack(usual_seconds, wanted_seconds), max(0.0, end - start) / 2)
     first = max(int(np.searchsorted(times_seconds, start + slack, side="right")) - 1, 0)
     if max(start, float(times_seconds[first])) >= end:
         until = "" if stretch.end_seconds is None else f" to {stretch.end_seconds:g} s"

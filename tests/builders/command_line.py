@@ -13,6 +13,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from hbi_infer.cli import main
+from tests.builders.in_process import run_main
 from tests.paths import ROOT
 
 COMMAND = [sys.executable, "-c", "from hbi_infer.cli import main; main()"]
@@ -34,11 +36,14 @@ WITHOUT_ROOTS_RIGHTS = [sys.executable, "-c", DROP_RIGHTS]
 def run(
     *arguments: str | Path, env: dict[str, str] | None = None, prefix: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """Run `hbi-infer` with stdout and stderr into pipes."""
+    """Run `hbi-infer` with stdout and stderr into pipes; in a process of its own behind a prefix."""
+    env = {"COLUMNS": "100", **(env or {})}
+    if not prefix:
+        return run_main(main, *arguments, env=env)
     return subprocess.run(
         [*prefix, *COMMAND, *map(str, arguments)],
         cwd=ROOT,
-        env={**os.environ, "COLUMNS": "100", **(env or {})},
+        env={**os.environ, **env},
         capture_output=True,
         text=True,
         check=False,

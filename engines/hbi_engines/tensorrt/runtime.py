@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -124,7 +123,7 @@ class TensorRTEngine:
             raise EngineError("TensorRT failed while it ran the engine; its own message above says why")
 
 
-def open_built(flavor: Flavor, precision: str, graph: Path | bytes, options: EngineOptions) -> Engine:
+def open_built(flavor: Flavor, precision: str, graph: bytes, options: EngineOptions) -> Engine:
     """Loads the engine that was built of the graph for this GPU, where there is no `problem`.
 
     Raises:
@@ -138,9 +137,8 @@ def open_built(flavor: Flavor, precision: str, graph: Path | bytes, options: Eng
         )
     library = import_flavor(flavor)
     gpu = visible_gpus()[0]
-    content = graph if isinstance(graph, bytes) else graph.read_bytes()
     target = Target(flavor, library.__version__, precision, gpu)
-    path, record = options.built.find(hashlib.sha256(content).hexdigest(), target)
+    path, record = options.built.find(hashlib.sha256(graph).hexdigest(), target)
     device = flavor.device if precision == "fp32" else f"{flavor.device}:{precision}"
     reason = f"{device} {record.version} in {precision} on {gpu.name}, {options.why}"
     return load(library, read_engine(path, record), record, f"{path} on the {gpu.name}", device, reason)

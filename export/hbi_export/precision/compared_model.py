@@ -16,7 +16,8 @@ from hbi_engines.engine import Arrays, Runnable
 from hbi_engines.registry import check_device
 from hbi_export.graphs.modules import GraphModule, graph_module, graph_names
 from hbi_infer.errors import ExportError
-from hbi_infer.model.bundle import MANIFEST, Bundle
+from hbi_infer.model.bundle import Bundle
+from hbi_infer.model.bundle_files import MANIFEST
 from hbi_infer.model.manifest import TASK_GRAPHS
 from hbi_infer.model.token_model import load_graph
 from hbi_infer.model.tokenizer import Tokenizer

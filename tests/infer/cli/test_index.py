@@ -34,6 +34,7 @@ def test_index_tells_what_it_did_and_what_failed(library: Path, bundle: Path, tm
         "unchanged": 4,
         "partial": [],
         "failed": [],
+        "left_out": {},
         "clips": 0,
         "clips_per_second": 0.0,
         **dict.fromkeys(("decode_seconds", "wait_seconds", "encode_seconds", "store_seconds"), 0.0),
@@ -48,6 +49,33 @@ def test_a_folder_without_videos(bundle: Path, tmp_path: Path) -> None:
     done = run("index", tmp_path, "--bundle", bundle, "--index", tmp_path / "i.sqlite")
     assert done.returncode == 1
     assert f"error: no videos in {tmp_path}" in done.stderr
+
+
+def test_exclude_and_all_files_are_kept_by_every_command(bundle: Path, tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    write_video(videos / "red.mp4", "red", seconds_each=1.0).rename(videos / "red")
+    write_video(videos / "drafts" / "green.mp4", "green", seconds_each=1.0)
+    write_video(tmp_path / "drive" / "blue.mp4", "blue", seconds_each=1.0)
+    (videos / "films").symlink_to(tmp_path / "drive")
+    (videos / "b.mxf").touch()
+    options = ("--bundle", bundle, "--index", tmp_path / "i.sqlite")
+    done = run("index", videos, *options, "--exclude", "drafts", "--exclude", "*.gif", "--all-files")
+    assert done.stdout.startswith("2 added, ")
+    assert done.stderr.splitlines()[1:] == [
+        "note: left out: 1 excluded, 1 of a format that is not read (b.mxf); --verbose lists them"
+    ]
+    done = run("retrieve", "--videos", videos, *options, "-q", "green", "--csv")
+    assert {line.split(",")[3] for line in done.stdout.splitlines()[1:]} == {
+        f"{videos}/red",
+        f"{videos}/films/blue.mp4",
+    }
+    done = run("retrieve", "--videos", videos, *options, "-q", "green", "--exclude", "", "--no-all-files", "--json")
+    document = json.loads(done.stdout)
+    assert (document["update"]["added"], document["update"]["removed"]) == (1, 1)
+    assert document["update"]["left_out"] == {
+        "format_not_read": {"count": 1, "paths": ["b.mxf"]},
+        "other_suffix": {"count": 1, "paths": ["red"]},
+    }
 
 
 def test_a_folder_that_cannot_be_read_is_told_and_costs_no_other(bundle: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import unicodedata
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,7 @@ from hbi_infer.errors import IndexStoreError
 from hbi_infer.index.sqlite_file import Identity
 from hbi_infer.index.sqlite_store import SqliteStore
 from hbi_infer.index.store import FileVersion, LedgerEntry, TokenStore
-from hbi_infer.options import EVERYTHING, Filter
+from hbi_infer.options import EVERYTHING, Filter, Finding
 from hbi_infer.tokens.levels import unit
 from tests.builders.stored_videos import LAYOUT, paths, put, video
 
@@ -125,6 +126,9 @@ def at(*moment: int) -> int:
         (Filter(newer_than=datetime(9999, 12, 31)), ""),
         (Filter(older_than=datetime(1, 1, 1, tzinfo=UTC)), ""),
         (Filter(folder="cats", path_glob="*.mp4", min_seconds=1), "c"),
+        (Filter(path_glob="*.mp4", folder="CATS"), ""),
+        (Filter(path_glob="[!a].mp4"), ""),
+        (Filter(path_glob="*[^ac].mp4"), "d"),
     ],
 )
 def test_filters(store: SqliteStore, where: Filter, expected: str) -> None:
@@ -136,6 +140,35 @@ def test_filters(store: SqliteStore, where: Filter, expected: str) -> None:
         video("d[1]/d.mp4", duration_seconds=None, version=FileVersion(10, at(2020, 1, 1))),
     )
     assert " ".join(sorted(Path(path).stem for path in paths(store, where))) == expected
+
+
+def test_filters_take_one_form_of_a_name_and_either_case(store: SqliteStore) -> None:
+    parted = unicodedata.normalize("NFD", "Café/É.MP4")
+    put(store, video(parted), video("other/b.mkv", seed=1))
+    for where in (
+        Filter(path_glob="*.mp4"),
+        Filter(path_glob=unicodedata.normalize("NFC", "café/é*")),
+        Filter(path_glob=unicodedata.normalize("NFC", "Café/*")),
+        Filter(folder=unicodedata.normalize("NFC", "café")),
+        Filter(folder=parted.partition("/")[0]),
+    ):
+        assert paths(store, where) == {parted}
+    assert paths(store, Filter(path_glob="*.Mp4")) == paths(store, Filter(folder="CAFÉ")) == set()
+
+
+def test_which_files_are_videos_is_kept(store: SqliteStore, tmp_path: Path, identity: Identity) -> None:
+    asked = Finding(exclude=("*.gif", os.fsdecode(b"\xff")), all_files=True)
+    assert store.finding() == Finding()
+    store.remember(asked)
+    file = tmp_path / "cache" / "index.sqlite"
+    with closing(SqliteStore(file, identity)) as other:
+        assert other.finding() == asked
+    with closing(SqliteStore(file, identity, rebuild=True)) as anew:
+        assert anew.finding() == Finding(), "it belongs to the index that is thrown away"
+        anew.remember(Finding(exclude=("b",)))
+        assert store.finding() == asked, "which is there until the first video"
+        put(anew, video("a.mp4"))
+        assert anew.finding() == store.finding() == Finding(exclude=("b",))
 
 
 def test_names_that_are_not_utf8(store: SqliteStore) -> None:
@@ -159,6 +192,7 @@ def test_filters_by_names_that_are_not_utf8(store: SqliteStore) -> None:
 def read_all(file: Path, identity: Identity) -> None:
     with closing(SqliteStore(file, identity)) as store:
         store.ledger()
+        store.finding()
         ids = store.clip_ids(EVERYTHING)
         store.fetch_tokens(ids)
         store.clips(ids.tolist())
@@ -179,6 +213,9 @@ def test_tokens_of_a_wrong_size_are_told(file: Path, identity: Identity) -> None
         "UPDATE tokens SET record = 17",
         "UPDATE videos SET path = x'00' WHERE video_id = 1",
         "UPDATE videos SET reason = x'00'",
+        "INSERT INTO meta VALUES ('finding', '3')",
+        "INSERT INTO meta VALUES ('finding', '{\"exclude\": [1], \"all_files\": true}')",
+        "INSERT INTO meta VALUES ('finding', '{')",
         "DELETE FROM meta WHERE key = 'folder'",
         "DELETE FROM meta WHERE key = 'layout'",
     ],

@@ -15,9 +15,10 @@ import numpy.typing as npt
 import pytest
 
 from hbi_infer.api import HBI, Index
-from hbi_infer.errors import BundleError, InputError
+from hbi_infer.errors import BundleError, EngineError, InputError
 from hbi_infer.index.store import VideoFault
 from hbi_infer.index.update import IndexProgress
+from hbi_infer.options import Finding
 from hbi_infer.tokens.levels import LevelTokens
 from tests.builders.tiny_bundle import COLOURS, write_video
 from tests.builders.updates import NUM_VIDEOS, read_until, start_update, wait_until_gone
@@ -113,6 +114,72 @@ def test_links_that_lead_in_circles_or_nowhere_do_no_harm(index: Index, folder: 
     assert index.update(workers=1).clips == 0
 
 
+def test_what_is_excluded_is_forgotten_and_stays_so(index: Index, folder: Path) -> None:
+    index.update(workers=0)
+    report = index.update(workers=0, finding=Finding(exclude=("sub", "damaged*")))
+    assert (report.removed, report.unchanged, report.added) == (2, 1, 0)
+    assert {(each.path, each.reason) for each in report.left_out} == {
+        ("damaged.mp4", "excluded"),
+        ("notes.txt", "other_suffix"),
+        ("sub", "excluded"),
+    }
+    assert [match.path.name for match in index.search("blue")] == ["red.mp4"]
+    assert index.update(workers=0).unchanged == 1, "the index keeps it"
+    report = index.update(workers=0, finding=Finding())
+    assert (report.added, index.finding) == (2, Finding())
+
+
+def test_what_is_excluded_is_kept_where_nothing_else_changes(index: Index, folder: Path, model: HBI) -> None:
+    index.update(workers=0)
+    index.update(workers=0, finding=Finding(exclude=("later",)))
+    write_video(folder / "later" / "a.mp4", "red")
+    with model.index(folder, location=index.store.path, workers=0) as again:
+        assert again.finding == Finding(exclude=("later",))
+        assert again.store.num_clips() == 3
+    with model.index(folder, location=index.store.path, workers=0, rebuild=True) as anew:
+        assert (anew.finding, anew.store.num_clips()) == (Finding(), 4)
+
+
+def test_videos_without_a_suffix_stay_once_they_were_asked_for(index: Index, folder: Path) -> None:
+    (folder / "red.mp4").rename(folder / "red")
+    (folder / "sub" / "green_blue.mkv").rename(folder / "sub" / "green_blue.download")
+    assert index.update(workers=0).clips == 0
+    report = index.update(workers=0, finding=Finding(all_files=True))
+    assert (report.added, report.clips) == (2, 3)
+    assert [(each.path, each.reason) for each in report.left_out] == [("notes.txt", "no_video_inside")]
+    report = index.update(workers=0)
+    assert (report.unchanged, report.removed) == (3, 0)
+
+
+def test_a_linked_drive_that_is_unplugged_is_not_forgotten(index: Index, folder: Path) -> None:
+    drive = folder.parent / "drive"
+    write_video(drive / "sub" / "green.mp4", "green")
+    (folder / "films").symlink_to(drive)
+    index.update(workers=0)
+    assert index.search("green", top_k=1)[0].path in (
+        folder / "films" / "sub" / "green.mp4",
+        folder / "sub" / "green_blue.mkv",
+    )
+    drive.rename(folder.parent / "unplugged")
+    report = index.update(workers=0)
+    assert (report.removed, report.unchanged) == (0, 3)
+    assert "films/sub/green.mp4" in index.store.ledger()
+    (folder.parent / "unplugged").rename(drive)
+    assert index.update(workers=0).unchanged == 4
+    (folder / "films").unlink()
+    assert index.update(workers=0).removed == 1
+
+
+def test_a_folder_without_videos_says_what_is_there(tmp_path: Path, model: HBI) -> None:
+    (tmp_path / "a.mxf").touch()
+    (tmp_path / ".b.mp4").touch()
+    with Index.open(tmp_path, model, location=tmp_path / "index.sqlite") as index:
+        with pytest.raises(InputError, match=r"left out: 1 hidden, 1 of a format that is not read \(a\.mxf\)"):
+            index.update()
+        with pytest.raises(InputError, match=r"no videos in .* or below it: no file's content is one; left out: "):
+            index.update(finding=Finding(all_files=True))
+
+
 @contextmanager
 def without_roots_rights() -> Iterator[None]:
     """Root can read everything; its tests are those of somebody else here."""
@@ -187,6 +254,46 @@ def test_a_video_on_which_the_model_fails_is_not_stored(folder: Path, bundle: Pa
         reason = "makes the model give numbers that are not finite"
         assert VideoFault("sub/green_blue.mkv", reason, "not_finite") in report.failed
         assert report.clips == index.store.num_clips() == 1
+
+
+class NeverFinite(HBI):
+    """A model of which no number is finite."""
+
+    def encode_video(self, frames: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_]) -> dict[str, LevelTokens]:
+        levels = super().encode_video(frames, mask)
+        levels["event"].tokens[:] = np.nan
+        return levels
+
+
+def test_a_model_that_gives_no_numbers_is_told_and_costs_no_index(folder: Path, model: HBI, bundle: Path) -> None:
+    location = folder.parent / "index.sqlite"
+    with Index.open(folder, model, location=location) as index:
+        index.update(workers=0)
+        number = index.store.num_clips()
+    with (
+        Index.open(folder, NeverFinite.load(bundle), location=location, rebuild=True) as index,
+        pytest.raises(EngineError, match=r"the graph video_encoder of .* gives numbers .* not finite \(event_tokens\)"),
+    ):
+        index.update(workers=0)
+    with Index.open(folder, model, location=location) as index:
+        assert index.store.num_clips() == number > 0
+
+
+class Weightless(HBI):
+    """A model that weighs nothing in green frames."""
+
+    def encode_video(self, frames: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_]) -> dict[str, LevelTokens]:
+        levels = super().encode_video(frames, mask)
+        levels["entity"].weights[frames[:, 0, 0, 0].argmax(axis=-1) == 1] = 0
+        return levels
+
+
+def test_a_video_without_weights_is_not_stored(folder: Path, bundle: Path) -> None:
+    with Index.open(folder, Weightless.load(bundle), location=folder.parent / "index.sqlite") as index:
+        report = index.update(workers=0)
+        reason = "makes the model give weights that are negative or all 0 (entity_weights)"
+        assert VideoFault("sub/green_blue.mkv", reason, "not_finite") in report.failed
+        assert index.search("red")
 
 
 class OtherLevels(HBI):

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from hbi_infer.errors import BundleError
@@ -189,3 +190,27 @@ def test_a_failed_write_leaves_the_old_bundle(tmp_path: Path) -> None:
     assert Bundle.load(folder) == before
     before.verify()
     assert [entry.name for entry in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_graph_that_keeps_weights_in_a_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the bundle or not: only what is hashed is read."""
+    graphs = tiny_graphs()
+    model = onnx.load_from_string(graphs["text_encoder"])
+    tensor = next(each for each in model.graph.initializer if each.name == "table")
+    (tmp_path / "weights.bin").write_bytes(tensor.raw_data)
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="weights.bin")
+    folder = tmp_path / "bundle"
+    write_bundle(folder, tiny_manifest(), {**graphs, "text_encoder": model.SerializeToString()}, tokenizer_json())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BundleError, match=r"text_encoder of .*: the graph keeps its weights 'table' in another file"):
+        Bundle.load(folder).graph_bytes("text_encoder")
+
+
+def test_a_tokenizer_that_is_no_text(folder: Path) -> None:
+    content = b"\xff" + tokenizer_json().encode()
+    (folder / "tokenizer.json").write_bytes(content)
+    edited(folder, lambda document: document["tokenizer"].update(sha256=hashlib.sha256(content).hexdigest()))
+    with pytest.raises(BundleError, match=r"tokenizer\.json is not UTF-8 \(byte 0\): export the bundle again"):
+        Bundle.load(folder).tokenizer_json()

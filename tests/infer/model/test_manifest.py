@@ -38,9 +38,32 @@ def test_the_manifest_keeps_everything(folder: Path) -> None:
     assert unhashed == tiny_manifest().graphs["video_encoder"]
 
 
+def test_how_pictures_are_made_square_is_written_where_it_is_not_the_usual_way() -> None:
+    usual = tiny_manifest()
+    assert usual.to_document()["sampling"].keys() == {"frames_per_second", "max_frames", "image_size", "clip_seconds"}
+    squashed = dataclasses.replace(usual, sampling=dataclasses.replace(usual.sampling, fit="squash", resize_to=20))
+    assert squashed.to_document()["sampling"].items() >= {"fit": "squash", "resize_to": 20}.items()
+    assert BundleManifest.from_json(squashed.to_json()) == squashed
+
+
+def deep(levels: int) -> list[Any]:
+    nested: list[Any] = []
+    for _ in range(levels):
+        nested = [nested]
+    return nested
+
+
+def tensor(document: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = document["graphs"]["text_encoder"]["outputs"][0]
+    return found
+
+
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
+        (lambda d: d["sampling"].update(fit="stretch"), "sampling.fit is 'stretch'; it must be 'crop' or 'squash' or"),
+        (lambda d: d["sampling"].update(resize_to=True), "sampling.resize_to is True"),
+        (lambda d: d["sampling"].update(resize_to=-1), "sampling: resize_to is -1; it must be greater than 0"),
         (lambda d: d.update(format_version=FORMAT_VERSION + 1), "reads up to 1: pip install --upgrade hbi-infer"),
         (lambda d: d.update(format_version="1"), "format_version is '1'"),
         (lambda d: d.update(format_version=0), "format_version is 0"),
@@ -67,6 +90,43 @@ def test_the_manifest_keeps_everything(folder: Path) -> None:
         (lambda d: d["graphs"]["video_encoder"]["inputs"][0].update(shape=[1.5]), "inputs[0].shape[0] is 1.5"),
         (lambda d: d["graphs"].pop("video_encoder"), "task retrieve needs the graph video_encoder; there are only"),
         (lambda d: d["graphs"]["text_encoder"].update(file="video_encoder.onnx"), "need a file of their own"),
+        (lambda d: d.update(width=10**30), "width is 1000000000000000000000000000000...; it must be an int of less"),
+        (lambda d: d.update(width=-3), "width is -3; it must be at least 1"),
+        (lambda d: d.update(width=3.0), "width is 3.0; it must be int"),
+        (lambda d: d.update(width=2**40), "width is 1099511627776; it must be at most 65,536"),
+        (lambda d: d.update(max_words=10**9), "max_words is 1000000000; it must be at most 65,536"),
+        (lambda d: d.update(logit_scale=10**400), "logit_scale is 1000"),
+        (lambda d: d.update(logit_scale=float("inf")), "logit_scale is inf; it must be float"),
+        (lambda d: d.update(logit_scale=-1), "logit_scale is -1.0; it must be at least"),
+        (lambda d: d.update(logit_scale=False), "logit_scale is False; it must be float"),
+        (lambda d: d["sampling"].update(max_frames=10**9), "sampling.max_frames is 1000000000; it must be at most"),
+        (lambda d: d["sampling"].update(max_frames=True), "sampling.max_frames is True; it must be int"),
+        (lambda d: d["sampling"].update(clip_seconds=1e-300), "sampling.clip_seconds is 1e-300; it must be at least"),
+        (lambda d: d["sampling"].update(frames_per_second=1e300), "sampling.frames_per_second is 1e+300"),
+        (lambda d: d["sampling"].update(max_frames=9_999, image_size=9_999), "the frames of a clip take 2,999"),
+        (lambda d: d["levels"][0].update(rate=-1), "levels[0].rate is -1.0; it must be at least 0"),
+        (lambda d: [level.update(rate=0) for level in d["levels"]], "the rates of all levels are 0"),
+        (lambda d: d["levels"][0].update(video_tokens=0), "levels[0].video_tokens is 0; it must be at least 1"),
+        (lambda d: d["levels"][0].update(name="a\x1b[31m"), "levels.0.name is 'a\\x1b[31m'; it must be a text without"),
+        (lambda d: d.update(notice="a\ud800"), "notice is 'a\\ud800'; it must be a text without control characters"),
+        (lambda d: d.update({"a\0": 1}), "a key of the document is 'a\\x00'"),
+        (lambda d: d["provenance"].update(seed=2**63), "provenance.seed is 9223372036854775808...; it must be an int"),
+        (lambda d: d["provenance"]["metrics"].update(a=float("nan")), "provenance.metrics.a is nan; it must be float"),
+        (lambda d: d["provenance"]["metrics"].update(a=deep(900)), "is nested deeper than 20 levels"),
+        (lambda d: d["graphs"]["text_encoder"].update(opset=-1), "graphs.text_encoder has 2 inputs and opset -1"),
+        (lambda d: d["graphs"]["text_encoder"].update(inputs=[]), "graphs.text_encoder has 0 inputs"),
+        (lambda d: tensor(d).update(dtype="object"), "types are bool, uint8, int8"),
+        (
+            lambda d: tensor(d).update(dtype="int64"),
+            "has the output entity_tokens (B, T, 3) int64; it must have 3 axes",
+        ),
+        (lambda d: tensor(d).update(shape=["B", "T", 0]), "sizes at least 1"),
+        (lambda d: tensor(d).update(shape=["B", "T", 2**31]), "sizes at least 1"),
+        (lambda d: tensor(d).update(shape=["B", "T", 4]), "it must have 3 axes, the last of 3"),
+        (lambda d: tensor(d).update(shape=["B", 3]), "it must have 3 axes, the last of 3"),
+        (lambda d: tensor(d).update(shape=["B", True, 3]), "shape[1] is True"),
+        (lambda d: tensor(d).update(name=""), "graphs.text_encoder has the name ''; a name has 1 to 200 letters"),
+        (lambda d: d.update(name="a" * 1000, width="b" * 100_000), "width is 'bbb"),
     ],
 )
 def test_a_manifest_that_does_not_fit_is_refused(folder: Path, edit: Callable[..., object], message: str) -> None:
@@ -74,6 +134,8 @@ def test_a_manifest_that_does_not_fit_is_refused(folder: Path, edit: Callable[..
         Bundle.load(edited(folder, edit))
     assert message in str(caught.value)
     assert str(folder / "bundle.json") in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
 
 
 def answering() -> BundleManifest:
@@ -119,4 +181,19 @@ def test_file_names_stay_beside_the_manifest(folder: Path, file: str) -> None:
 def test_a_manifest_that_is_not_one(folder: Path, content: bytes) -> None:
     (folder / "bundle.json").write_bytes(content)
     with pytest.raises(BundleError, match=r"bundle\.json: not "):
+        Bundle.load(folder)
+
+
+@pytest.mark.parametrize("value", ["1e400", "-1e400", "NaN", "1" * 5000])
+def test_numbers_that_json_cannot_hold(folder: Path, value: str) -> None:
+    text = (folder / "bundle.json").read_text()
+    (folder / "bundle.json").write_text(text.replace('"logit_scale": 10.0', f'"logit_scale": {value}'))
+    with pytest.raises(BundleError, match=r"logit_scale is (-?inf|nan); it must be float|not JSON"):
+        Bundle.load(folder)
+
+
+def test_a_key_that_is_there_twice(folder: Path) -> None:
+    text = (folder / "bundle.json").read_text()
+    (folder / "bundle.json").write_text(text.replace('"width": 3', '"width": 3, "width": 4'))
+    with pytest.raises(BundleError, match="an object has the key 'width' twice"):
         Bundle.load(folder)

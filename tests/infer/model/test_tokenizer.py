@@ -4,9 +4,11 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -364,3 +366,78 @@ def test_decoding_what_is_no_text() -> None:
     half_a_letter = clip().encode(["日"], max_words=40).ids[0, 1:2].tolist()
     assert isinstance(clip().decode(half_a_letter), str)
     assert clip().decode([10**7]) == ""
+
+
+def small_document() -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(clip_tokenizer_json(["a red circle"]))
+    return document
+
+
+def exploding(document: dict[str, Any]) -> None:
+    doubles = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
+    document["normalizer"] = {"type": "Sequence", "normalizers": [doubles] * 60}
+
+
+def slow_pattern(document: dict[str, Any]) -> None:
+    document["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = r"(a|aa)+$"
+
+
+def renumbered(document: dict[str, Any], **ids: Any) -> None:
+    document["model"]["vocab"].update(ids)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (exploding, "normalizer is {'type': 'Sequence'"),
+        (slow_pattern, "pre_tokenizer.pretokenizers is [{'type': 'Split'"),
+        (lambda d: d.update(padding={"strategy": {"Fixed": 10**12}}), "padding is "),
+        (lambda d: d.update(truncation={"max_length": 1}), "truncation is "),
+        (lambda d: d["model"].update(dropout=0.5), "model.dropout is 0.5; it must be None"),
+        (lambda d: d["model"].update(type="Unigram"), "model.type is 'Unigram'; it must be 'BPE'"),
+        (lambda d: d["model"].update(unk_token="!"), r"model.unk_token is '!'; it must be null or '<|endoftext|>'"),
+        (lambda d: d["added_tokens"].append(d["added_tokens"][0]), "added_tokens is "),
+        (lambda d: d.update(more=1), "the document is "),
+        (lambda d: d["model"].pop("vocab"), "it has no 'vocab'"),
+        (lambda d: d["model"].update(vocab=[1]), "it has no <|startoftext|> or no <|endoftext|>"),
+        (lambda d: d["model"]["vocab"].pop(EOT), "it has no <|startoftext|> or no <|endoftext|>"),
+        (lambda d: renumbered(d, a=0), "are not the numbers from 0 on, each once"),
+        (lambda d: renumbered(d, a=-1), "are not the numbers from 0 on"),
+        (lambda d: renumbered(d, a=10**6), "are not the numbers from 0 on"),
+        (lambda d: renumbered(d, a=True), "are not the numbers from 0 on"),
+        (lambda d: renumbered(d, a="1"), "are not the numbers from 0 on"),
+        (
+            lambda d: renumbered(d, 日=len(d["model"]["vocab"])),
+            "it has tokens with '日', which stands for no byte",
+        ),
+        (lambda d: renumbered(d, **{"a b": len(d["model"]["vocab"])}), "it has tokens with ' '"),
+        (lambda d: renumbered(d, **{"\ud800": len(d["model"]["vocab"])}), r"it has tokens with '\ud800'"),
+        (lambda d: d["model"]["merges"].append(["unheard", "of"]), "do not fit together"),
+        (lambda d: d["model"]["merges"].append(["a"]), "not enough values"),
+        (lambda d: d["model"]["merges"].append(3), "int"),
+        (lambda d: d.update(model=3), "int"),
+    ],
+)
+def test_a_tokenizer_that_this_version_does_not_write_is_one_line(
+    edit: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    document = small_document()
+    edit(document)
+    with pytest.raises(BundleError, match="not a tokenizer's JSON: ") as caught:
+        Tokenizer.from_json(json.dumps(document))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("text", ["", "[" * 100_000, '{"model": {}, "model": {}}', "null", '{"model": null}', "\0"])
+def test_what_is_no_document_is_one_line(text: str) -> None:
+    with pytest.raises(BundleError, match="not a tokenizer's JSON: "):
+        Tokenizer.from_json(text)
+
+
+def test_merges_as_older_versions_wrote_them() -> None:
+    document = small_document()
+    document["model"]["merges"] = [" ".join(pair) for pair in document["model"]["merges"]]
+    del document["model"]["ignore_merges"]
+    assert Tokenizer.from_json(json.dumps(document)).vocabulary() == document["model"]["vocab"]

@@ -36,6 +36,8 @@ def test_rows_of_a_csv_have_their_columns_by_name(path: Path) -> None:
     [
         (None, read_text, "file is missing; the data set needs it"),
         (b"caf\xe9", read_text, "is not UTF-8 (byte 3)"),
+        (b"a\0b", read_text, "file is no text: byte 1 is 0; is it the published file?"),
+        (b"[" * 100_000, lambda path: read_json(path, dict), "file: not JSON"),
         (b"{", lambda path: read_json(path, dict), "file: not JSON"),
         (b"[]", lambda path: read_json(path, dict), "does not hold an object"),
         (b"a,b\n", lambda path: list(read_csv(path, ["c"])), "line 1: no column c; it has a, b"),
@@ -66,3 +68,18 @@ def test_times_are_seconds_from_0_on() -> None:
     for value in (-1, float("inf"), True, "2"):
         with pytest.raises(DataError, match="it must be a number of seconds, at least 0"):
             seconds({"end": value}, "end", "here")
+
+
+def test_a_huge_file_is_not_read(path: Path) -> None:
+    with path.open("wb") as stream:
+        stream.truncate(2**40)
+    with pytest.raises(DataError, match="has more than 1,073,741,824 bytes"):
+        read_text(path)
+
+
+def test_a_deep_value_is_shown_in_a_line() -> None:
+    nested: list[Any] = []
+    for _ in range(5000):
+        nested = [nested]
+    with pytest.raises(DataError, match=r"'a' is \[\[\[.*; it must be a text"):
+        field({"a": nested}, "a", str, "here")

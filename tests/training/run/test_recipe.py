@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,56 @@ def test_a_wrong_recipe_is_explained(tmp_path: Path, content: str, message: str)
 def test_counts_are_at_least_one(key: str) -> None:
     with pytest.raises(TrainingError, match=f"{key.split('.')[1]} is 0; it must be at least 1"):
         load_recipe(RECIPES / "shapes.yaml", {key: "0"})
+
+
+def laughs() -> str:
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"{this}: &{this} [{', '.join([f'*{last}'] * 10)}]" for last, this in pairwise("abcdefghi")]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (laughs().encode(), "refers to another place: write the values themselves"),
+        (b"a: &a [*a]", "refers to another place"),
+        (b"a: &a {x: 1}\nb: {<<: [*a, *a]}", "refers to another place"),
+        (b"name: " + b"[" * 50_000, "is nested too deep"),
+        (b"{" * 2000, "is nested too deep"),
+        (b"name: a\0b", "is not YAML"),
+        (b'{name: "a\\0b"}', "name is 'a\\x00b'; it must be a text"),
+        (b"\xff\xfe\xff", "is not YAML"),
+        (b"name: caf\xe9", "is not YAML"),
+        (b"#" * 300_000, "has more than 262,144 bytes"),
+        (b"name: 2001-99-99", "is not YAML: month must be in 1..12"),
+        (b"name: " + b"9" * 5000, "is not YAML"),
+        (b"name: !!python/object/apply:os.system [ls]", "is not YAML"),
+        (b"? [a]\n: b", "is not YAML"),
+        (b"1: 2", "has the unknown key '1'"),
+        (b"{name: a, optimiser: {steps: 1" + b"0" * 400 + b"}}", "steps is 1000"),
+        (b"{name: a, optimiser: {learning_rate: .inf}}", "learning_rate is inf; it must be a number"),
+        (b"{name: a, optimiser: {learning_rate: 1e400}}", "learning_rate is inf; it must be a number"),
+        (b"{name: a, optimiser: {learning_rate: .nan}}", "learning_rate is nan; it must be a number"),
+        (b'{"a\\nb\\e[31m": 1}', r"unknown key 'a\nb\x1b[31m'"),
+    ],
+)
+def test_a_hostile_recipe_is_one_line(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(content)
+    with pytest.raises(TrainingError) as caught:
+        load_recipe(path)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("optimiser.steps", "[", "the value of optimiser.steps is not YAML"),
+        ("name.first", "a", "name.first cannot be set: name is 'shapes', which is not a section"),
+    ],
+)
+def test_a_value_from_outside_is_one_line(key: str, value: str, message: str) -> None:
+    with pytest.raises(TrainingError, match=message):
+        load_recipe(RECIPES / "shapes.yaml", {key: value})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import reprlib
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,6 +17,7 @@ from hbi_infer.errors import DataError
 
 Kind = TypeVar("Kind")
 
+FILE_LIMIT_BYTES = 2**30
 NAMES_OF_TYPES: dict[type, str] = {str: "a text", int: "a whole number", list: "a list", dict: "an object"}
 
 
@@ -22,10 +25,16 @@ def read_text(path: Path) -> str:
     """Reads a whole UTF-8 file (with or without a byte order mark).
 
     Raises:
-        DataError: The file is missing, cannot be read or is not UTF-8.
+        DataError: The file is missing, cannot be read, is huge or is no text in UTF-8.
     """
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        with path.open("rb") as file:
+            if (size := os.fstat(file.fileno()).st_size) > FILE_LIMIT_BYTES:
+                raise DataError(f"{path} has more than {FILE_LIMIT_BYTES:,} bytes; is it the published file?")
+            content = file.read(size + 1)
+        if b"\0" in content:
+            raise DataError(f"{path} is no text: byte {content.index(0):,} is 0; is it the published file?")
+        return content.decode("utf-8-sig")
     except FileNotFoundError as exc:
         raise DataError(f"{path} is missing; the data set needs it") from exc
     except UnicodeDecodeError as exc:
@@ -93,6 +102,11 @@ def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str
         raise DataError(f"{path}, line {reader.line_num}: {exc}") from exc
 
 
+def shown(value: Any) -> str:
+    """Returns the beginning of a value; of lists and objects only the outer ones, for they may be deep."""
+    return f"{reprlib.repr(value) if isinstance(value, list | dict) else repr(value):.60}"
+
+
 def field(entry: Any, key: str, kind: type[Kind], where: str) -> Kind:
     """Returns the value of a required key, which must have this type.
 
@@ -103,7 +117,7 @@ def field(entry: Any, key: str, kind: type[Kind], where: str) -> Kind:
         raise DataError(f"{where}: no {key!r}")
     value = entry[key]
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
-        raise DataError(f"{where}: {key!r} is {value!r:.60}; it must be {NAMES_OF_TYPES[kind]}")
+        raise DataError(f"{where}: {key!r} is {shown(value)}; it must be {NAMES_OF_TYPES[kind]}")
     return value
 
 
@@ -127,5 +141,5 @@ def seconds(entry: dict[str, Any], key: str, where: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
-        raise DataError(f"{where}: {key!r} is {value!r:.60}; it must be a number of seconds, at least 0")
+        raise DataError(f"{where}: {key!r} is {shown(value)}; it must be a number of seconds, at least 0")
     return float(value)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from hbi_infer.errors import DataError
 from hbi_infer.video.discovery import find_videos
 from hbi_infer.video.sampling import Stretch
-from hbi_training.data.annotation_files import check_unicode
+from hbi_training.data.annotation_files import check_unicode, shown
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ def checked_texts(texts: Iterable[Any], where: str) -> tuple[str, ...]:
     kept = []
     for text in texts:
         if not isinstance(text, str):
-            raise DataError(f"{where}: a caption is {text!r:.60}; it must be a text")
+            raise DataError(f"{where}: a caption is {shown(text)}; it must be a text")
         check_unicode(text, where)
         if text.strip():
             kept.append(text.strip())

@@ -28,7 +28,7 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], where: str) -> T:
             that it must be, or a choice is not among those allowed.
     """
     if not isinstance(values, Mapping):
-        raise TrainingError(f"{where} is {values!r}; it must be a mapping")
+        raise TrainingError(f"{where} is {values!r:.80}; it must be a mapping")
     kinds = get_type_hints(cls)
     members = fields(cls)  # type: ignore[arg-type]
     refuse_unknown(values, [member.name for member in members], where)
@@ -47,9 +47,9 @@ def refuse_unknown(keys: Iterable[str], known: Collection[str], where: str) -> N
     """
     for key in keys:
         if key not in known:
-            near = get_close_matches(key, known, n=1)
+            near = get_close_matches(str(key), known, n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(known)}"
-            raise TrainingError(f"{where} has the unknown key '{key}'; {hint}")
+            raise TrainingError(f"{where} has the unknown key {str(key)!r:.80}; {hint}")
 
 
 def require_positive(options: Any, *names: str) -> None:
@@ -93,17 +93,20 @@ def _typed(value: Any, kind: Any, where: str) -> Any:
     if get_origin(kind) is Literal:
         value = "no" if value is False else value  # YAML reads a bare no as False
         if value not in (choices := get_args(kind)):
-            raise TrainingError(f"{where} is {value!r}; choose one of: {', '.join(choices)}")
+            raise TrainingError(f"{where} is {value!r:.80}; choose one of: {', '.join(choices)}")
         return value
+    if kind is str and not (isinstance(value, str) and "\0" not in value):
+        raise TrainingError(f"{where} is {value!r:.80}; it must be a text")
     wanted = set(get_args(kind)) if isinstance(kind, UnionType) else {kind}
     if not wanted <= {int, float, type(None)} or (value is None and type(None) in wanted):
         return value
     if float in wanted and isinstance(value, str):  # YAML reads 2e-3 as a text, and 2.0e-3 as a number
         with suppress(ValueError):
-            return float(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float) if float in wanted else int):
+            value = float(value)
+    is_number = not isinstance(value, bool) and isinstance(value, (int, float) if float in wanted else int)
+    if not is_number or not abs(value) < 2**63:  # so not infinite either
         what = "a number" if float in wanted else "a whole number"
-        raise TrainingError(f"{where} is {value!r}; it must be {what}")
+        raise TrainingError(f"{where} is {value!r:.80}; it must be {what}")
     return value
 
 

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from hbi_infer.errors import TrainingError
 from hbi_infer.options import FrameSampling
+from hbi_infer.render.stdout import printable, printable_lines
 from hbi_training.banzhaf.estimator import save_estimator
 from hbi_training.data.formats import load_records
 from hbi_training.data.frame_cache import FrameCache, Split
@@ -64,9 +65,9 @@ def load_split(
         bar = progress.add_task(f"decoding {split}", total=len(records))
         failures = cache.fill(workers=workers, advance=lambda n: progress.advance(bar, n))
     for path, reason in failures.items():
-        console.print(f"left out: {path}: {reason}", markup=False, highlight=False)
+        console.print(printable(f"left out: {path}: {reason}"), markup=False, highlight=False)
     if failures:
-        console.print(f"to try these again, delete {cache.folder}", markup=False, highlight=False)
+        console.print(printable(f"to try these again, delete {cache.folder}"), markup=False, highlight=False)
     return Split(records, cache)
 
 
@@ -96,7 +97,7 @@ def _train(recipe: Recipe, run_folder: Path, train: Split, validation: Split, *,
     """Trains in a folder that is held, and returns the model's folder."""
 
     def say(line: str) -> None:
-        console.print(line, markup=False, highlight=False)
+        console.print(printable_lines(line), markup=False, highlight=False)
 
     trainer = Trainer(recipe, train, validation, run_folder, say=say, cpu=cpu)
     trainer.resume()

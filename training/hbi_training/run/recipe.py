@@ -122,6 +122,7 @@ class Recipe:
     report: ReportOptions = field(default_factory=ReportOptions)
 
 
+RECIPE_LIMIT_BYTES = 2**18
 SECTIONS: dict[str, type] = {
     "data": DataOptions,
     "objective": Objective,
@@ -138,23 +139,57 @@ def load_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recip
         overrides: Dotted keys and YAML values that replace those of the file: {"optimiser.steps": "100"}.
 
     Raises:
-        TrainingError: The file is missing or not YAML, or a key is unknown or missing.
+        TrainingError: The file is missing, huge or not YAML, or a key is unknown or missing.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        with path.open("rb") as file:
+            text = file.read(RECIPE_LIMIT_BYTES + 1)
     except OSError as error:
         raise TrainingError(f"cannot read the recipe {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise TrainingError(f"the recipe {path} is not YAML: {' '.join(str(error).split())}") from error
+    if len(text) > RECIPE_LIMIT_BYTES:
+        raise TrainingError(f"the recipe {path} has more than {RECIPE_LIMIT_BYTES:,} bytes: it is no recipe")
+    content = _parse(text, f"the recipe {path}")
     if not isinstance(content, dict):
         raise TrainingError(f"the recipe {path} is not a mapping of sections")
     for key, value in (overrides or {}).items():
-        *sections, name = key.split(".")
-        place = content
-        for section in sections:
-            place = place.setdefault(section, {})
-        place[name] = yaml.safe_load(value)
+        _override(content, key, _parse(value, f"the value of {key}"))
     return recipe_from_mapping(content, f"the recipe {path}")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without references: a few lines of them may stand for more values than memory holds."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.composer.ComposerError(
+                None, None, f"*{event.anchor} refers to another place: write the values themselves", event.start_mark
+            )
+        return super().compose_node(parent, index)
+
+
+def _parse(text: str | bytes, where: str) -> Any:
+    """Parses YAML, which is not trusted.
+
+    Raises:
+        TrainingError: It is not YAML, or holds what a recipe does not.
+    """
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+    except RecursionError as error:
+        raise TrainingError(f"{where} is nested too deep") from error
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # the second for impossible dates and numbers
+        raise TrainingError(f"{where} is not YAML: {' '.join(str(error).split()):.300}") from error
+
+
+def _override(content: dict[str, Any], key: str, value: Any) -> None:
+    *sections, name = key.split(".")
+    place = content
+    for section in sections:
+        place = place.setdefault(section, {})
+        if not isinstance(place, dict):
+            raise TrainingError(f"{key} cannot be set: {section} is {place!r:.80}, which is not a section")
+    place[name] = value
 
 
 def recipe_from_mapping(content: Mapping[str, Any], where: str) -> Recipe:
