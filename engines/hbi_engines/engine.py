@@ -14,6 +14,8 @@ import numpy.typing as npt
 from hbi_engines.errors import EngineError
 
 Made = TypeVar("Made")
+MOST_REMEMBERED = 1000
+"""Largest number of shapes that have been checked, for each graph."""
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 """Name -> array."""
@@ -167,6 +169,28 @@ def check_inputs(
                 f"{name} is {size} in {where}; the engine was built for {allowed}: pass parts of such a size, or build "
                 "another one ('hbi-export trt' has --batch LEAST,USUAL,MOST)"
             )
+
+
+class InputCheck:
+    """`check_inputs` that remembers which names, types and shapes fit: graphs are mostly given the same ones again.
+
+    Args:
+        specs: Inputs that the graph declares.
+    """
+
+    def __init__(self, specs: tuple[TensorSpec, ...]) -> None:
+        self._specs = specs
+        self._fitting: set[tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]] = set()
+
+    def check(self, inputs: Inputs) -> None:
+        """Checks inputs (B, ...); see `check_inputs`."""
+        arrays = [(name, array) for name, array in inputs.items() if isinstance(array, np.ndarray)]
+        layout = tuple((name, array.dtype, array.shape) for name, array in arrays)
+        if len(arrays) < len(inputs) or layout not in self._fitting:
+            check_inputs(self._specs, inputs)
+            if len(self._fitting) == MOST_REMEMBERED:
+                self._fitting.clear()
+            self._fitting.add(layout)
 
 
 def _layout(spec: TensorSpec, array: Any, on_gpu: bool) -> tuple[np.dtype[Any], tuple[int, ...]]:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy.typing as npt
 
 from hbi_engines.cuda.driver import driver_problem
-from hbi_engines.engine import Engine, Inputs, TensorSpec, check_inputs
+from hbi_engines.engine import Engine, InputCheck, Inputs, TensorSpec
 from hbi_engines.engine_options import EngineOptions
 from hbi_engines.errors import DeviceError, EngineError
 from hbi_engines.time_limit import StoppedInTime, wait_for
@@ -48,6 +48,7 @@ class OnnxRuntimeEngine:
         with _mapped("refused the graph"):  # its names may be no text
             self.inputs = tuple(_spec(argument) for argument in session.get_inputs())
             self.outputs = tuple(_spec(argument) for argument in session.get_outputs())
+        self._input_check = InputCheck(self.inputs)
         self.device = device
         self.device_reason = device_reason
 
@@ -55,7 +56,7 @@ class OnnxRuntimeEngine:
         """Runs the graph once, from inputs (B, ...) to outputs (B, ...); see `hbi_engines.engine.Engine.run`."""
         if self._session is None:
             raise EngineError("the engine is closed; open the graph again to run it")
-        check_inputs(self.inputs, inputs)
+        self._input_check.check(inputs)
         names = [spec.name for spec in self.outputs]
         options = self._run_options()
         with (

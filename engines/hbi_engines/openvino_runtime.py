@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from hbi_engines.engine import Engine, Inputs, TensorSpec, check_inputs, one_at_a_time
+from hbi_engines.engine import Engine, InputCheck, Inputs, TensorSpec, one_at_a_time
 from hbi_engines.engine_options import EngineOptions
 from hbi_engines.errors import EngineError
 from hbi_engines.time_limit import StoppedInTime, wait_for
@@ -41,6 +41,7 @@ class OpenVINOEngine:
         self._request = request
         self._limit_seconds, self._has_loops = limit_seconds, has_loops
         self.inputs = inputs
+        self._input_check = InputCheck(inputs)
         self.outputs = outputs
         self.device = device
         self.device_reason = device_reason
@@ -50,7 +51,7 @@ class OpenVINOEngine:
         """Runs the graph once, from inputs (B, ...) to outputs (B, ...); see `hbi_engines.engine.Engine.run`."""
         if self._request is None:
             raise EngineError("the engine is closed; open the graph again to run it")
-        check_inputs(self.inputs, inputs)
+        self._input_check.check(inputs)
         made = self._made(inputs)
         return {spec.name: made[spec.name] for spec in self.outputs}
 

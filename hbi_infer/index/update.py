@@ -171,10 +171,11 @@ def check_has_videos(folder: Path) -> None:
     Raises:
         InputError: There is no video in the folder.
     """
-    finding = Finding(all_files=True)
-    content = look_through(folder, finding)
-    if not content.videos:
-        raise _no_videos(folder, content, finding)
+    if not look_through(folder, VIDEOS_BY_SUFFIX).videos:
+        every_file = Finding(all_files=True)
+        content = look_through(folder, every_file)
+        if not content.videos:
+            raise _no_videos(folder, content, every_file)
 
 
 def _no_videos(folder: Path, content: Found, finding: Finding) -> InputError:

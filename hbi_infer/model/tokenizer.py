@@ -92,8 +92,8 @@ class Tokenizer:
     def from_json(cls, text: str) -> Tokenizer:
         """Builds a tokenizer from the JSON that `clip_tokenizer_json` returns.
 
-        Only the vocabulary and the merges are taken from it. Everything else must be as this version writes it, for
-        another normalizer or pattern would cut texts otherwise than the model was trained with, or never end.
+        Only the vocabulary and the merges are taken from it. Everything else must be as this version writes it, or as
+        a plain list of words needs it: another normalizer or pattern might never end.
 
         Raises:
             BundleError: The text is not the JSON of a tokenizer with SOT and EOT.
@@ -367,6 +367,16 @@ def _build(vocabulary: Mapping[str, int], merges: Sequence[Merge], unknown: str 
     return backend
 
 
+def _build_words(vocabulary: Mapping[str, int], unknown: str) -> tokenizers.Tokenizer:
+    """Builds a tokenizer of whole words between blanks, for models whose texts are lists of known words."""
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import models, pre_tokenizers
+
+    backend = Backend(models.WordLevel(dict(vocabulary), unk_token=unknown))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return backend
+
+
 def _backend_from(document: dict[str, Any]) -> tokenizers.Tokenizer:
     """Builds a tokenizer from its JSON document, which is checked.
 
@@ -374,14 +384,24 @@ def _backend_from(document: dict[str, Any]) -> tokenizers.Tokenizer:
         ValueError: It is not as this version writes it; says where.
     """
     model = document["model"]
-    vocabulary, merges, unknown = (model.pop(key) for key in ("vocab", "merges", "unk_token"))
+    vocabulary, unknown = model.pop("vocab"), model.pop("unk_token")
     _check_vocabulary(vocabulary)
+    few = {token: vocabulary[token] for token in (SOT, EOT)}
+    if model.get("type") == "WordLevel":
+        _check(document, _build_words(few, EOT))
+        if not isinstance(unknown, str) or unknown not in vocabulary:
+            raise ValueError(f"model.unk_token is {unknown!r:.80}; it must be a token")
+        return _build_words(vocabulary, unknown)
+    merges = [_as_pair(merge) for merge in model.pop("merges")]
+    _check(document, _build(few, [], None))
     if unknown not in (None, EOT):
         raise ValueError(f"model.unk_token is {unknown!r:.80}; it must be null or {EOT!r}")
-    expected = json.loads(_build_json({token: vocabulary[token] for token in (SOT, EOT)}, []))
-    if difference := _difference(document, expected, ""):
+    return _build(vocabulary, merges, unknown)
+
+
+def _check(document: dict[str, Any], backend: tokenizers.Tokenizer) -> None:
+    if difference := _difference(document, json.loads(backend.to_str()), ""):
         raise ValueError(difference)
-    return _build(vocabulary, [_as_pair(merge) for merge in merges], unknown)
 
 
 def _check_vocabulary(vocabulary: Any) -> None:

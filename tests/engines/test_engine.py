@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hbi_engines.engine import AxisRange, Inputs, TensorSpec, check_inputs, one_at_a_time
+from hbi_engines.engine import AxisRange, InputCheck, Inputs, TensorSpec, check_inputs, one_at_a_time
 from hbi_engines.errors import EngineError
 
 SPECS = (TensorSpec("frames", "uint8", ("batch", 4, 3)), TensorSpec("mask", "bool", ("batch", 4)))
@@ -84,3 +84,20 @@ def test_threads_wait_for_an_engine_and_not_for_others() -> None:
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(one.run, [{}] * 8)) == [1] * 8
     assert vars(one)["_running"] is not vars(other).setdefault("_running", None)
+
+
+def test_what_fitted_once_is_remembered_and_nothing_else() -> None:
+    check = InputCheck((TensorSpec("a", "float32", ("B", 2)), TensorSpec("b", "int64", ("B",))))
+    fitting = {"a": np.zeros((3, 2), np.float32), "b": np.zeros(3, np.int64)}
+    for _ in range(2):
+        check.check(fitting)
+    wrong: list[dict[str, Any]] = [
+        {"a": fitting["a"]},
+        {**fitting, "b": np.zeros(2, np.int64)},
+        {**fitting, "b": np.zeros(3, ">i8")},
+        {**fitting, "c": fitting["b"]},
+        {**fitting, "c": 3},
+    ]
+    for inputs in wrong:
+        with pytest.raises(EngineError):
+            check.check(inputs)

@@ -436,6 +436,19 @@ def test_what_is_no_document_is_one_line(text: str) -> None:
         Tokenizer.from_json(text)
 
 
+def test_a_list_of_words() -> None:
+    words = {"a": 0, "red": 1, "circle": 2, SOT: 3, EOT: 4}
+    document = {
+        "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "model": {"type": "WordLevel", "vocab": words, "unk_token": "a"},
+    }
+    tokenizer = Tokenizer.from_json(json.dumps(document))
+    assert tokenizer.encode(["red circle blue"], 8).ids.tolist() == [[3, 1, 2, 0, 4]]
+    for change in ({"normalizer": {"type": "Lowercase"}}, {"model": {**document["model"], "unk_token": "x"}}):
+        with pytest.raises(BundleError, match=r"normalizer is|model\.unk_token is 'x'"):
+            Tokenizer.from_json(json.dumps(document | change))
+
+
 def test_merges_as_older_versions_wrote_them() -> None:
     document = small_document()
     document["model"]["merges"] = [" ".join(pair) for pair in document["model"]["merges"]]

@@ -8,6 +8,7 @@ import json
 import os
 import reprlib
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -62,8 +63,7 @@ def parse_json(text: str, where: str) -> Any:
     def build(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         entry = dict(pairs)
         if len(entry) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
+            ((twice, _),) = Counter(key for key, _ in pairs).most_common(1)
             raise DataError(f"{where}: the key {twice!r:.80} stands twice in one object; join them, or delete one")
         return entry
 
