@@ -28,6 +28,7 @@ from hbi_infer.index.matching import matcher
 from hbi_infer.index.opening import FileState, open_file, open_to_read
 from hbi_infer.index.rows import (
     CLIP_COLUMNS,
+    INSERT_VIDEO,
     VIDEO_COLUMNS,
     Contents,
     VideoRow,
@@ -196,16 +197,12 @@ class SqliteStore:
                 begin_anew(self._connection, self._identity)
                 self._write_finding()
             gone = self._forget(video.path)
-            [(video_id,)] = execute("SELECT coalesce(max(video_id), 0) + 1 FROM videos").fetchall()
-            [(first,)] = execute(
-                "SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'clips'"
-            ).fetchall()
-            row = VideoRow.of(video, video_id, first, len(clips), self._identity.salt)
-            execute(
-                "INSERT INTO videos VALUES (?, CAST(? AS TEXT), ?, ?, CAST(? AS TEXT), CAST(? AS TEXT), "
-                "CAST(? AS TEXT), ?, ?, ?, ?)",
-                row,
-            )
+            video_id, first_clip = execute(
+                "SELECT (SELECT coalesce(max(video_id), 0) + 1 FROM videos), "
+                "(SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'clips')"
+            ).fetchone()
+            row = VideoRow.of(video, video_id, first_clip, len(clips), self._identity.salt)
+            execute(INSERT_VIDEO, row)
             self._put_clips(row, clips, records, pooled)
             self._update_contents(gone=gone, new=[row])
         if self.begins_anew:
