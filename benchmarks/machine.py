@@ -13,8 +13,8 @@ from hbi_infer.bench.machine import code_version, describe_machine
 RESULTS = Path(os.environ.get("HBI_BENCHMARK_RESULTS", Path(__file__).parent / "results"))
 
 
-def write_result(name: str, result: dict[str, Any]) -> Path:
-    """Writes `result` with the time, the code version and the machine to `benchmarks/results/<name>.json`."""
+def write_result(name: str, result: dict[str, Any], path: Path | None = None) -> Path:
+    """Writes `result` with the time, the code version and the machine to `path`; None: `results/<name>.json` here."""
     document = {
         "benchmark": name,
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -22,7 +22,7 @@ def write_result(name: str, result: dict[str, Any]) -> Path:
         "machine": describe_machine(),
         "result": result,
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    path = path or RESULTS / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return path

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hbi_infer.options import Decoding as Decoding
     from hbi_infer.options import Explaining as Explaining
     from hbi_infer.options import Filter as Filter
+    from hbi_infer.options import Finding as Finding
     from hbi_infer.options import Searching as Searching
 
 __version__ = "0.1.0"
@@ -27,6 +28,7 @@ _HOMES = {
     "Decoding": "options",
     "Explaining": "options",
     "Filter": "options",
+    "Finding": "options",
     "Searching": "options",
 }
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from hbi_infer.index.folder_index import FolderIndex
 from hbi_infer.model.encoder import Encoder
 from hbi_infer.model.token_model import TokenModel
-from hbi_infer.options import EVERYTHING, Answering, Decoding, Explaining, Filter, Searching
+from hbi_infer.options import EVERYTHING, Answering, Decoding, Explaining, Filter, Finding, Searching
 
 if TYPE_CHECKING:
     from hbi_infer.index.update import IndexProgress
@@ -116,6 +116,7 @@ class HBI(TokenModel):
         *,
         location: Path | str | None = None,
         rebuild: bool = False,
+        finding: Finding | None = None,
         retry_failed: bool = False,
         workers: int | None = None,
         progress: Callable[[IndexProgress], None] | None = None,
@@ -126,6 +127,7 @@ class HBI(TokenModel):
             folder: The folder of videos.
             location: The index's file; by default in the user's cache folder.
             rebuild: Whether to throw away what an existing index holds.
+            finding: Choice of the files that are videos; the index keeps it, and None takes the one that it keeps.
             retry_failed: Whether to try failed videos again though they have not changed.
             workers: Number of decoding processes.
             progress: Called at the start and after each video.
@@ -136,7 +138,7 @@ class HBI(TokenModel):
         """
         index = Index.open(folder, self, location=location, rebuild=rebuild)
         try:
-            index.update(retry_failed=retry_failed, workers=workers, progress=progress)
+            index.update(finding=finding, retry_failed=retry_failed, workers=workers, progress=progress)
         except BaseException:
             index.close()
             raise

@@ -6,12 +6,25 @@ name is too long; here that is an error that says so.
 
 from __future__ import annotations
 
+import errno
+import fnmatch
+import hashlib
 import os
+import re
 import stat
+import sys
+import unicodedata
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from hbi_infer.errors import InputError
+
+LONGEST_NAME = 255
+"""Most bytes of a file's name on the usual file systems."""
+
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def exists(path: Path) -> bool:
@@ -59,7 +72,7 @@ def write_whole(path: Path, content: bytes, *, overwrite: bool) -> None:
     Raises:
         InputError: It cannot be written, or exists and is not to be overwritten.
     """
-    new = path.with_name(f".{path.name}.new")
+    new = path.with_name(fitting_name(f".{path.name}", ".new", longest_name(path.parent)))
     try:
         check_target(path, overwrite=overwrite)
         with new.open("wb") as file:
@@ -75,7 +88,59 @@ def write_whole(path: Path, content: bytes, *, overwrite: bool) -> None:
 
 def cannot_write(path: Path, error: OSError) -> InputError:
     """Returns the error of a file that cannot be written."""
-    return InputError(f"cannot write {path} ({error.strerror}): free space, or give another --out")
+    remedy = "free space, or " if error.errno in _NO_SPACE else ""
+    return InputError(f"cannot write {path} ({error.strerror}): {remedy}give another --out")
+
+
+def fitting_name(stem: str, ending: str, longest: int) -> str:
+    """Returns `stem + ending`; where that has more than `longest` bytes, a hash replaces the end of the stem."""
+    room = longest - len(os.fsencode(ending))
+    if len(os.fsencode(stem)) <= room:
+        return stem + ending
+    mark = f"~{short_hash(stem)}"
+    while len(os.fsencode(stem)) > room - len(mark):
+        stem = stem[:-1]
+    return f"{stem}{mark}{ending}"
+
+
+def short_hash(name: str) -> str:
+    """Returns eight digits that tell names apart and are the same in every run."""
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
+
+
+def longest_name(folder: Path) -> int:
+    """Returns the most bytes of a name in a folder, or in the nearest one above it that is there."""
+    if sys.platform != "win32":
+        for place in (folder, *folder.absolute().parents):
+            with suppress(OSError, ValueError):
+                # FAT counts letters and states more bytes than it takes.
+                return min(os.pathconf(place, "PC_NAME_MAX"), LONGEST_NAME)
+    return LONGEST_NAME
+
+
+def one_form(text: str) -> str:
+    """Returns a text in one of the forms that Unicode has for the same letters (NFC); macOS writes names in another."""
+    return unicodedata.normalize("NFC", text)
+
+
+def path_matcher(pattern: str) -> Callable[[str], bool]:
+    """Returns a function that says whether a whole path matches a pattern.
+
+    Upper and lower case are the same unless the pattern has a capital letter, and so are all Unicode forms of a letter.
+
+    Args:
+        pattern: A path in which `*` stands for any letters, also "/", `?` for one letter, `[...]` for one of some
+            letters, and `[!...]` or `[^...]` for any other one.
+    """
+    same_form = one_form(pattern)
+    ignored = re.NOFLAG if any(map(str.isupper, same_form)) else re.IGNORECASE
+    matches = re.compile(fnmatch.translate(same_form.replace("[^", "[!")), ignored).match
+    return lambda path: matches(one_form(path)) is not None
+
+
+def inside_matcher(folder: str) -> Callable[[str], bool]:
+    """Returns a function that says whether a path lies in a folder or below it; compares as `path_matcher` does."""
+    return path_matcher(re.sub(r"([*?[])", r"[\1]", folder) + "/*")
 
 
 def _mode(path: Path) -> int:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Literal, get_args
 
 from hbi_infer.errors import InputError
+
+ADDED_LATER = {"added_later": True}
+"""Marks a field that the first bundles did not have: where it is missing it has its default, and it is only written
+with another value, so that versions that do not know it can read the rest."""
+Fit = Literal["crop", "squash", "pad"]
+Rounding = Literal["torchvision", "transformers"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,20 +22,54 @@ class FrameSampling:
     Attributes:
         frames_per_second: Frames taken for each second of video (the rate r of the published setting, 1).
         max_frames: F, the largest number of frames of one clip; a clip that gives more keeps F, evenly spread.
-        image_size: H = W in pixels: the short side is scaled to it, then the centre is cropped.
+        image_size: H = W in pixels.
         clip_seconds: Length of the clips that a longer video is cut into, so that a result names a moment.
+        fit: How a picture becomes a square: "crop" scales its short side and cuts out the centre, "squash" scales both
+            sides alike, "pad" scales its long side and puts black bars beside it.
+        resize_to: Number of pixels that the side is scaled to before the centre is cut out; None for `image_size`.
+        rounding: Library whose rounding of sizes and margins is followed; they differ by a pixel.
     """
 
     frames_per_second: float = 1.0
     max_frames: int = 12
     image_size: int = 224
     clip_seconds: float = 12.0
+    fit: Fit = field(default="crop", metadata=ADDED_LATER)
+    resize_to: int | None = field(default=None, metadata=ADDED_LATER)
+    rounding: Rounding = field(default="torchvision", metadata=ADDED_LATER)
 
     def __post_init__(self) -> None:
-        for name in ("frames_per_second", "max_frames", "image_size", "clip_seconds"):
+        for name in ("frames_per_second", "max_frames", "image_size", "clip_seconds", "resize_to"):
             value = getattr(self, name)
-            if not value > 0:
+            if value is not None and not value > 0:
                 raise InputError(f"{name} is {value}; it must be greater than 0")
+        for name, choices in (("fit", get_args(Fit)), ("rounding", get_args(Rounding))):
+            if getattr(self, name) not in choices:
+                raise InputError(f"{name} is {getattr(self, name)!r}; choose one of: {', '.join(choices)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Choice of the files of a folder that are taken for videos.
+
+    Attributes:
+        exclude: Patterns of files and folders to leave out, compared as in `hbi_infer.files.path_matcher`: one with a
+            "/" with the path relative to the folder, one without with the name alone too. A path may also be given in
+            full.
+        all_files: Whether a file whose suffix is no video's is a video if its content is one.
+    """
+
+    exclude: tuple[str, ...] = ()
+    all_files: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.exclude, str):
+            raise InputError(f"exclude is {self.exclude!r}; give several patterns, such as ({self.exclude!r},)")
+        object.__setattr__(self, "exclude", tuple(filter(None, self.exclude)))
+
+
+VIDEOS_BY_SUFFIX = Finding()
+"""How videos are found unless asked otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +77,9 @@ class Filter:
     """Conditions on the videos to search. A video must meet all that are given.
 
     Attributes:
-        path_glob: Pattern of the path relative to the folder, with `*` (also over "/"), `?` and `[...]`.
-        folder: Only videos in this folder or below it, relative to the indexed one.
+        path_glob: Pattern of the path relative to the folder, with `*` (also over "/"), `?` and `[...]`; compared as in
+            `hbi_infer.files.path_matcher`.
+        folder: Only videos in this folder or below it, relative to the indexed one; compared in the same way.
         min_seconds: Least duration of the video.
         max_seconds: Greatest duration of the video.
         newer_than: Only files changed at this time or later; local time if it has no time zone.

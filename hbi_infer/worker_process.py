@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from io import FileIO
 from queue import SimpleQueue
 from threading import Event, Lock, Thread, Timer
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from hbi_engines.operating_system import cause_of_death, ended_by_kill, new_group, widen_pipe
 from hbi_infer import errors
@@ -54,8 +54,13 @@ class Answer:
     arrays: Sequence[memoryview] = ()
 
 
-Tell: TypeAlias = Callable[[Document], None]
-"""Sends a part of an answer at once, from any thread."""
+class Tell(Protocol):
+    """Sends a part of an answer at once, from any thread."""
+
+    def __call__(self, document: Document, arrays: Sequence[memoryview] = (), /) -> None:
+        """Sends a JSON object, and the raw bytes that follow it."""
+
+
 Work: TypeAlias = Callable[[Document, bytes, Tell], Answer]
 """Function in a child's module that does a job, given the raw bytes behind it and a way to tell parts of the answer."""
 
@@ -125,11 +130,7 @@ class WorkerProcess:
         assert isinstance(self._process.stdin, FileIO)
         assert isinstance(self._process.stdout, FileIO)
         self._jobs, self._answers = self._process.stdin, self._process.stdout
-        widen_pipe(self.fileno(), PIPE_BYTES)
-
-    def fileno(self) -> int:
-        """Returns the descriptor that is readable when there is something to receive."""
-        return self._answers.fileno()
+        widen_pipe(self._answers.fileno(), PIPE_BYTES)
 
     def send(self, job: Document, content: bytes = b"") -> None:
         """Gives the child a job, which it does after those that it has."""
@@ -177,12 +178,16 @@ class WorkerProcess:
         if self._process.wait():
             raise self._died()
 
-    def kill(self) -> None:
-        """Ends the child now, if it has not ended."""
-        with suppress(OSError):
-            self._jobs.close()
+    def end(self) -> None:
+        """Ends the child now, if it has not ended; a `receive` in another thread raises `WorkerDiedError`."""
         self._process.kill()
         self._process.wait()
+
+    def kill(self) -> None:
+        """Ends the child now, if it has not ended, and closes the connection; no thread may be in `receive`."""
+        with suppress(OSError):
+            self._jobs.close()
+        self.end()
         self._answers.close()
         self._stderr.close()
 
@@ -277,13 +282,16 @@ def serve(module: str) -> None:
         with lock:
             _send(answers, {"kind": kind, "document": document}, arrays)
 
+    def tell_part(document: Document, arrays: Sequence[memoryview] = (), /) -> None:
+        tell("part", document, arrays)
+
     work: Work = importlib.import_module(module).work
     tell("started", {})
     is_busy.clear()
     while (job := queue.get()) is not None:
         is_busy.set()
         try:
-            answer = work(*job, lambda part: tell("part", part))
+            answer = work(*job, tell_part)
         except HBIError as error:
             is_busy.clear()
             tell("error", {"name": type(error).__name__, "message": str(error)})

@@ -325,9 +325,29 @@ def interaction() -> str:
     return "\n".join(["## The exact interaction\n", *parts]) if parts else ""
 
 
+def damaged_videos() -> str:
+    """Returns how many damaged files of each container are whole, partial and failed."""
+    document = load("mutations")
+    if document is None:
+        return ""
+    result = document["result"]
+    outcomes = list(result["outcomes"])
+    rows = [
+        [container, *(str(counts.get(outcome, 0)) for outcome in outcomes)]
+        for container, counts in {**result["by_container"], "all": result["outcomes"]}.items()
+    ]
+    return (
+        "## Damaged videos\n\n"
+        f"{result['files']:,} files, damaged at random by flipped bits, absurd numbers, cuts and the like, took "
+        f"{result['seconds']:.0f} s to decode; {len(result['wrong'])} gave a result that makes no sense "
+        f"(`python benchmarks/mutations.py`; {machine_of(document)}):\n\n"
+        f"{table(['container', *outcomes], rows)}\n"
+    )
+
+
 def main() -> None:
     """Writes the page, or fails where it is not what the JSON says."""
-    made = "\n".join([BEGIN, accuracy(), speed(), interaction()])
+    made = "\n".join([BEGIN, accuracy(), speed(), interaction(), damaged_videos()])
     if "--check" not in sys.argv[1:]:
         PAGE.write_text(made)
     elif made != PAGE.read_text():

@@ -34,6 +34,7 @@ from tests.paths import ROOT
             ],
         ),
         ("answering", ["--recipe", "{tmp}/recipe.yaml", "--repeats", "1"]),
+        ("mutations", ["--count", "40", "--seed", "3", "--out", "{tmp}/mutations.json"]),
     ],
 )
 def test_benchmark(name: str, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,6 +58,10 @@ def test_benchmark(name: str, arguments: list[str], tmp_path: Path, monkeypatch:
     if name == "indexing":
         monkeypatch.setattr(make_results, "RESULTS", tmp_path)
         assert "| decode, with nothing else going on | " in make_results.indexing()
+    if name == "mutations":
+        assert (document["result"]["files"], document["result"]["wrong"]) == (40, [])
+        monkeypatch.setattr(make_results, "RESULTS", tmp_path)
+        assert "| webm-vp8 | " in make_results.damaged_videos()
 
 
 def test_indexing_tells_decoding_from_waiting_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import wraps
+from threading import Lock
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from hbi_engines.errors import EngineError
 
+Made = TypeVar("Made")
 MOST_REMEMBERED = 1000
 """Largest number of shapes that have been checked, for each graph."""
 
@@ -98,6 +101,18 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Frees the graph and its memory; `run` cannot be called afterwards."""
+
+
+def one_at_a_time(run: Callable[[Any, Inputs], Made]) -> Callable[[Any, Inputs], Made]:
+    """Decorates the `run` of an engine whose runtime runs a graph for one thread at a time: other threads wait."""
+
+    @wraps(run)
+    def waiting(engine: Any, inputs: Inputs) -> Made:
+        lock: Lock = engine.__dict__.setdefault("_running", Lock())  # setting it is one step, whatever the threads
+        with lock:
+            return run(engine, inputs)
+
+    return waiting
 
 
 def check_inputs(

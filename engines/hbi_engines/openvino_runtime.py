@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from hbi_engines.engine import Engine, InputCheck, Inputs, TensorSpec
+from hbi_engines.engine import Engine, InputCheck, Inputs, TensorSpec, one_at_a_time
 from hbi_engines.engine_options import EngineOptions
 from hbi_engines.errors import EngineError
 from hbi_engines.time_limit import StoppedInTime, wait_for
@@ -46,6 +46,7 @@ class OpenVINOEngine:
         self.device = device
         self.device_reason = device_reason
 
+    @one_at_a_time
     def run(self, inputs: Inputs) -> dict[str, npt.NDArray[Any]]:
         """Runs the graph once, from inputs (B, ...) to outputs (B, ...); see `hbi_engines.engine.Engine.run`."""
         if self._request is None:

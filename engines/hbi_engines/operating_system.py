@@ -64,6 +64,27 @@ def peak_memory_bytes() -> int | None:
     return int(line.split()[1]) * 1024
 
 
+def limit_memory(size_bytes: int) -> None:
+    """Refuses this process more memory than that from now on: what asks for more fails. Does nothing outside Linux."""
+    if sys.platform == "linux":
+        import resource
+
+        # Memory that can be written and is the process's own; not the libraries and files that it maps.
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        size_bytes = size_bytes if most == resource.RLIM_INFINITY else min(size_bytes, most)
+        resource.setrlimit(resource.RLIMIT_DATA, (size_bytes, most))
+
+
+def memory_limit_bytes() -> int | None:
+    """Returns the limit that `limit_memory` or the system has set for this process, None where there is none."""
+    if sys.platform == "linux":
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
+        return None if limit == resource.RLIM_INFINITY else limit
+    return None
+
+
 def load_average() -> float | None:
     """Returns the number of busy processes, averaged over a minute; None where the system does not tell."""
     if sys.platform == "win32":
@@ -101,6 +122,22 @@ def lock(file: IO[Any]) -> None:
         import fcntl
 
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def is_ours(file: IO[Any]) -> bool:
+    """Takes the sole right to write an open file, as `lock` does, where the file system knows such a right.
+
+    Returns:
+        False if another process has it.
+    """
+    try:
+        lock(file)
+    except (BlockingIOError, PermissionError):  # the latter on Windows
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+    return True
 
 
 def reserve(file: IO[Any], size_bytes: int) -> None:
@@ -159,25 +196,6 @@ def new_group() -> dict[str, Any]:
 
         return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     return {"start_new_session": True}
-
-
-def wait_readable(files: list[int]) -> list[int]:
-    """Waits until pipes have something to read or are closed at the other end.
-
-    Args:
-        files: Descriptors of pipes, at least one.
-
-    Returns:
-        Those that can be read. Where pipes cannot be waited for together, the first one, ready or not.
-    """
-    if sys.platform == "win32":
-        return files[:1]
-    import select
-
-    poll = select.poll()
-    for file in files:
-        poll.register(file, select.POLLIN)
-    return [file for file, _ in poll.poll()]
 
 
 def widen_pipe(file: int, size_bytes: int) -> None:

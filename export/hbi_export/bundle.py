@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from hbi_infer.model.manifest import TASK_GRAPHS, BundleManifest, GraphSpec, Lev
 from hbi_infer.model.tokenizer import Tokenizer, clip_tokenizer_json, clip_tokenizer_json_from_folder
 from hbi_infer.options import FrameSampling
 from hbi_training.model.clip_encoders import load_clip
+from hbi_training.model.clip_preprocessing import clip_preprocessing
 from hbi_training.model.mean_pooled_clip import MeanPooledCLIP, MeanPooledConfig
 from hbi_training.weights.checkpoint import Checkpoint
 from hbi_training.weights.rounding import Weights, rounded
@@ -30,10 +31,10 @@ from hbi_training.weights.rounding import Weights, rounded
 
 def export_bundle(
     checkpoint: Checkpoint,
-    folder: Path,
+    folder: Path | str,
     *,
     weights: Weights = WEIGHTS,
-    samples: Path | None = None,
+    samples: Path | str | None = None,
     reranker: bool = True,
     clip_seconds: float | None = None,
 ) -> list[OutputCheck]:
@@ -51,6 +52,8 @@ def export_bundle(
         ExportError: A graph does not compute what the model computes.
         BundleError: The folder holds something else.
     """
+    folder = Path(folder)
+    samples = None if samples is None else Path(samples)
     require_bundle_folder(folder)
     checkpoint = replace(checkpoint, model=rounded(checkpoint.model, weights))
     first_level = next(iter(checkpoint.model.level_rates))
@@ -132,15 +135,17 @@ def clip_checkpoint(source: str, *, sampling: FrameSampling | None = None) -> Ch
 
     Args:
         source: A local folder that transformers saved, or a name on the hub.
-        sampling: Sampling of frames; the image size is the model's own.
+        sampling: Sampling of frames; how pictures are made square, and their size, is the model's own.
 
     Raises:
-        TrainingError: There is no such CLIP.
+        TrainingError: There is no such CLIP, or it makes its pictures in an unsupported way.
         ExportError: The tokenizer makes tokens that the model does not know.
     """
     clip = load_clip(source)
     values: dict[str, Any] = clip.config.to_dict()
-    sampling = replace(sampling or FrameSampling(), image_size=values["vision_config"]["image_size"])
+    image_size = values["vision_config"]["image_size"]
+    pictures = asdict(clip_preprocessing(source, image_size))
+    sampling = replace(sampling or FrameSampling(), image_size=image_size, **pictures)
     max_words = values["text_config"]["max_position_embeddings"]
     config = MeanPooledConfig(clip=values, max_words=max_words, sampling=sampling)
     model = MeanPooledCLIP(config, clip).eval()

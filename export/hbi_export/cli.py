@@ -9,9 +9,15 @@ import typer
 
 from hbi_export.options import BATCH, MAX_DROP, WEIGHTS, BuildOptions, CheckData, TritonOptions
 from hbi_infer.options import FrameSampling
-from hbi_infer.render.stdout import errors_told
+from hbi_infer.render.stdout import bugs_told, emit, errors_told, note, printable
+from hbi_infer.render.usage import PrintableGroup
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Turn trained models into bundles for hbi-infer.")
+app = typer.Typer(
+    cls=PrintableGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    help="Turn trained models into bundles for hbi-infer.",
+)
 
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="BUNDLE", help="Folder of the new bundle.")]
 Stored = Annotated[
@@ -143,7 +149,7 @@ def upstream(
     sampling = FrameSampling(frames_per_second=frames_per_second, max_frames=max_frames, clip_seconds=clip_seconds)
     released = load_upstream(checkpoint, clip=clip, task=task, answers=answers, max_words=max_words, sampling=sampling)
     for line in released.origins:
-        typer.echo(line)
+        emit(f"{printable(line)}\n")
     show_checks(export_bundle(released.checkpoint, output, weights=weights, samples=samples), output)
 
 
@@ -200,7 +206,7 @@ def trt(
     if records:
         trt_report.show_records(records)
     for graph, reason in failures:
-        typer.echo(f"error: {graph}: {reason}", err=True)
+        note("error", f"{graph}: {reason}")
     raise typer.Exit(1 if failures else 0)
 
 
@@ -241,7 +247,7 @@ def triton(
         max_queue_delay_microseconds=queue_delay,
     )
     for folder in export_triton(bundle, output, options, force=force):
-        typer.echo(str(folder))
+        emit(f"{printable(str(folder))}\n")
 
 
 @app.command()
@@ -345,5 +351,5 @@ def _separated(values: list[str] | None) -> list[str]:
 
 def main() -> None:
     """Run the command line."""
-    with errors_told():
+    with bugs_told(), errors_told():
         app()

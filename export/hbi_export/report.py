@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hbi_export.graphs.parity import OutputCheck
+from hbi_infer.render.stdout import printable
 
 PLAIN_WIDTH = 140
 """Width of tables in a pipe or a file, where no window limits them."""
@@ -32,4 +33,4 @@ def show_checks(checks: Sequence[OutputCheck], bundle: Path) -> None:
     console = wide_console()
     console.print(table)
     size_bytes = sum(file.stat().st_size for file in bundle.iterdir())
-    console.print(f"{bundle}: {size_bytes / 1e6:.1f} MB", highlight=False)
+    console.print(f"{printable(str(bundle))}: {size_bytes / 1e6:.1f} MB", markup=False, highlight=False)

@@ -62,7 +62,7 @@ class Served:
 
 
 def export_triton(
-    path: Path, repository: Path, options: TritonOptions | None = None, *, force: bool = False
+    path: Path | str, repository: Path | str, options: TritonOptions | None = None, *, force: bool = False
 ) -> list[Path]:
     """Writes a bundle's models into a repository; models of other names stay as they are.
 
@@ -79,6 +79,8 @@ def export_triton(
         BundleError: A file of the bundle is missing, damaged or another one.
         ExportError: A model is there already, an engine is missing, or the repository cannot be written.
     """
+    path = Path(path)
+    repository = Path(repository)
     options = options or TritonOptions()
     bundle = Bundle.load(path)
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", bundle.manifest.name)

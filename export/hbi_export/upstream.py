@@ -46,11 +46,11 @@ class Released:
 
 
 def load_upstream(
-    checkpoint: Path,
+    checkpoint: Path | str,
     *,
-    clip: Path | None = None,
+    clip: Path | str | None = None,
     task: ReleasedTask | None = None,
-    answers: Path | None = None,
+    answers: Path | str | None = None,
     max_words: int | None = None,
     sampling: FrameSampling | None = None,
     tokenizer_json: str | None = None,
@@ -71,6 +71,9 @@ def load_upstream(
         ExportError: A file cannot be read, or does not belong to the others.
         TrainingError: Tensors are missing or do not fit together, or a size is impossible.
     """
+    checkpoint = Path(checkpoint)
+    clip = None if clip is None else Path(clip)
+    answers = None if answers is None else Path(answers)
     released, origins = _completed(load_tensors(checkpoint), checkpoint, clip)
     where = str(checkpoint)
     if not any(name.startswith("clip.") for name in released):

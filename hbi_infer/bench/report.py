@@ -10,7 +10,7 @@ from hbi_infer.bench.figures import by_stage, milliseconds, per_second
 from hbi_infer.bench.run import DeviceResult, Report
 from hbi_infer.bench.stages import StageTiming
 from hbi_infer.errors import InputError
-from hbi_infer.files import is_folder
+from hbi_infer.files import is_folder, write_whole
 from hbi_infer.render.stdout import note
 from hbi_infer.render.text_table import Row, aligned
 
@@ -43,7 +43,7 @@ def check_targets(*targets: Path | None) -> None:
 
 def write_json(report: Report, path: Path) -> None:
     """Writes a report as a JSON document."""
-    path.write_text(json.dumps(report.to_document(), indent=2) + "\n", encoding="utf-8")
+    write_whole(path, (json.dumps(report.to_document(), indent=2) + "\n").encode(), overwrite=True)
 
 
 def show_progress(device: str, timing: StageTiming | None) -> None:

@@ -295,7 +295,7 @@ def _described(bundle: Bundle) -> dict[str, Any]:
         "sha256": bundle.sha256,
         "width": manifest.width,
         "max_words": manifest.max_words,
-        "sampling": asdict(manifest.sampling),
+        "sampling": manifest.to_document()["sampling"],
         "tasks": list(manifest.tasks),
         "precision": sorted({graph.precision for graph in manifest.graphs.values()}),
     }

@@ -21,10 +21,11 @@ from hbi_infer.cli.index import index
 from hbi_infer.cli.qa import qa
 from hbi_infer.cli.retrieve import retrieve
 from hbi_infer.render import stdout
+from hbi_infer.render.usage import PrintableGroup
 
 INTERRUPTED = 130
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(cls=PrintableGroup, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 for command in (index, retrieve, explain, qa, caption, info, doctor, bench):
     app.command()(command)
 
@@ -53,7 +54,7 @@ def main() -> None:
     stdout.prepare_streams()
     warnings.showwarning = lambda message, *_args, **_options: stdout.note("warning", str(message))
     try:
-        with stdout.errors_told():
+        with stdout.bugs_told(), stdout.errors_told():
             app(prog_name="hbi-infer")
     except (KeyboardInterrupt, SystemExit) as end:
         if isinstance(end, SystemExit) and end.code != INTERRUPTED:

@@ -11,9 +11,11 @@ import typer
 from hbi_infer.cli.captions import caption_target, kept_captions, write_captions
 from hbi_infer.cli.inputs import FolderOptions, as_given, end_with, find_clips, load_model, output_style
 from hbi_infer.cli.options import (
+    AllFilesOption,
     BundleOption,
     CsvOption,
     DeviceOption,
+    ExcludeOption,
     IndexOption,
     JsonOption,
     NoUpdateOption,
@@ -63,6 +65,8 @@ def caption(
     workers: WorkersOption = None,
     rebuild: RebuildOption = False,
     no_update: NoUpdateOption = False,
+    exclude: ExcludeOption = None,
+    all_files: AllFilesOption = None,
     verbose: VerboseOption = False,
 ) -> None:
     """Write a caption for each clip of a video, or of every video in a folder; what is new in it is indexed first.
@@ -75,6 +79,7 @@ def caption(
     hbi-infer caption samples/ --out captions.jsonl
     hbi-infer caption samples/ --out subtitles --format srt
     """  # noqa: D301
+    from hbi_infer.index.store import VideoFault
     from hbi_infer.render import tables
 
     style = output_style(as_json, as_csv)
@@ -83,7 +88,7 @@ def caption(
         raise typer.BadParameter("--json and --csv are for the terminal; what --out names has a format of its own")
     if nucleus is None and (temperature is not None or seed is not None):
         raise typer.BadParameter("--temperature and --seed go with --nucleus")
-    folder_options = FolderOptions(index_file, workers, rebuild, no_update).checked(video)
+    folder_options = FolderOptions(index_file, workers, rebuild, no_update, exclude, all_files, verbose).checked(video)
     default = Decoding()
     options = Decoding(
         max_tokens=max_tokens,
@@ -100,13 +105,20 @@ def caption(
     hbi.bundle.require("caption")
     with kept_captions(hbi, target, options) as unfinished, find_clips(hbi, video, folder_options) as found:
         captions = write_captions(hbi, found.clips, options, unfinished)
+        failures = list(found.failures)
         if target and unfinished:
-            target.write(captions, as_given(video))
-            unfinished.remove()
-            stdout.emit(f"{len(captions)} captions in {stdout.printable(str(target.out))}\n")
+            not_written = target.write(captions, as_given(video))
+            if not not_written:
+                unfinished.remove()
+            num_written = sum(made.path not in not_written for made in captions)
+            stdout.emit(f"{num_written} captions in {stdout.printable(str(target.out))}\n")
+            folder = video.resolve()
+            failures += [
+                VideoFault(path.relative_to(folder).as_posix(), str(error), None) for path, error in not_written.items()
+            ]
         elif style == "json":
             written = [made.to_json() for made in captions]
             stdout.emit_json(found.document | {"decoding": asdict(options), "captions": written})
         else:
             tables.show_written(captions, style, as_given(video))
-    end_with(found.failures, "captioned")
+    end_with(failures, "captioned")

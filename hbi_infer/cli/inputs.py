@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -13,20 +13,27 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 from hbi_infer.errors import IndexStoreError, InputError
-from hbi_infer.files import is_folder
+from hbi_infer.files import exists, is_folder
+from hbi_infer.options import Finding
 from hbi_infer.render import stdout
 from hbi_infer.render.progress import index_progress
+from hbi_infer.video.discovery import IN_WORDS, by_reason, summary
 
 if TYPE_CHECKING:
     from hbi_infer.api import HBI, Index
     from hbi_infer.index.clip_tokens import Clips
     from hbi_infer.index.store import VideoFault
     from hbi_infer.index.update import IndexReport
+    from hbi_infer.index.verify import Verification
     from hbi_infer.model.encoder import Encoder
     from hbi_infer.render.tables import Style
+    from hbi_infer.video.discovery import LeftOut
 
 SOME_FAILED = 3
 """Exit code of a command that could not do its work for every video."""
+
+MOST_LISTED = 1000
+"""Largest number of files and folders that are listed as left out for one reason; all are counted."""
 
 
 def load_model(bundle: Path | None, device: str, verbose: bool) -> HBI:
@@ -55,7 +62,8 @@ def read_lines(path: Path | None) -> list[str]:
     if path is None:
         return []
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        # Only line feeds end a line: `str.splitlines` and reading as text know others, which a sentence may hold.
+        lines = [line.strip() for line in path.read_bytes().decode("utf-8-sig").split("\n")]
     except (OSError, UnicodeDecodeError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or error
         raise InputError(f"cannot read {path} ({reason}): give a UTF-8 text file, a sentence on each line") from error
@@ -96,16 +104,27 @@ class FolderOptions:
     workers: int | None = None
     rebuild: bool = False
     no_update: bool = False
+    exclude: list[str] | None = None
+    all_files: bool | None = None
+    verbose: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.rebuild and self.no_update:
             raise typer.BadParameter("--rebuild indexes everything anew and --no-update nothing: give one of them")
+        if self.no_update and not (self.exclude is None and self.all_files is None):
+            raise typer.BadParameter("--exclude and --all-files say what to index and --no-update indexes nothing")
+
+    def finding(self, known: Finding) -> Finding:
+        """Returns which files are videos: as the index knows it, but for what is given."""
+        exclude = known.exclude if self.exclude is None else tuple(self.exclude)
+        return Finding(exclude=exclude, all_files=known.all_files if self.all_files is None else self.all_files)
 
     def checked(self, video: Path) -> FolderOptions:
         """Returns these options; refuses them as wrong usage if any is given and `video` is no folder."""
         if self != FolderOptions() and not is_folder(video):
             raise typer.BadParameter(
-                f"--index, --workers, --rebuild and --no-update are for a folder of videos; {video} is none"
+                "--index, --workers, --rebuild, --no-update, --exclude and --all-files are for a folder of videos; "
+                f"{video} is none"
             )
         return self
 
@@ -119,8 +138,12 @@ def updated_index(hbi: HBI, videos: Path, options: FolderOptions) -> Iterator[tu
     """
     from hbi_infer.api import Index
 
-    with Index.open(videos, hbi, location=options.location, rebuild=options.rebuild) as opened:
-        report = None if options.no_update else update_index(opened, options.workers)
+    if options.no_update and is_folder(videos) and not exists(Index.location(videos, hbi, options.location)):
+        raise _nothing_indexed(videos)
+    with Index.open(
+        videos, hbi, location=options.location, rebuild=options.rebuild, read_only=options.no_update
+    ) as opened:
+        report = None if options.no_update else update_index(opened, options)
         if not opened.store.num_clips():
             _check_not_made_anew(opened)
             _tell_why_there_is_nothing(failures_of(opened, report), videos)
@@ -143,7 +166,7 @@ def failures_of(opened: Index, report: IndexReport | None) -> list[VideoFault]:
 def _tell_why_there_is_nothing(failures: Sequence[VideoFault], videos: Path) -> NoReturn:
     """Lists the videos that cannot be read, if that is why no clip is indexed, and raises an error."""
     if not failures:
-        raise InputError(f"nothing of {videos} is indexed: leave out --no-update")
+        raise _nothing_indexed(videos)
     for fault in failures:
         stdout.note("warning", f"{fault.path} {fault.reason}")
     raise InputError(
@@ -151,17 +174,65 @@ def _tell_why_there_is_nothing(failures: Sequence[VideoFault], videos: Path) -> 
     )
 
 
-def update_index(opened: Index, workers: int | None, *, retry_failed: bool = False) -> IndexReport:
-    """Indexes what is new, with a progress bar."""
+def _nothing_indexed(videos: Path) -> InputError:
+    return InputError(f"nothing of {videos} is indexed: leave out --no-update")
+
+
+def update_index(
+    opened: Index, options: FolderOptions, *, retry_failed: bool = False, tell_others: bool = False
+) -> IndexReport:
+    """Indexes what is new, with a progress bar, and says what is left out.
+
+    Args:
+        opened: The index.
+        options: How to fill it.
+        retry_failed: Whether to try failed videos again.
+        tell_others: Whether to speak of left out files also where none of them looks like a video.
+    """
 
     def on_wait() -> None:
         stdout.note("note", "another process is indexing this folder; waiting until it is done")
 
     with index_progress() as progress:
-        report = opened.update(workers=workers, retry_failed=retry_failed, progress=progress, on_wait=on_wait)
+        report = opened.update(
+            finding=options.finding(opened.finding),
+            retry_failed=retry_failed,
+            workers=options.workers,
+            progress=progress,
+            on_wait=on_wait,
+        )
     for fault in report.partial:
         stdout.note("warning", f"{fault.path} is indexed in part: {fault.reason}")
+    if report.left_out:
+        _tell_left_out(report.left_out, verbose=options.verbose, also_others=tell_others)
     return report
+
+
+def _tell_left_out(left_out: Sequence[LeftOut], *, verbose: bool, also_others: bool) -> None:
+    """Says what is left out, by number or, up to `MOST_LISTED` for each reason, by name."""
+    if not verbose:
+        if also_others or any(each.reason != "other_suffix" for each in left_out):
+            stdout.note("note", f"left out: {summary(left_out)}; --verbose lists them")
+        return
+    for reason, paths in by_reason(left_out).items():
+        for path in paths[:MOST_LISTED]:
+            stdout.note("note", f"left out: {path}, {IN_WORDS[reason]}")
+        if len(paths) > MOST_LISTED:
+            stdout.note("note", f"left out: {len(paths) - MOST_LISTED} more, {IN_WORDS[reason]}")
+
+
+def verify_index(hbi: HBI, videos: Path, location: Path | None) -> Verification:
+    """Reads a whole index, with a progress bar, and says what was found."""
+    from hbi_infer.api import Index
+
+    with index_progress("verifying") as progress:
+        found = Index.verify(videos, hbi, location=location, progress=progress)
+    if found.fault:
+        stdout.note("warning", f"the index is damaged ({found.fault}): what cannot be read is indexed anew")
+    for fault in found.damaged:
+        stdout.note("warning", f"{fault.path} {fault.reason}: it is indexed anew")
+    stdout.note("note", f"{found.videos} videos with {found.clips} clips are as they were indexed")
+    return found
 
 
 @dataclass(frozen=True)
@@ -214,8 +285,13 @@ def index_document(opened: Index, report: IndexReport | None) -> dict[str, Any]:
     """Describes a model, an index and its update for JSON."""
     update = None
     if report is not None:
-        named = {name: [fault.to_json() for fault in getattr(report, name)] for name in ("partial", "failed")}
-        update = asdict(report) | named | {"clips_per_second": report.clips_per_second}
+        faults = {name: [fault.to_json() for fault in getattr(report, name)] for name in ("partial", "failed")}
+        counts = asdict(replace(report, partial=[], failed=[], left_out=[]))
+        left_out = {
+            reason: {"count": len(paths), "paths": paths[:MOST_LISTED]}
+            for reason, paths in by_reason(report.left_out).items()
+        }
+        update = counts | faults | {"left_out": left_out, "clips_per_second": report.clips_per_second}
     return {
         "model": model_document(opened.encoder),
         "videos": str(opened.folder),

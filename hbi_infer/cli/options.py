@@ -18,6 +18,19 @@ IndexOption = Annotated[
 WorkersOption = Annotated[int | None, typer.Option(metavar="N", min=1, help="Processes that decode videos.")]
 RebuildOption = Annotated[bool, typer.Option("--rebuild", help="Throw the index away and index everything anew.")]
 NoUpdateOption = Annotated[bool, typer.Option("--no-update", help="Take what is indexed; read no video.")]
+ExcludeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="GLOB",
+        help="Leave out files and folders such as '*.gif' or drafts; may be repeated. The index keeps it; '' ends it.",
+    ),
+]
+AllFilesOption = Annotated[
+    bool | None,
+    typer.Option("--all-files/--no-all-files", help="Look into files without a video's suffix. The index keeps it."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 CsvOption = Annotated[bool, typer.Option("--csv", help="Comma-separated values on stdout.")]
-VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Say which device is used and why.")]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Say which device is used and why, and what is left out of a folder.")
+]

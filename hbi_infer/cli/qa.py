@@ -9,9 +9,11 @@ import typer
 
 from hbi_infer.cli.inputs import FolderOptions, as_given, end_with, find_clips, load_model, output_style, read_lines
 from hbi_infer.cli.options import (
+    AllFilesOption,
     BundleOption,
     CsvOption,
     DeviceOption,
+    ExcludeOption,
     IndexOption,
     JsonOption,
     NoUpdateOption,
@@ -46,6 +48,8 @@ def qa(
     workers: WorkersOption = None,
     rebuild: RebuildOption = False,
     no_update: NoUpdateOption = False,
+    exclude: ExcludeOption = None,
+    all_files: AllFilesOption = None,
     verbose: VerboseOption = False,
 ) -> None:
     """Answer questions about a video, or about each video in a folder; what is new in it is indexed first.
@@ -63,7 +67,7 @@ def qa(
     style = output_style(as_json, as_csv)
     if not (question or questions):
         raise typer.BadParameter("give --question, or --questions FILE")
-    folder_options = FolderOptions(index_file, workers, rebuild, no_update).checked(video)
+    folder_options = FolderOptions(index_file, workers, rebuild, no_update, exclude, all_files, verbose).checked(video)
     texts = [*(question or ()), *read_lines(questions)]
     check_questions(texts)
     hbi = load_model(bundle, device, verbose)

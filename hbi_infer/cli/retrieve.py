@@ -22,9 +22,11 @@ from hbi_infer.cli.inputs import (
     updated_index,
 )
 from hbi_infer.cli.options import (
+    AllFilesOption,
     BundleOption,
     CsvOption,
     DeviceOption,
+    ExcludeOption,
     IndexOption,
     JsonOption,
     NoUpdateOption,
@@ -82,6 +84,8 @@ def retrieve(
     workers: WorkersOption = None,
     rebuild: RebuildOption = False,
     no_update: NoUpdateOption = False,
+    exclude: ExcludeOption = None,
+    all_files: AllFilesOption = None,
     verbose: VerboseOption = False,
 ) -> None:
     """Search a folder of videos; what is new in it is indexed first.
@@ -120,7 +124,9 @@ def retrieve(
         older_than=older,
     )
     options = Searching(top_k=top_k, where=where, all_clips=all_clips, rerank=rerank)
-    with updated_index(hbi, videos, FolderOptions(index_file, workers, rebuild, no_update)) as (opened, report):
+    with updated_index(
+        hbi, videos, FolderOptions(index_file, workers, rebuild, no_update, exclude, all_files, verbose)
+    ) as (opened, report):
         answers = [_found_like(opened, like, options)] if like else _found(opened, texts, options)
         if style == "json":
             stdout.emit_json(index_document(opened, report) | {"answers": [each.to_json() for each in answers]})

@@ -172,7 +172,7 @@ def clips_of_index(index: FolderIndex, where: Filter = EVERYTHING) -> Clips:
     return Clips(places=tuple(places), read=read, source="index")
 
 
-def video_tokens(encoder: Encoder, video: Path, index: FolderIndex | None = None) -> VideoTokens:
+def video_tokens(encoder: Encoder, video: Path | str, index: FolderIndex | None = None) -> VideoTokens:
     """Returns the tokens of a video: the one source of them for every task.
 
     Nothing is decoded if the index holds the video as it is now, or if the file is gone. Tokens of a file that has
@@ -194,6 +194,7 @@ def video_tokens(encoder: Encoder, video: Path, index: FolderIndex | None = None
     Warns:
         IndexedFileChangedWarning: The video has changed and cannot be read.
     """
+    video = Path(video)
     known = _entry(index, video) if index else None
     if index is None or known is None:
         if not is_file(video):
@@ -215,7 +216,7 @@ def video_tokens(encoder: Encoder, video: Path, index: FolderIndex | None = None
 def _entry(index: FolderIndex, video: Path) -> LedgerEntry | None:
     """Returns the ledger's entry of a video; None if the index has no tokens of it."""
     path = index.known_path(video)
-    entry = index.store.ledger().get(path) if path else None
+    entry = index.store.entry(path) if path else None
     return entry if entry and entry.status != "failed" else None
 
 

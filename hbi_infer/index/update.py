@@ -19,9 +19,10 @@ from hbi_infer.errors import BundleError, EngineError, InputError
 from hbi_infer.index.sqlite_store import SqliteStore
 from hbi_infer.index.store import NO_VERSION, FileVersion, LedgerEntry, VideoFault
 from hbi_infer.model.encoder import BATCH_CLIPS, Encoder, encode_clips
+from hbi_infer.options import VIDEOS_BY_SUFFIX, Finding
 from hbi_infer.tokens.layout import PackedTokens, is_finite
 from hbi_infer.tokens.levels import unsound
-from hbi_infer.video.discovery import VIDEO_SUFFIXES, find_videos
+from hbi_infer.video.discovery import VIDEO_SUFFIXES, Found, LeftOut, look_through, summary
 
 if TYPE_CHECKING:
     from hbi_infer.options import FrameSampling
@@ -59,6 +60,7 @@ class IndexReport:
         failed: Fault of each video that could not be indexed, and of each folder that could not be read.
             A video is tried again when it changes, or when it can be opened and could not before; clips in a folder
             that cannot be read are kept.
+        left_out: Files and folders that are not taken for videos, sorted by path.
         clips: Number of clips stored.
         decode_seconds: Time spent decoding, summed over the decoding processes, which run beside encoding.
         wait_seconds: Time spent waiting for decoded frames: the part of decoding that delays the update.
@@ -73,6 +75,7 @@ class IndexReport:
     unchanged: int = 0
     partial: list[VideoFault] = field(default_factory=list)
     failed: list[VideoFault] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
     clips: int = 0
     decode_seconds: float = 0.0
     wait_seconds: float = 0.0
@@ -95,6 +98,7 @@ class Plan:
         changed: The same for files that were indexed before.
         removed: Paths in the ledger that are gone from the folder.
         unreadable: Fault of each file or folder that cannot be looked at.
+        left_out: Files and folders that are not taken for videos.
         num_unchanged: Number of files to leave alone.
     """
 
@@ -102,6 +106,7 @@ class Plan:
     changed: dict[Path, LedgerEntry]
     removed: list[str]
     unreadable: list[VideoFault]
+    left_out: list[LeftOut]
     num_unchanged: int
 
     @property
@@ -117,41 +122,77 @@ class Plan:
             removed=len(self.removed),
             unchanged=self.num_unchanged,
             failed=list(self.unreadable),
+            left_out=self.left_out,
         )
 
 
-def plan_update(folder: Path, store: SqliteStore, *, retry_failed: bool) -> Plan:
+def plan_update(folder: Path, store: SqliteStore, *, retry_failed: bool, finding: Finding = VIDEOS_BY_SUFFIX) -> Plan:
     """Compares the folder with the ledger.
 
     Raises:
         InputError: There is no video in the folder.
     """
-    unreadable: dict[Path, str] = {}
-    found = {_relative(path, folder): path for path in find_videos(folder, unreadable.__setitem__)}
-    if not found and (store.begins_anew or not unreadable):
-        suffixes = " ".join(sorted(VIDEO_SUFFIXES))
-        raise InputError(f"no videos in {folder} or below it: looked for files that end in {suffixes}")
+    content = look_through(folder, finding)
+    found = {_relative(path, folder): path for path in content.videos}
+    if not found and (store.begins_anew or not content.unreadable):
+        raise _no_videos(folder, content, finding)
     ledger = {} if store.begins_anew else store.ledger()
     added, changed = {}, {}
     for name, path in found.items():
         known = ledger.get(name)
         if known is None:
             added[path] = _new_entry(name, path)
-        elif known.has_changed(path) or (
-            known.status == "failed" and (retry_failed or _can_be_opened_now(path, known))
-        ):
+        elif known.has_changed(path) or (retry_failed and _may_pass(known)) or _can_be_opened_now(path, known):
             changed[path] = _new_entry(name, path)
-    unknown = {path.relative_to(folder): reason for path, reason in unreadable.items()}
+    unknown = {path.relative_to(folder): reason for path, reason in content.unreadable.items()}
+    # A drive that is linked to may come back.
+    gone_links = [PurePath(each.path) for each in content.left_out if each.reason == "linked_to_nothing"]
     missing = ledger.keys() - found.keys()
     return Plan(
         added=added,
         changed=changed,
-        removed=sorted(path for path in missing if not any(map(PurePath(path).is_relative_to, unknown))),
+        removed=sorted(
+            path
+            for path in missing
+            if not any(map(PurePath(path).is_relative_to, unknown))
+            and not any(link in PurePath(path).parents for link in gone_links)
+        ),
         unreadable=[
             VideoFault(path.as_posix(), f"cannot be read: {reason}", "not_opened") for path, reason in unknown.items()
         ],
+        left_out=content.left_out,
         num_unchanged=len(found) - len(added) - len(changed),
     )
+
+
+def check_has_videos(folder: Path) -> None:
+    """Refuses a folder in which nothing could be a video, whatever is taken for one.
+
+    Raises:
+        InputError: There is no video in the folder.
+    """
+    if not look_through(folder, VIDEOS_BY_SUFFIX).videos:
+        every_file = Finding(all_files=True)
+        content = look_through(folder, every_file)
+        if not content.videos:
+            raise _no_videos(folder, content, every_file)
+
+
+def _no_videos(folder: Path, content: Found, finding: Finding) -> InputError:
+    """Returns the error of a folder without a video, which says what is there instead."""
+    left_out = f"; left out: {summary(content.left_out)}" if content.left_out else ""
+    if finding.all_files:
+        return InputError(f"no videos in {folder} or below it: no file's content is one{left_out}")
+    suffixes = " ".join(sorted(VIDEO_SUFFIXES))
+    return InputError(
+        f"no videos in {folder} or below it: looked for files that end in {suffixes}; --all-files looks at the content "
+        f"of others{left_out}"
+    )
+
+
+def _may_pass(known: LedgerEntry) -> bool:
+    """Returns whether another try may give more: of what failed, or was not cut short by its own damage."""
+    return known.status == "failed" or known.problem not in (None, "damaged")
 
 
 def _can_be_opened_now(path: Path, failed: LedgerEntry) -> bool:

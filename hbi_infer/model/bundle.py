@@ -151,18 +151,19 @@ def default_bundle_path() -> Path:
     return Path(str(resources.files("hbi_infer"))) / "bundles" / "shapes"
 
 
-def require_bundle_folder(folder: Path) -> None:
+def require_bundle_folder(folder: Path | str) -> None:
     """Checks that a bundle may be written to a folder: there is none, or it is empty or a bundle.
 
     Raises:
         BundleError: The folder is something else.
     """
+    folder = Path(folder)
     if folder.exists() and not (folder / MANIFEST).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
         raise BundleError(f"{folder} exists and is not a bundle; choose a new folder")
 
 
 def write_bundle(
-    folder: Path, manifest: BundleManifest, graphs: Mapping[str, bytes], tokenizer_json: str
+    folder: Path | str, manifest: BundleManifest, graphs: Mapping[str, bytes], tokenizer_json: str
 ) -> BundleManifest:
     """Writes a bundle so that at every moment `folder` holds the old one, none, or the new one, never a part.
 
@@ -179,6 +180,7 @@ def write_bundle(
         BundleError: `folder` is something else than a bundle, the graphs are not those of the manifest, or the disk
             does not take it.
     """
+    folder = Path(folder)
     if graphs.keys() != manifest.graphs.keys():
         raise BundleError(f"the manifest names the graphs {sorted(manifest.graphs)}; given were {sorted(graphs)}")
     require_bundle_folder(folder)

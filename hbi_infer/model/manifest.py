@@ -23,7 +23,7 @@ from hbi_engines.engine import TensorSpec
 from hbi_infer.errors import BundleError, InputError
 from hbi_infer.model.graph_names import GRAPHS, TASKS, graphs_of_task
 from hbi_infer.model.strict_json import parse_strictly
-from hbi_infer.options import FrameSampling
+from hbi_infer.options import ADDED_LATER, FrameSampling
 from hbi_infer.tokens.scoring import Scoring
 
 FORMAT_VERSION = 1
@@ -39,6 +39,7 @@ RANGES = {
     "rate": (0, 1e6),
     "max_frames": (1, 10_000),
     "image_size": (1, 10_000),
+    "resize_to": (1, 10_000),
     "frames_per_second": (1e-3, 1e3),
     "clip_seconds": (0.1, 86_400.0),
 }
@@ -50,9 +51,6 @@ CONTROL = re.compile(r"[\0-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 DTYPES = ("bool", "uint8", "int8", "int32", "int64", "float16", "float32", "float64")
 OUTPUT_AXES = {"tokens": 3, "weights": 2, "slots": 2, "interaction": 3, "scores": 2, "score": 1, "logits": 2}
 """Output of a graph, without the name of its level -> number of its axes."""
-ADDED_LATER = {"added_later": True}
-"""Marks a field that the first bundles did not have: where it is missing it has its default, and it is only written
-with another value, so that versions that do not know it can read the rest."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +184,7 @@ class BundleManifest:
             f"{where}{item.name}": getattr(part, item.name)
             for where, part in parts
             for item in dataclasses.fields(part)
-            if item.name in RANGES
+            if item.name in RANGES and getattr(part, item.name) is not None
         }
         for where, value in numbers.items():
             least, most = RANGES[where.rpartition(".")[2]]
@@ -259,8 +257,12 @@ class BundleManifest:
     def to_document(self) -> dict[str, Any]:
         """Returns the content of bundle.json as JSON's types."""
         document = dataclasses.asdict(self)
-        for part, values in ((self, document), (self.provenance, document["provenance"])):
-            for item in dataclasses.fields(part):
+        for values, kind in (
+            (document, BundleManifest),
+            (document["sampling"], FrameSampling),
+            (document["provenance"], Provenance),
+        ):
+            for item in dataclasses.fields(kind):
                 if "added_later" in item.metadata and values[item.name] == item.default:
                     del values[item.name]
         return {"format_version": FORMAT_VERSION, **document}

@@ -104,12 +104,13 @@ class Tokenizer:
             raise BundleError(f"not a tokenizer's JSON: {_one_line(exc)}; export the bundle again") from exc
 
     @classmethod
-    def from_file(cls, path: Path) -> Tokenizer:
+    def from_file(cls, path: Path | str) -> Tokenizer:
         """Reads a tokenizer.json.
 
         Raises:
             BundleError: The file cannot be read, or is not the JSON of a tokenizer with SOT and EOT.
         """
+        path = Path(path)
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as exc:
@@ -241,7 +242,7 @@ def clip_tokenizer_json(corpus: Iterable[str] | None = None) -> str:
     return _build_json(_vocabulary(merges), merges)
 
 
-def clip_tokenizer_json_from_folder(folder: Path) -> str:
+def clip_tokenizer_json_from_folder(folder: Path | str) -> str:
     """Returns the JSON of a CLIP tokenizer that `transformers` saved: tokenizer.json, or vocab.json with merges.txt.
 
     Only the vocabulary and the merges are taken over; cleaning and word cutting are those of CLIP as published.
@@ -249,6 +250,7 @@ def clip_tokenizer_json_from_folder(folder: Path) -> str:
     Raises:
         InputError: The folder holds neither, or a tokenizer that is not CLIP's kind.
     """
+    folder = Path(folder)
     path = folder / "tokenizer.json"
     try:
         if path.exists():

@@ -6,23 +6,33 @@ When all are there, the wanted file is written beside its place and renamed over
 
 from __future__ import annotations
 
-import csv
 import html
 import io
 import json
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Any, Literal, TypeAlias, get_args
 
 from hbi_engines.operating_system import lock
 from hbi_infer.errors import InputError
-from hbi_infer.files import cannot_write, check_target, exists, is_file, is_folder, write_whole
+from hbi_infer.files import (
+    cannot_write,
+    check_target,
+    exists,
+    fitting_name,
+    is_file,
+    is_folder,
+    longest_name,
+    write_whole,
+)
 from hbi_infer.index.clip_tokens import ClipPlace
 from hbi_infer.options import Decoding
+from hbi_infer.render.output_names import output_paths
+from hbi_infer.render.spreadsheet import csv_text
 from hbi_infer.tasks.caption import Caption
 from hbi_infer.video.discovery import find_videos
 
@@ -58,7 +68,7 @@ class CaptionTarget:
     def partial(self) -> Path:
         """Path of the file that an interrupted run goes on from."""
         out = self.out.absolute()
-        return out.with_name(f"{out.name}.partial")
+        return out.with_name(fitting_name(out.name, ".partial", longest_name(out.parent)))
 
     def check(self) -> None:
         """Refuses files that cannot be written, before there is anything to write.
@@ -76,45 +86,49 @@ class CaptionTarget:
             )
         check_target(self.out, overwrite=True)
         for path in self._subtitle_paths([]).values():
-            if exists(self.out / path):
+            if _is_there(self.out / path):
                 check_target(self.out / path, overwrite=self.overwrite)
 
-    def write(self, captions: Sequence[Caption], place: Callable[[Path], str]) -> None:
+    def write(self, captions: Sequence[Caption], place: Callable[[Path], str]) -> dict[Path, InputError]:
         """Writes the files; at every moment each file is the old one, or the whole new one.
 
         Args:
             captions: Captions of all clips, in order.
             place: Returns the path of a video as it is written in CSV.
 
+        Returns:
+            Error of each video whose file cannot be written, or exists by now and may not be overwritten.
+
         Raises:
-            InputError: A file cannot be written, or exists by now and may not be overwritten.
+            InputError: No file can be written.
         """
         if not self._is_folder:
             self._replace(self.out, rendered(captions, self.format, place))
-            return
+            return {}
         of_video: dict[Path, list[Caption]] = defaultdict(list)
         for caption in captions:
             of_video[caption.path].append(caption)
         paths = self._subtitle_paths(of_video)
+        errors: dict[Path, InputError] = {}
         for video, some in of_video.items():
-            self._replace(self.out / paths[video], rendered(some, self.format, place))
+            try:
+                self._replace(self.out / paths[video], rendered(some, self.format, place))
+            except InputError as error:
+                errors[video] = error
+        if errors and len(errors) == len(of_video):
+            raise next(iter(errors.values()))
+        return errors
 
     @property
     def _is_folder(self) -> bool:
         return self.format in SUBTITLES and is_folder(self.videos)
 
-    def _subtitle_paths(self, captioned: Iterable[Path]) -> dict[Path, Path]:
-        """Returns the subtitle file of each video in the folder, relative to `out`, with the video's name.
-
-        Videos that differ only in their suffix keep it in the names of their subtitles.
-        """
+    def _subtitle_paths(self, captioned: Iterable[Path]) -> dict[Path, PurePath]:
+        """Returns the subtitle file of each video in the folder, relative to `out`; see `output_paths`."""
         folder = self.videos.resolve()
-        inside = {path: path.relative_to(folder) for path in {*find_videos(folder), *captioned}}
-        count = Counter(path.with_suffix("") for path in inside.values())
-        return {
-            video: path.with_name(f"{path.stem if count[path.with_suffix('')] == 1 else path.name}.{self.format}")
-            for video, path in inside.items()
-        }
+        inside = {path: path.relative_to(folder) for path in sorted({*find_videos(folder), *captioned})}
+        paths = output_paths(inside.values(), f".{self.format}", longest_name(self.out))
+        return {video: paths[path] for video, path in inside.items()}
 
     def _replace(self, path: Path, content: str) -> None:
         try:
@@ -184,7 +198,7 @@ class UnfinishedCaptions:
             raise InputError(
                 f"another process is writing {self.path}: wait until it is done, or give another --out"
             ) from error
-        lines = self._file.read().splitlines(keepends=True)
+        lines = list(io.BytesIO(self._file.read()))
         if lines and (problem := _difference(lines[0], header)):
             if not overwrite:
                 raise InputError(f"{self.path} {problem}, or give --force to begin anew")
@@ -221,9 +235,7 @@ def rendered(captions: Iterable[Caption], format: Format, place: Callable[[Path]
     if format == "jsonl":
         return "".join(json.dumps(caption.to_json()) + "\n" for caption in captions)
     if format == "csv":
-        buffer = io.StringIO()
-        csv.writer(buffer, lineterminator="\n").writerows([COLUMNS, *fields_of(captions, place)])
-        return buffer.getvalue()
+        return csv_text([COLUMNS, *fields_of(captions, place)])
     # An empty cue would end the one before it.
     shown = [(caption, text) for caption in captions if (text := " ".join(caption.text.split()))]
     if format == "srt":
@@ -249,6 +261,14 @@ def fields_of(captions: Iterable[Caption], place: Callable[[Path], str]) -> list
         )
         for caption in captions
     ]
+
+
+def _is_there(path: Path) -> bool:
+    """Returns whether there is anything at a path; what cannot be looked at is told when it is written."""
+    try:
+        return exists(path)
+    except InputError:
+        return False
 
 
 def _printable(text: str) -> str:

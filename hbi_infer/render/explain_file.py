@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".html", ".json")
 
 
-def write_explanation(explanation: Explanation, document: dict[str, Any], path: Path, *, overwrite: bool) -> None:
+def write_explanation(explanation: Explanation, document: dict[str, Any], path: Path | str, *, overwrite: bool) -> None:
     """Writes an explanation as a picture, a page, or its JSON document; see `write_whole`.
 
     Raises:
@@ -23,6 +23,7 @@ def write_explanation(explanation: Explanation, document: dict[str, Any], path: 
     Warns:
         NoFramesWarning: The frames cannot be decoded; the file shows their times.
     """
+    path = Path(path)
     write_whole(path, _rendered(explanation, document, path.suffix.lower()), overwrite=overwrite)
 
 

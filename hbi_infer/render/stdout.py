@@ -8,6 +8,7 @@ import io
 import json
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, TextIO
@@ -58,14 +59,26 @@ def errors_told() -> Iterator[None]:
         sys.exit(1)
 
 
+@contextmanager
+def bugs_told() -> Iterator[None]:
+    """Shows the trace of an exception that nothing expected, which may quote what was typed, and ends with 1."""
+    try:
+        yield
+    except Exception:  # noqa: BLE001 - any bug
+        sys.stderr.write(printable_lines(traceback.format_exc()))
+        sys.exit(1)
+
+
 def emit(text: str) -> None:
     """Writes to stdout at once; ends the process quietly if nobody reads any more, as behind `| head`.
+
+    A terminal is shown the text as `printable_lines`; a pipe or a file gets it as it is.
 
     Raises:
         InputError: The text cannot be written, as where stdout is a file on a full disk.
     """
     try:
-        sys.stdout.write(text)
+        sys.stdout.write(printable_lines(text) if sys.stdout.isatty() else text)
         sys.stdout.flush()
     except BrokenPipeError:
         _discard(sys.stdout)
@@ -81,8 +94,8 @@ def _discard(stream: TextIO) -> None:
 
 
 def emit_json(document: dict[str, Any]) -> None:
-    """Writes a JSON document to stdout, in ASCII, so that any file name can be written."""
-    emit(json.dumps(document, indent=2) + "\n")
+    """Writes a JSON document to stdout, in ASCII letters, so that any file name can be written."""
+    emit(json.dumps(document, indent=2).replace("\x7f", "\\u007f") + "\n")
 
 
 def note(kind: Literal["error", "note", "warning"], text: str) -> None:
@@ -95,7 +108,14 @@ def note(kind: Literal["error", "note", "warning"], text: str) -> None:
 
 def printable(text: str) -> str:
     r"""Returns the text with an escape (such as \n) for every letter that could move the cursor or break a line."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def printable_lines(text: str) -> str:
+    """Returns the text with an escape for every letter that could move the cursor, but for line feeds and tabs."""
+    return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
 
 
 def clock(seconds: float) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 
 from hbi_infer.render.explain_columns import in_time, times
+from hbi_infer.render.spreadsheet import csv_text
 from hbi_infer.render.stdout import clock, emit, printable
 
 if TYPE_CHECKING:
@@ -201,7 +200,7 @@ def _show_map(level: LevelExplanation, frame_seconds: Sequence[float]) -> None:
     headers = [f" {times(group, frame_seconds)} " for group in level.frame_groups]
     console = Console()
     title = f"{level.name}: similarity {level.similarity:.3f}, rate {level.rate:g}; interaction in units of {unit}"
-    console.print(Text(title, "bold"))
+    console.print(Text(printable(title), "bold"))
     for columns in _side_by_side(list(map(len, headers)), console.width - width - 1):
         table = Table(box=None, pad_edge=False, padding=0)
         table.add_column(f"{'seconds':>{width}} ", no_wrap=True)
@@ -242,6 +241,9 @@ def show_update(report: IndexReport, num_clips: int, path: Path) -> None:
     )
 
 
+_FITS = {"crop": "", "squash": " (squashed)", "pad": " (with black bars)"}
+
+
 def show_bundle(bundle: Bundle) -> None:
     """Shows the facts about a bundle, a line each."""
     manifest = bundle.manifest
@@ -258,7 +260,8 @@ def show_bundle(bundle: Bundle) -> None:
         (
             "video",
             f"up to {sampling.max_frames} frames a clip, {sampling.frames_per_second:g} a second, "
-            f"{sampling.image_size} x {sampling.image_size} pixels; a clip has up to {sampling.clip_seconds:g} s",
+            f"{sampling.image_size} x {sampling.image_size} pixels{_FITS[sampling.fit]}; a clip has up to "
+            f"{sampling.clip_seconds:g} s",
         ),
         ("text", f"up to {manifest.max_words} tokens, of a vocabulary of {manifest.vocabulary_size:,}"),
         ("width", str(manifest.width)),
@@ -296,9 +299,7 @@ def _emit_lines(header: Sequence[str], lines: Sequence[Sequence[str]], style: St
     if style == "tabs":
         emit("".join("\t".join(map(printable, line)) + "\n" for line in lines))
         return
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows([header, *lines])
-    emit(buffer.getvalue())
+    emit(csv_text([header, *lines]))
 
 
 def _show_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from hbi_infer.video.discovery import VIDEO_SUFFIXES, find_videos
     from hbi_infer.video.pool import decode_many
     from hbi_infer.video.reader import decode, probe, read_frames
+    from hbi_infer.video.sampling import Stretch
 
 __all__ = [
     "VIDEO_SUFFIXES",
     "Clip",
     "DecodedVideo",
+    "Stretch",
     "VideoInfo",
     "decode",
     "decode_many",
@@ -29,6 +31,7 @@ __all__ = [
 _HOMES = {
     "Clip": "decoded_video",
     "DecodedVideo": "decoded_video",
+    "Stretch": "sampling",
     "VIDEO_SUFFIXES": "discovery",
     "VideoInfo": "decoded_video",
     "decode": "reader",

@@ -9,9 +9,12 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-Problem: TypeAlias = Literal["not_opened", "damaged", "too_slow", "crashed", "not_finite"]
-"""Kind of problem with a video: the system refuses to open it, its contents are faulty, the decoder took too long or
-died, or the model gave numbers that are not finite. All but "damaged" may pass while the file stays the same."""
+from hbi_infer.video.sampling import Stretch
+
+Problem: TypeAlias = Literal["not_opened", "damaged", "too_large", "too_slow", "crashed", "not_finite"]
+"""Kind of problem with a video: the system refuses to open it, its contents are faulty, it needs more memory than it
+may, the decoder took too long or died, or the model gave numbers that are not finite. All but "damaged" may pass while
+the file stays the same."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class DecodedVideo:
         clips: Clips in order of time.
         decode_seconds: Time that decoding took, in the process that did it; 0 if that process died of it.
         problem: Kind of problem that `reason` tells; None when ok.
+        stretch: Part of the video that was asked for; None for the whole video.
     """
 
     path: Path
@@ -79,3 +83,9 @@ class DecodedVideo:
     clips: tuple[Clip, ...]
     decode_seconds: float = field(default=0.0, compare=False)
     problem: Problem | None = None
+    stretch: Stretch | None = None
+
+
+def cut_short(reason: str, end_seconds: float) -> str:
+    """Returns the reason why a video is partial whose clips were decoded up to a time, and no further."""
+    return f"{reason}: only the first {end_seconds:.0f} s of it were kept"

@@ -19,18 +19,29 @@ import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition, Stream
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from hbi_engines.operating_system import memory_limit_bytes
 from hbi_infer.errors import VideoError
 from hbi_infer.video.clock import MOST_DELAY, NO_TICK, STATED_END_SECONDS, Clock, PacketTimes, read_clock
+from hbi_infer.video.decoded_video import Problem
 
 # Only demuxers that read one plain file: a playlist named x.mp4 must not make FFmpeg open other files or addresses.
 _DEMUXERS = "mov,mp4,matroska,webm,avi,mpeg,mpegts,asf,flv,gif,ogg,mpegvideo,h264,hevc"
 # These write a duration into their header; for the others FFmpeg makes a guess.
 _STATES_DURATION = frozenset({"mov", "matroska", "asf", "flv"})
 MAX_SIDE = 16_384
-_PACKETS_PER_PROGRESS = 10_000
+MAX_PIXELS = 80_000_000
+"""Largest area of a frame: a decoder of the usual kind needs less than 2 GB for it."""
+# FFmpeg rounds a width up before it compares.
+DECODER_OPTIONS = {"max_pixels": str(MAX_PIXELS + 128 * MAX_SIDE)}
+"""Options of every decoder: a frame may change its size within a video, beyond what its header says."""
+MAX_PACKETS = 10_000_000
+"""Largest number of packets that are looked at of a video: four days at 30 frames a second."""
+_MAX_STREAMS = 1000
+_PACKETS_PER_PROGRESS = 1_000
 _BEGINNING_BYTES = 4096
 
 READ_ERRORS = (av.FFmpegError, OSError, ValueError, ArithmeticError, MemoryError)
@@ -46,6 +57,10 @@ class NotOpenedError(VideoError):
     """A file that the system does not let be opened, so that nothing is known of what is in it."""
 
 
+class TooLargeError(VideoError):
+    """A video that needs more memory, or has larger frames or more of them, than is allowed."""
+
+
 @dataclass(frozen=True)
 class VideoPackets:
     """The N packets of a video stream in decoding order, one to a frame, and when the frames are shown.
@@ -54,11 +69,13 @@ class VideoPackets:
         is_key: (N,) bool: decoding can start here.
         clock: When the frames are shown.
         damage: Fault of the file, or "".
+        problem: Kind of that fault.
     """
 
     is_key: NDArray[np.bool_]
     clock: Clock
     damage: str
+    problem: Problem
 
 
 @contextmanager
@@ -69,10 +86,16 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         VideoError: There is none. The message is what is wrong, without the file's name.
     """
     _check_file(path)
-    options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"}
+    options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file", "max_streams": str(_MAX_STREAMS)}
     try:
         # An absolute path cannot be taken for an address or an option.
-        container = av.open(str(path.absolute()), "r", container_options=options, metadata_errors="replace")
+        container = av.open(
+            str(path.absolute()),
+            "r",
+            options=DECODER_OPTIONS,
+            container_options=options,
+            metadata_errors="replace",
+        )
     except av.FFmpegError as error:
         raise _why_not_opened(path, error) from error
     with container:
@@ -87,10 +110,26 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             raise VideoError("is of a codec that cannot be decoded here")
         if _is_encrypted(container, stream):
             raise VideoError(_ENCRYPTED)
-        if max(context.width, context.height) > MAX_SIDE:
-            size = f"{context.width} x {context.height}"
-            raise VideoError(f"says that its frames have {size} pixels; at most {MAX_SIDE} a side are read")
+        check_size(context.width, context.height, "says that its frames have")
+        context.options = DECODER_OPTIONS
         yield container, stream
+
+
+def check_size(width: int, height: int, says: str) -> None:
+    """Refuses frames that are too large to be decoded.
+
+    Args:
+        width: Width in pixels.
+        height: Height in pixels.
+        says: Start of the message, such as "has frames of".
+
+    Raises:
+        TooLargeError: They are. The message is what is wrong, without the file's name.
+    """
+    if max(width, height) > MAX_SIDE:
+        raise TooLargeError(f"{says} {width} x {height} pixels; at most {MAX_SIDE} a side are read")
+    if width * height > MAX_PIXELS:
+        raise TooLargeError(f"{says} {width} x {height} pixels; at most {MAX_PIXELS // 10**6} million are read")
 
 
 def scan(path: Path, progress: Callable[[], None]) -> VideoPackets:
@@ -98,7 +137,8 @@ def scan(path: Path, progress: Callable[[], None]) -> VideoPackets:
 
     Args:
         path: The file.
-        progress: Called at each ten thousand packets.
+        progress: Called at each thousand packets. A `TimeoutError` that it raises ends the reading: then the video
+            ends there, and is damaged.
 
     Raises:
         VideoError: There is no video. The message is what is wrong, without the file's name.
@@ -113,7 +153,7 @@ def scan(path: Path, progress: Callable[[], None]) -> VideoPackets:
             raise VideoError(_ENCRYPTED)
         if not len(clock.frame_keys):
             raise VideoError(seen.read_error or "has a video stream without any frame")
-        return VideoPackets(np.array(seen.is_key, bool), clock, _damage(container, seen, clock))
+        return VideoPackets(np.array(seen.is_key, bool), clock, _damage(container, seen, clock), seen.problem)
 
 
 def filled_packets(container: InputContainer, *streams: VideoStream) -> Iterator[Packet[Stream]]:
@@ -129,10 +169,26 @@ def filled_packets(container: InputContainer, *streams: VideoStream) -> Iterator
 def in_words(error: BaseException) -> str:
     """Returns the meaning of an exception, without the file's name."""
     if isinstance(error, MemoryError):
-        return "needs more memory than there is"
+        limit = memory_limit_bytes()
+        most = "memory than there is" if limit is None else f"than {limit / 1e9:.1f} GB of memory"
+        return f"needs more {most} to decode"
     if isinstance(error, OSError) and error.errno == errno.EPERM:
         return "the system does not let this program read it (macOS: Privacy & Security, Files and Folders)"
     return str(getattr(error, "strerror", None) or error or type(error).__name__)
+
+
+def is_refused_size(error: BaseException, context: VideoCodecContext) -> bool:
+    """Returns whether a decoder refused a frame for its size; FFmpeg forgets that size."""
+    return isinstance(error, av.error.ArgumentError) and not context.width
+
+
+def problem_of(error: BaseException) -> Problem:
+    """Returns the kind of problem with a video that an exception tells."""
+    if isinstance(error, NotOpenedError):
+        return "not_opened"
+    if isinstance(error, MemoryError | TooLargeError):
+        return "too_large"
+    return "too_slow" if isinstance(error, TimeoutError) else "damaged"
 
 
 @dataclass
@@ -149,6 +205,7 @@ class _Seen:
     damaged_at_seconds: float | None = None
     is_encrypted: bool = False
     read_error: str = ""
+    problem: Problem = "damaged"
 
 
 def _look(container: InputContainer, stream: VideoStream, progress: Callable[[], None]) -> _Seen:
@@ -168,6 +225,9 @@ def _look(container: InputContainer, stream: VideoStream, progress: Callable[[],
                     end_seconds = (tick + (packet.duration or 0)) * unit_seconds[packet.stream_index]
                     seen.sound_end_seconds = max(seen.sound_end_seconds, end_seconds)
                 continue
+            if len(seen.is_key) == MAX_PACKETS:
+                seen.read_error, seen.problem = f"it has more than {MAX_PACKETS:,} frames", "too_large"
+                break
             seen.presentation.append(NO_TICK if packet.pts is None else packet.pts)
             seen.decoding.append(NO_TICK if packet.dts is None else packet.dts)
             is_key = packet.is_keyframe
@@ -180,7 +240,7 @@ def _look(container: InputContainer, stream: VideoStream, progress: Callable[[],
             if is_key and packet.has_sidedata("encryption_info"):
                 seen.is_encrypted = True
     except READ_ERRORS as error:
-        seen.read_error = in_words(error)
+        seen.read_error, seen.problem = in_words(error), problem_of(error)
     return seen
 
 
@@ -271,12 +331,15 @@ def _check_file(path: Path) -> None:
 
 def _why_not_opened(path: Path, error: av.FFmpegError) -> VideoError:
     """Returns the error that says why FFmpeg refused a file."""
-    if isinstance(error, OSError | MemoryError):
-        return NotOpenedError(f"cannot be opened: {in_words(error)}")
+    if isinstance(error, MemoryError):
+        return TooLargeError(f"{in_words(error)}, or has more than {_MAX_STREAMS} streams")
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(_BEGINNING_BYTES)
+    except OSError as refused:
+        return NotOpenedError(f"cannot be opened: {in_words(refused)}")
     if not isinstance(error, av.error.InvalidDataError | av.error.ArgumentError | av.error.EOFError):
         return VideoError(f"cannot be read: {in_words(error)}")
-    with path.open("rb") as file:
-        beginning = file.read(_BEGINNING_BYTES)
     if beginning[4:8] == b"ftyp":
         return VideoError("is cut short or damaged: the index (moov) of this mp4 is missing")
     if _is_text(beginning):

@@ -1,51 +1,75 @@
 """Decodes many videos in worker processes, so that a file that crashes or hangs the decoder costs only itself.
 
-A worker (see `hbi_infer.worker_process`) has one video at a time and answers with JSON and raw frames, so a decoder
-that a file has taken over finds nothing in the caller that would run what it sends. The time limit is the worker's own
-alarm, rung by the kernel: it works when FFmpeg is stuck and when the caller is gone, and does not run while the caller
-is slow to fetch a result.
+A worker (see `hbi_infer.worker_process`) has one video at a time and sends each clip as soon as it is decoded, as JSON
+and raw frames: a decoder that a file has taken over finds nothing in the caller that would run what it sends, and the
+clips before a crash are kept. A thread for each worker receives them, so that the worker need not wait for the caller.
+
+Memory and time are bounded by the kernel, which works when FFmpeg is stuck and when the caller is gone: by a limit of
+the worker's memory, and by its alarm.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
-from functools import cache, partial
+from dataclasses import asdict, dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from hbi_engines.operating_system import ended_by_alarm, set_alarm, usable_cpus, wait_readable
+from hbi_engines.operating_system import ended_by_alarm, limit_memory, memory_bytes, set_alarm, usable_cpus
 from hbi_infer.errors import InputError, VideoError
 from hbi_infer.options import FrameSampling
-from hbi_infer.video.decoded_video import Clip, DecodedVideo, Problem, VideoInfo
-from hbi_infer.video.reader import decode
+from hbi_infer.video.decoded_video import Clip, DecodedVideo, Problem, VideoInfo, cut_short
+from hbi_infer.video.reader import decode, decode_clips
+from hbi_infer.video.sampling import Stretch
 from hbi_infer.worker_process import Answer, Received, Tell, WorkerDiedError, WorkerProcess
 
 _MOST_WORKERS = 4
+_USUAL_MEMORY_BYTES = 2_000_000_000
+_LEAST_SHARE_BYTES = 500_000_000
+LEAST_MEMORY_BYTES = 200_000_000
+"""Smallest limit of memory that a worker can run with."""
+_LEAST_BYTES_PER_SECOND = 4_000_000
+"""Speed at which the slowest disk reads."""
+_MOST_CLIP_TIMES = 300
+"""Time limit of a whole video, in time limits of a clip."""
+
+_Asked: TypeAlias = tuple[Path, Stretch | None]
+"""A video, and the stretch of it that is asked for; None for all of it."""
 
 
 def decode_many(
-    paths: Iterable[Path],
+    videos: Iterable[Path | str | tuple[Path | str, Stretch]],
     sampling: FrameSampling,
     *,
     workers: int | None = None,
     timeout_seconds: float = 120.0,
+    worker_memory_bytes: int | None = None,
 ) -> Iterator[DecodedVideo]:
-    """Decodes videos in parallel; each path gives one result, as soon as it is there.
+    """Decodes videos in parallel; each gives one result, as soon as it is there.
 
     A worker decodes one video ahead of the caller and then waits, so about `workers` + 1 decoded videos are in memory
     besides those that the caller keeps.
 
+    A video that goes beyond a limit has failed, or is partial if clips of it were decoded before. Its worker is
+    replaced where the limit was one of time.
+
     Args:
-        paths: The files, taken one by one as workers get free.
+        videos: The files, or parts of files, taken one by one as workers get free.
         sampling: Choice and size of frames, and length of a clip.
-        workers: Processes; None: one for each processor, at most 4. 0: decode in this process, with no time limit.
-        timeout_seconds: How long any one clip of a video may take. Then the video has failed, and its worker is
-            replaced. A long video has as many times as long as it has clips.
+        workers: Processes; None: one for each processor, at most 4. 0: decode in this process, with no limits.
+        timeout_seconds: How long any one clip of a video may take; a long video has as many times as long as it has
+            clips, up to 300 times. The first clip, before which the whole file is read, may take a second longer for
+            each 4 MB of the file. Half of that is for reading: what has been read by then is decoded.
+        worker_memory_bytes: How much memory a worker may take, where the system can bound it. None: 2 GB, or less on a
+            machine where all workers would take more than half of the memory; at least 500 MB.
 
     Yields:
         The results, in any order.
@@ -60,9 +84,15 @@ def decode_many(
         raise InputError(f"workers is {workers}; it must be 0 (decode in this process) or more")
     if not timeout_seconds > 0:
         raise InputError(f"timeout_seconds is {timeout_seconds}; it must be greater than 0")
+    if worker_memory_bytes is None:
+        worker_memory_bytes = usual_memory_bytes(workers)
+    if worker_memory_bytes < LEAST_MEMORY_BYTES:
+        raise InputError(f"worker_memory_bytes is {worker_memory_bytes}; it must be at least {LEAST_MEMORY_BYTES}")
+    pairs = (video if isinstance(video, tuple) else (video, None) for video in videos)
     if workers == 0:
-        return (decode(path, sampling) for path in paths)
-    return _decode_in_workers(iter(paths), sampling, workers, timeout_seconds)
+        return (decode(path, sampling, stretch=stretch) for path, stretch in pairs)
+    asked = ((Path(path), stretch) for path, stretch in pairs)
+    return _decode_in_workers(asked, sampling, workers, _Limits(timeout_seconds, worker_memory_bytes))
 
 
 def usual_workers() -> int:
@@ -70,149 +100,221 @@ def usual_workers() -> int:
     return min(_MOST_WORKERS, len(usable_cpus()))
 
 
+def usual_memory_bytes(workers: int) -> int:
+    """Returns how much memory each of so many workers may take unless asked otherwise."""
+    share = (memory_bytes() or 2 * workers * _USUAL_MEMORY_BYTES) // (2 * max(1, workers))
+    return max(_LEAST_SHARE_BYTES, min(_USUAL_MEMORY_BYTES, share))
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """Limits of a worker.
+
+    Attributes:
+        clip_seconds: Time for a clip.
+        memory_bytes: Memory of the process.
+    """
+
+    clip_seconds: float
+    memory_bytes: int
+
+    def first_seconds(self, path: Path) -> float:
+        """Returns the time for the first clip of a file."""
+        try:
+            size_bytes = path.stat().st_size
+        except (OSError, ValueError):  # the worker says what is wrong with it
+            size_bytes = 0
+        return self.clip_seconds + size_bytes / _LEAST_BYTES_PER_SECOND
+
+
 def _decode_in_workers(
-    paths: Iterator[Path], sampling: FrameSampling, num_workers: int, timeout_seconds: float
+    videos: Iterator[_Asked], sampling: FrameSampling, num_workers: int, limits: _Limits
 ) -> Iterator[DecodedVideo]:
     """Keeps every worker busy, and stops them all whatever happens."""
-    workers: dict[int, _Decoder] = {}
+    workers: set[_Decoder] = set()
+    ready: SimpleQueue[_Decoder] = SimpleQueue()
 
-    def add(path: Path) -> None:
-        worker = _Decoder(sampling, timeout_seconds)
-        workers[worker.fileno()] = worker
-        worker.begin(path)
+    def add(video: _Asked) -> None:
+        worker = _Decoder(sampling, limits, ready)
+        workers.add(worker)
+        worker.begin(*video)
 
     try:
-        for path in islice(paths, num_workers):
-            add(path)
+        for video in islice(videos, num_workers):
+            add(video)
         while workers:
-            for number in wait_readable(list(workers)):
-                worker = workers[number]
-                result = worker.receive()
-                if result is None:
-                    continue
-                # First the next video, then the result: the worker decodes while the caller is busy with it.
-                next_path = next(paths, None)
-                if next_path is not None and worker.is_alive:
-                    worker.begin(next_path)
-                else:
-                    del workers[number]
-                    worker.stop()
-                    if next_path is not None:
-                        add(next_path)
-                yield result
+            worker = ready.get()
+            result = worker.take()
+            # First the next video, then the result: the worker decodes while the caller is busy with it.
+            next_video = next(videos, None)
+            if next_video is not None and worker.is_alive:
+                worker.begin(*next_video)
+            else:
+                workers.remove(worker)
+                worker.stop()
+                if next_video is not None:
+                    add(next_video)
+            yield result
     finally:
-        for worker in workers.values():
+        for worker in workers:
             worker.stop()
 
 
 class _Decoder:
-    """A worker process that decodes one video after another.
+    """A worker process that decodes one video after another, and the thread that receives them.
 
     Args:
         sampling: Choice and size of frames, and length of a clip.
-        timeout_seconds: How long any one clip may take.
+        limits: Limits of the process.
+        ready: Where it puts itself when it has received a video.
 
     Attributes:
         is_alive: Whether it can be given another video.
     """
 
-    def __init__(self, sampling: FrameSampling, timeout_seconds: float) -> None:
-        self._sampling, self._timeout_seconds = sampling, timeout_seconds
-        self._path = Path()
+    def __init__(self, sampling: FrameSampling, limits: _Limits, ready: SimpleQueue[_Decoder]) -> None:
+        self._sampling, self._limits, self._ready = sampling, limits, ready
+        self._path, self._first_seconds = Path(), 0.0
+        self._stretch: Stretch | None = None
+        self._received: DecodedVideo | VideoError | None = None
         self._worker = WorkerProcess(__name__)
+        self._thread: Thread | None = None
         self.is_alive = True
 
-    def fileno(self) -> int:
-        """Returns the descriptor that is readable when there is something to receive."""
-        return self._worker.fileno()
+    def begin(self, path: Path, stretch: Stretch | None) -> None:
+        """Hands over a video, or a stretch of it."""
+        self._path, self._stretch, self._first_seconds = path, stretch, self._limits.first_seconds(path)
+        job = {
+            "path": str(path),
+            "stretch": asdict(stretch) if stretch else None,
+            "sampling": asdict(self._sampling),
+            "first_seconds": self._first_seconds,
+        }
+        self._worker.send(job | asdict(self._limits))
+        self._received = None
+        self._thread = Thread(target=self._receive, daemon=True)
+        self._thread.start()
 
-    def begin(self, path: Path) -> None:
-        """Hands over a video."""
-        self._path = path
-        self._worker.send(
-            {"path": str(path), "sampling": asdict(self._sampling), "timeout_seconds": self._timeout_seconds}
-        )
-
-    def receive(self) -> DecodedVideo | None:
-        """Takes what the worker has sent.
-
-        Returns:
-            The video; None where the worker has only said that it runs.
+    def take(self) -> DecodedVideo:
+        """Returns the video that was received.
 
         Raises:
             VideoError: The worker ended before it could run.
         """
-        try:
-            message = self._worker.receive()
-            return None if message.kind == "started" else self._unpack(message)
-        except WorkerDiedError as died:
-            if not died.had_started and died.exit_code > 0:
-                raise VideoError(f"the decoder process could not start ({died.cause}): {died.said}") from died
-            problem, reason = self._why_ended(died)
-        except (ValueError, KeyError, TypeError):
-            problem, reason = "crashed", "made the decoder send what is no result"
-        self.is_alive = False
-        return DecodedVideo(self._path, "failed", reason, None, (), problem=problem)
+        assert self._received is not None
+        if isinstance(self._received, VideoError):
+            raise self._received
+        return self._received
 
     def stop(self) -> None:
         """Ends the process, now."""
+        self._worker.end()
+        if self._thread:
+            self._thread.join()
         self._worker.kill()
 
-    def _unpack(self, message: Received) -> DecodedVideo:
-        """Builds the video, receiving the frames of its clips."""
-        fields = message.document
+    def _receive(self) -> None:
+        """Receives a video, in a thread."""
+        try:
+            self._received = self._video()
+        except VideoError as error:
+            self._received = error
+        finally:
+            self._ready.put(self)
+
+    def _video(self) -> DecodedVideo:
+        """Receives the clips of a video as they are decoded, and its end."""
+        info: VideoInfo | None = None
+        clips: list[Clip] = []
+        try:
+            while (message := self._worker.receive()).kind != "end":
+                if message.kind == "part":
+                    info = VideoInfo(**message.document["info"])
+                    clips.append(self._clip(message))
+            return DecodedVideo(self._path, info=info, clips=tuple(clips), stretch=self._stretch, **message.document)
+        except WorkerDiedError as died:
+            if not died.had_started and died.exit_code > 0:
+                raise VideoError(f"the decoder process could not start ({died.cause}): {died.said}") from died
+            problem, reason = self._why_ended(died, after_clips=bool(clips))
+        except (ValueError, KeyError, TypeError):
+            problem, reason = "crashed", "made the decoder send what is no result"
+        self.is_alive = False
+        if not clips:
+            return DecodedVideo(self._path, "failed", reason, None, (), problem=problem, stretch=self._stretch)
+        reason = cut_short(reason, clips[-1].end_seconds)
+        return DecodedVideo(self._path, "partial", reason, info, tuple(clips), problem=problem, stretch=self._stretch)
+
+    def _clip(self, message: Received) -> Clip:
+        """Builds a clip, receiving its frames."""
+        clip, (num_bytes,) = message.document, message.sizes
         size, most = self._sampling.image_size, self._sampling.max_frames
-        clips = []
-        for clip, num_bytes in zip(fields["clips"], message.sizes, strict=True):
-            times = clip["timestamps_seconds"]
-            frames, timestamps = np.zeros((most, size, size, 3), np.uint8), np.full(most, np.nan)
-            timestamps[: len(times)] = times
-            if num_bytes != frames[: len(times)].nbytes:
-                raise ValueError(f"{num_bytes} bytes of {len(times)} frames")
-            self._worker.receive_into(frames[: len(times)].reshape(-1).data)
-            clips.append(Clip(clip["start_seconds"], clip["end_seconds"], frames, timestamps, ~np.isnan(timestamps)))
-        info = VideoInfo(**fields["info"]) if fields["info"] else None
-        outcome = {name: fields[name] for name in ("status", "reason", "problem", "decode_seconds")}
-        return DecodedVideo(path=self._path, info=info, clips=tuple(clips), **outcome)
+        times = clip["timestamps_seconds"]
+        frames, timestamps = np.zeros((most, size, size, 3), np.uint8), np.full(most, np.nan)
+        timestamps[: len(times)] = times
+        if num_bytes != frames[: len(times)].nbytes:
+            raise ValueError(f"{num_bytes} bytes of {len(times)} frames")
+        self._worker.receive_into(frames[: len(times)].reshape(-1).data)
+        return Clip(clip["start_seconds"], clip["end_seconds"], frames, timestamps, ~np.isnan(timestamps))
 
-    def _why_ended(self, died: WorkerDiedError) -> tuple[Problem, str]:
+    def _why_ended(self, died: WorkerDiedError, *, after_clips: bool) -> tuple[Problem, str]:
         """Says what a video has done to the process that decoded it."""
-        if ended_by_alarm(died.exit_code):
-            return "too_slow", f"took longer than {self._timeout_seconds:g} s to decode"
-        return "crashed", f"crashed the decoder ({died.cause})"
+        if not ended_by_alarm(died.exit_code):
+            return "crashed", f"crashed the decoder ({died.cause})"
+        if after_clips:
+            return "too_slow", f"took longer than {self._limits.clip_seconds:g} s to decode a clip"
+        return "too_slow", f"took longer than {round(self._first_seconds, 1):g} s to decode"
 
 
-def work(job: dict[str, Any], _content: bytes, _tell: Tell) -> Answer:
+def work(job: dict[str, Any], _content: bytes, tell: Tell) -> Answer:
     """Decodes one video in a worker process.
 
     Args:
-        job: The path, the fields of the sampling, and the time limit of a clip.
+        job: The path, the fields of the stretch and of the sampling, and the limits.
+        tell: Sends each clip: its times, the video's properties, and its K frames, (K, H, W, 3) uint8.
 
     Returns:
-        The video without its frames; and of each clip K frames, (K, H, W, 3) uint8.
+        What is to be said of the video besides its clips.
     """
     _discard_stderr()
-    rewind = partial(set_alarm, job["timeout_seconds"])
-    rewind()
-    video = decode(Path(job["path"]), FrameSampling(**job["sampling"]), progress=rewind)
+    limit_memory(job["memory_bytes"])
+    timer = _Timer(job["first_seconds"], job["clip_seconds"])
+
+    def take(info: VideoInfo, clip: Clip) -> None:
+        set_alarm(0)
+        times = {"start_seconds": clip.start_seconds, "end_seconds": clip.end_seconds}
+        seconds = clip.timestamps_seconds[clip.mask].tolist()
+        frames = clip.frames[: len(seconds)].reshape(-1).data
+        tell({"info": asdict(info), **times, "timestamps_seconds": seconds}, [frames])
+        timer.rewind()
+
+    sampling, stretch = FrameSampling(**job["sampling"]), Stretch(**job["stretch"]) if job["stretch"] else None
+    video = decode_clips(job["path"], sampling, take, stretch=stretch, progress=timer.check_reading)
     set_alarm(0)
-    clips = [
-        {
-            "start_seconds": clip.start_seconds,
-            "end_seconds": clip.end_seconds,
-            "timestamps_seconds": clip.timestamps_seconds[clip.mask].tolist(),
-        }
-        for clip in video.clips
-    ]
-    document = {
-        "status": video.status,
-        "reason": video.reason,
-        "problem": video.problem,
-        "info": asdict(video.info) if video.info else None,
-        "clips": clips,
-        "decode_seconds": video.decode_seconds,
-    }
-    return Answer(document, [clip.frames[: int(clip.mask.sum())].reshape(-1).data for clip in video.clips])
+    return Answer({name: getattr(video, name) for name in ("status", "reason", "problem", "decode_seconds")})
+
+
+class _Timer:
+    """The alarm of a worker while it decodes a video.
+
+    Args:
+        first_seconds: Time for the first clip.
+        clip_seconds: Time for each further one.
+    """
+
+    def __init__(self, first_seconds: float, clip_seconds: float) -> None:
+        self._clip_seconds, self._reading_seconds = clip_seconds, first_seconds / 2
+        self._started = time.monotonic()
+        self._ends = self._started + first_seconds + _MOST_CLIP_TIMES * clip_seconds
+        set_alarm(first_seconds)
+
+    def check_reading(self) -> None:
+        """Raises `TimeoutError` when half of the time for the first clip is over."""
+        if time.monotonic() > self._started + self._reading_seconds:
+            raise TimeoutError(f"reading it took longer than {self._reading_seconds:g} s")
+
+    def rewind(self) -> None:
+        """Gives the next clip its time."""
+        set_alarm(max(1e-3, min(self._clip_seconds, self._ends - time.monotonic())))
 
 
 @cache

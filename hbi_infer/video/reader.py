@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from av.container import InputContainer
@@ -26,30 +27,37 @@ from numpy.typing import NDArray
 from hbi_infer.errors import VideoError
 from hbi_infer.options import FrameSampling
 from hbi_infer.video.clock import NO_TICK
-from hbi_infer.video.decoded_video import Clip, DecodedVideo, Problem, VideoInfo
+from hbi_infer.video.decoded_video import Clip, DecodedVideo, Problem, VideoInfo, cut_short
 from hbi_infer.video.packets import (
+    MAX_PIXELS,
     READ_ERRORS,
-    NotOpenedError,
+    TooLargeError,
     VideoPackets,
     filled_packets,
     in_words,
+    is_refused_size,
     open_video,
+    problem_of,
     scan,
 )
-from hbi_infer.video.sampling import ClipFrames, sample_clips
+from hbi_infer.video.sampling import ClipFrames, Stretch, sample_clips, sample_stretch
 from hbi_infer.video.scaling import FrameScaler, displayed_size
 
 _MAX_BYTES = 4 * 2**30
 _NO_FRAME = "has no frame that can be decoded"
 _SAME_SECONDS = 1e-6
 
+TakeClip: TypeAlias = Callable[[VideoInfo, Clip], None]
+"""Takes a clip of a video that is being decoded."""
 
-def probe(path: Path) -> VideoInfo:
+
+def probe(path: Path | str) -> VideoInfo:
     """Describes a video. All of the file is read, but only its first frame is decoded.
 
     Raises:
         VideoError: The file cannot be read as a video; the message says why.
     """
+    path = Path(path)
     try:
         packets = scan(path, _nothing)
         reading = _Reading(path, packets, packets.clock.frame_keys[:1])
@@ -60,7 +68,7 @@ def probe(path: Path) -> VideoInfo:
         raise VideoError(f"{str(path)!r} {in_words(error)}") from error
 
 
-def decode(path: Path, sampling: FrameSampling, *, progress: Callable[[], None] | None = None) -> DecodedVideo:
+def decode(path: Path | str, sampling: FrameSampling, *, stretch: Stretch | None = None) -> DecodedVideo:
     """Decodes a video's sampled frames. A bad file gives status `partial` or `failed`, never an exception.
 
     All frames are held in memory: half a gigabyte an hour at one 224-pixel frame a second; at most 4 GiB are kept.
@@ -68,37 +76,64 @@ def decode(path: Path, sampling: FrameSampling, *, progress: Callable[[], None] 
     Args:
         path: The file.
         sampling: Choice and size of frames, and length of a clip.
-        progress: Called after each clip, and now and then before the first.
+        stretch: Part of the video that is to be its only clip; None for the clips of the whole video.
     """
-    started = time.perf_counter()
-    progress = progress or _nothing
     clips: list[Clip] = []
+    video = decode_clips(path, sampling, lambda _info, clip: clips.append(clip), stretch=stretch)
+    return replace(video, clips=tuple(clips))
+
+
+def decode_clips(
+    path: Path | str,
+    sampling: FrameSampling,
+    take: TakeClip,
+    *,
+    stretch: Stretch | None = None,
+    progress: Callable[[], None] | None = None,
+) -> DecodedVideo:
+    """Decodes a video as `decode` does, and hands over each clip as soon as it is there.
+
+    Args:
+        path: The file.
+        sampling: Choice and size of frames, and length of a clip.
+        take: Called with each clip.
+        stretch: Part of the video that is to be its only clip; None for the clips of the whole video.
+        progress: Called while the packets are read; see `scan`.
+
+    Returns:
+        The video without its clips.
+    """
+    path = Path(path)
+    started = time.perf_counter()
     info: VideoInfo | None = None
+    end_seconds = 0.0
     problem: Problem = "damaged"
     try:
-        packets = scan(path, progress)
+        packets = scan(path, progress or _nothing)
         clock = packets.clock
-        plan = list(sample_clips(clock.frame_times_seconds, sampling, end_seconds=clock.end_seconds))
+        if stretch is None:
+            plan = list(sample_clips(clock.frame_times_seconds, sampling, end_seconds=clock.end_seconds))
+        else:
+            plan = [sample_stretch(clock.frame_times_seconds, sampling, stretch, end_seconds=clock.end_seconds)]
         wanted = clock.frame_keys[np.concatenate([clip.positions for clip in plan])]
         reading = _Reading(path, packets, wanted)
         for video, clip in _clips(reading.frames(), plan, sampling):
-            info = video
-            clips.append(clip)
-            progress()
-        reason = packets.damage or reading.damage
+            info, end_seconds = video, clip.end_seconds
+            take(video, clip)
+        faulty = packets if packets.damage else reading
+        reason, problem = faulty.damage, faulty.problem
     except (VideoError, *READ_ERRORS) as error:
-        reason = in_words(error)
-        if isinstance(error, NotOpenedError):
-            problem = "not_opened"
+        reason, problem = in_words(error), problem_of(error)
+        reason = cut_short(reason, end_seconds) if info else reason
     seconds = time.perf_counter() - started
-    if not clips:
-        return DecodedVideo(path, "failed", reason or _NO_FRAME, None, (), seconds, problem)
+    if not info:
+        return DecodedVideo(path, "failed", reason or _NO_FRAME, None, (), seconds, problem, stretch)
     if reason:
-        return DecodedVideo(path, "partial", reason, info, tuple(clips), seconds, problem)
-    return DecodedVideo(path, "ok", "", info, tuple(clips), seconds)
+        return DecodedVideo(path, "partial", reason, info, (), seconds, problem, stretch)
+    return DecodedVideo(path, "ok", "", info, (), seconds, stretch=stretch)
 
 
-def read_frames(path: Path, seconds: NDArray[np.float64], *, image_size: int) -> NDArray[np.uint8]:
+def read_frames(path: Path | str, seconds: NDArray[np.float64], *, image_size: int) -> NDArray[np.uint8]:
     """Decodes again some frames that `decode` gave, at another size; no other frame is decoded but what they need.
 
     Args:
@@ -112,6 +147,7 @@ def read_frames(path: Path, seconds: NDArray[np.float64], *, image_size: int) ->
     Raises:
         VideoError: The file cannot be read, or has no frames at these times any more.
     """
+    path = Path(path)
     try:
         packets = scan(path, _nothing)
         times = packets.clock.frame_times_seconds
@@ -143,19 +179,27 @@ def _clips(
 ) -> Iterator[tuple[VideoInfo, Clip]]:
     """Puts the wanted frames, as they come, into the clips that they were planned for."""
     clip_of_wanted = np.repeat(np.arange(len(plan)), [len(clip.positions) for clip in plan])
-    scaler = FrameScaler(sampling.image_size)
+    scaler = FrameScaler.of(sampling)
     size_bytes = 0
     for number, reads in groupby(frames, key=lambda read: int(clip_of_wanted[read.number])):
         images = np.zeros((sampling.max_frames, sampling.image_size, sampling.image_size, 3), np.uint8)
         timestamps = np.full(sampling.max_frames, np.nan)
-        for slot, read in enumerate(reads):
-            images[slot] = scaler.square(read.frame, pixel_aspect=read.pixel_aspect)
-            timestamps[slot] = read.seconds
-            size_bytes += images[slot].nbytes
+        info: VideoInfo | None = None
+        error: VideoError | MemoryError | None = None
+        try:
+            for slot, read in enumerate(reads):
+                images[slot] = scaler.square(read.frame, pixel_aspect=read.pixel_aspect)
+                timestamps[slot], info = read.seconds, read.info
+                size_bytes += images[slot].nbytes
+        except (VideoError, MemoryError) as met:
+            error = met  # the frames before it are good
         clip = plan[number]
-        yield read.info, Clip(clip.start_seconds, clip.end_seconds, images, timestamps, ~np.isnan(timestamps))
+        if info:
+            yield info, Clip(clip.start_seconds, clip.end_seconds, images, timestamps, ~np.isnan(timestamps))
+        if error:
+            raise error
         if size_bytes > _MAX_BYTES:
-            raise VideoError(f"is too long: only the first {clip.end_seconds:.0f} s of it were kept")
+            raise TooLargeError("is too long")
 
 
 class _Reading:
@@ -168,12 +212,14 @@ class _Reading:
 
     Attributes:
         damage: First fault that was met, or "".
+        problem: Kind of that fault.
     """
 
     def __init__(self, path: Path, packets: VideoPackets, wanted: NDArray[np.int64]) -> None:
         self._path, self._packets, self._clock, self._wanted = path, packets, packets.clock, wanted
         self._num_decoded = 0
         self.damage = ""
+        self.problem: Problem = "damaged"
 
     def frames(self) -> Iterator[_ReadFrame]:
         """Decodes. A frame that is damaged or hidden gives way to the next good one before the next wanted one."""
@@ -215,6 +261,8 @@ class _Reading:
                 context.skip_frame = "NONREF" if is_referred_to_only[number] else "DEFAULT"
                 yield from self._decode(stream, packet)
             yield from self._decode(stream, None)
+        except MemoryError:
+            raise
         except READ_ERRORS as error:
             self.damage = self.damage or f"could be read only in part ({in_words(error)})"
 
@@ -222,7 +270,11 @@ class _Reading:
         """Decodes one packet, or with None the frames that the decoder still holds."""
         try:
             frames = stream.codec_context.decode(packet)
+        except MemoryError:
+            raise
         except READ_ERRORS as error:
+            if is_refused_size(error, stream.codec_context) and not self.damage:
+                self.damage, self.problem = f"has frames of more than {MAX_PIXELS // 10**6} million pixels", "too_large"
             self._note_damage(packet.pts if packet else None, in_words(error))
             return
         for frame in frames:

@@ -9,14 +9,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hbi_infer.errors import InputError
+from hbi_infer.errors import InputError, VideoError
 from hbi_infer.options import FrameSampling
 from hbi_infer.video.clock import typical_seconds
+
+_ENDLESS_SECONDS = 1e9
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """The part of a video that is asked for, as one clip.
+
+    Attributes:
+        start_seconds: Start of the part.
+        end_seconds: End of the part; None for the end of the video.
+    """
+
+    start_seconds: float = 0.0
+    end_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -182,6 +197,40 @@ def _sampled(times_seconds: NDArray[np.float64], wanted_seconds: float, *, end_s
 def _slack(frame_seconds: float, interval_seconds: float) -> float:
     """Returns how late a frame may be and still be in time: containers round, a gif to hundredths of a second."""
     return min(frame_seconds, interval_seconds, 0.04) / 2
+
+
+def sample_stretch(
+    times_seconds: NDArray[np.float64], sampling: FrameSampling, stretch: Stretch, *, end_seconds: float
+) -> ClipFrames:
+    """Chooses the frames of one stretch of a video, as `sample_clips` chooses those of a clip.
+
+    The first frame is the one that is on the screen at the start, whenever it appeared.
+
+    Args:
+        times_seconds: (N,) float64, see `sample_clips`.
+        sampling: Rate and F.
+        stretch: Part of the video.
+        end_seconds: See `sample_clips`.
+
+    Raises:
+        VideoError: The video is over before the stretch begins, or begins only after its end.
+    """
+    wanted_seconds = 1 / sampling.frames_per_second
+    usual_seconds = typical_seconds(times_seconds) or wanted_seconds
+    start = stretch.start_seconds
+    end = end_seconds if stretch.end_seconds is None else min(stretch.end_seconds, end_seconds)
+    slack = min(_slack(usual_seconds, wanted_seconds), max(0.0, end - start) / 2)
+    first = max(int(np.searchsorted(times_seconds, start + slack, side="right")) - 1, 0)
+    if max(start, float(times_seconds[first])) >= end:
+        until = "" if stretch.end_seconds is None else f" to {stretch.end_seconds:g} s"
+        raise VideoError(
+            f"has no frame from {start:g} s{until}: it lasts from {times_seconds[0]:g} to {end_seconds:g} s"
+        )
+    stop = max(int(np.searchsorted(times_seconds, end - slack)), first + 1)
+    # A picture that has stood for long at the start counts as one that has just appeared.
+    times = np.maximum(times_seconds[first:stop], start - usual_seconds)
+    (clip,) = sample_clips(times, replace(sampling, clip_seconds=_ENDLESS_SECONDS), end_seconds=end)
+    return ClipFrames(max(start, clip.start_seconds), end, first + clip.positions)
 
 
 def _stride(video_frames_per_second: float, frames_per_second: float) -> int:

@@ -9,33 +9,48 @@ import numpy as np
 from av.sidedata.sidedata import SideData
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.frame import VideoFrame
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from hbi_infer.errors import VideoError
-from hbi_infer.video.packets import MAX_SIDE
-
-# Without full chroma interpolation colours are off by up to 91 of 255 at edges, with it by 5.
-_BICUBIC = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+from hbi_infer.options import Fit, FrameSampling, Rounding
+from hbi_infer.video.colours import scaled_rgb
+from hbi_infer.video.packets import MAX_SIDE, check_size
 
 
 class FrameScaler:
-    """Scales frames by libswscale: bicubic, short side to the wanted size, then the centre is cut out.
+    """Scales frames by libswscale's bicubic and makes them square, as `FrameSampling` says.
 
     Against the published preprocessing (PIL's bicubic, on the golden images of random texture) the picture differs by
     at most 7 of 255, by 0.55 on average: libswscale's cubic is a little sharper (0.6 where PIL has 0.5).
 
     Args:
         image_size: H = W, in pixels.
+        fit: How a picture becomes a square.
+        resize_to: Number of pixels that the side is scaled to before the centre is cut out; None for `image_size`.
+        rounding: Library whose rounding of sizes and margins is followed.
     """
 
-    def __init__(self, image_size: int) -> None:
-        self._size = image_size
+    def __init__(
+        self,
+        image_size: int,
+        *,
+        fit: Fit = FrameSampling.fit,
+        resize_to: int | None = FrameSampling.resize_to,
+        rounding: Rounding = FrameSampling.rounding,
+    ) -> None:
+        self._size, self._fit, self._rounding = image_size, fit, rounding
+        self._side = resize_to or image_size
         # One for all frames: it keeps the scaling tables.
         self._reformatter = VideoReformatter()
 
+    @classmethod
+    def of(cls, sampling: FrameSampling) -> FrameScaler:
+        """Returns the scaler of a model's frames."""
+        return cls(sampling.image_size, fit=sampling.fit, resize_to=sampling.resize_to, rounding=sampling.rounding)
+
     def square(self, frame: VideoFrame, *, pixel_aspect: float = 1.0) -> NDArray[np.uint8]:
-        """Scales, turns upright and crops one frame.
+        """Converts, scales and turns upright one frame, and cuts or pads it to a square.
 
         Args:
             frame: Decoded frame of any size and pixel format.
@@ -48,17 +63,38 @@ class FrameScaler:
             VideoError: The frame is too large or too narrow. The message is what is wrong, without the file's name.
         """
         matrix = _matrix(frame)
-        width, height = displayed_size(frame, pixel_aspect)
-        short = min(width, height)
-        # As torchvision rounds: the long side is cut to a whole number.
-        width, height = (int(self._size * side / short) for side in (width, height))
+        width, height = self._scaled_size(*displayed_size(frame, pixel_aspect))
         if max(width, height) > MAX_SIDE:
             raise VideoError(f"has frames of {frame.width} x {frame.height} pixels, too narrow to cut a square from")
         stored = (height, width) if _is_turned(matrix) else (width, height)
-        scaled = self._reformatter.reformat(frame, *stored, "rgb24", interpolation=_BICUBIC, threads=1)
-        image = _upright(np.asarray(scaled.to_ndarray(), np.uint8), matrix)
-        top, left = round((height - self._size) / 2), round((width - self._size) / 2)
-        return np.ascontiguousarray(image[top : top + self._size, left : left + self._size])
+        return self._cut(_upright(scaled_rgb(self._reformatter, frame, *stored), matrix))
+
+    def _scaled_size(self, width: int, height: int) -> tuple[int, int]:
+        """Returns the width and height before the centre is cut out."""
+        if self._fit == "squash":
+            return self._side, self._side
+        kept = min(width, height) if self._fit == "crop" else max(width, height)
+        # torchvision and transformers cut the other side to a whole number; open_clip, which pads, rounds it.
+        whole = round if self._fit == "pad" and self._rounding == "torchvision" else int
+        width, height = (max(1, whole(self._side * side / kept)) for side in (width, height))
+        return width, height
+
+    def _cut(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Cuts the centre (S, S, 3) out of an image (H, W, 3) uint8, or puts black bars beside it."""
+        square = np.zeros((self._size, self._size, 3), np.uint8)
+        (top, above), (left, before) = (self._margin(length) for length in image.shape[:2])
+        part = image[top : top + self._size, left : left + self._size]
+        square[above : above + part.shape[0], before : before + part.shape[1]] = part
+        return square
+
+    def _margin(self, length: int) -> tuple[int, int]:
+        """Returns how much of a side is cut off before the square begins, and how much is added."""
+        margin = length - self._size
+        if self._rounding == "transformers":
+            offset = margin // 2
+        else:
+            offset = round(margin / 2) if margin > 0 else -(-margin // 2)
+        return max(offset, 0), max(-offset, 0)
 
 
 def displayed_size(frame: VideoFrame, pixel_aspect: float) -> tuple[int, int]:
@@ -67,8 +103,7 @@ def displayed_size(frame: VideoFrame, pixel_aspect: float) -> tuple[int, int]:
     Raises:
         VideoError: The frame is too large. The message is what is wrong, without the file's name.
     """
-    if max(frame.width, frame.height) > MAX_SIDE:
-        raise VideoError(f"has frames of {frame.width} x {frame.height} pixels; at most {MAX_SIDE} a side are read")
+    check_size(frame.width, frame.height, "has frames of")
     width = max(1, round(frame.width * pixel_aspect))
     return (frame.height, width) if _is_turned(_matrix(frame)) else (width, frame.height)
 

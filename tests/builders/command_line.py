@@ -9,10 +9,14 @@ import re
 import select
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from hbi_infer.cli import main
+from tests.builders.in_process import run_main
 from tests.paths import ROOT
 
 COMMAND = [sys.executable, "-c", "from hbi_infer.cli import main; main()"]
@@ -34,16 +38,27 @@ WITHOUT_ROOTS_RIGHTS = [sys.executable, "-c", DROP_RIGHTS]
 def run(
     *arguments: str | Path, env: dict[str, str] | None = None, prefix: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """Run `hbi-infer` with stdout and stderr into pipes."""
+    """Run `hbi-infer` with stdout and stderr into pipes; in a process of its own behind a prefix."""
+    env = {"COLUMNS": "100", **(env or {})}
+    if not prefix:
+        return run_main(main, *arguments, env=env)
     return subprocess.run(
         [*prefix, *COMMAND, *map(str, arguments)],
         cwd=ROOT,
-        env={**os.environ, "COLUMNS": "100", **(env or {})},
+        env={**os.environ, **env},
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
     )
+
+
+def run_python(
+    code: str, *arguments: object, prefix: Sequence[str] = (), **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run a script in a process of its own."""
+    command = [*prefix, sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
 
 
 IN_TURN = """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ import onnx
 import torch
 from onnx import TensorProto, numpy_helper
 
+from hbi_export.cli import main
 from hbi_export.graphs.parity import OutputCheck
 from hbi_export.graphs.stored_weights import widen_weights
 from hbi_export.precision.quantize import BundlePrecision, quantized_bundle, write_quantized
@@ -22,6 +22,7 @@ from hbi_training.data.shapes import captions, scenes
 from hbi_training.model import hbi as training_model
 from hbi_training.weights.checkpoint import Checkpoint, build_model
 from hbi_training.weights.rounding import ROUNDED_FROM
+from tests.builders.in_process import run_main
 from tests.builders.tiny_training import HBI_SECTION
 
 ANSWERS = ("red", "blue", "yes", "no", "two")
@@ -62,8 +63,7 @@ class Exported(NamedTuple):
 
 
 def hbi_export(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from hbi_export.cli import main; main()", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
+    return run_main(main, *arguments)
 
 
 def quantized(source: Bundle, folder: Path, precision: BundlePrecision) -> Bundle:

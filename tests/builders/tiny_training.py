@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import torch
 
 from hbi_infer.options import FrameSampling
+from hbi_training.cli import main
 from hbi_training.data.formats import load_records
 from hbi_training.data.frame_cache import FrameCache, Split
 from hbi_training.data.shapes import write_shapes
@@ -96,3 +100,17 @@ def without_captions(split: Split) -> Split:
 def hbi_train(*arguments: object) -> list[str]:
     """The command line that runs `hbi-train` of this source tree."""
     return [sys.executable, "-c", "from hbi_training.cli import main; main()", *map(str, arguments)]
+
+
+def run_here(*arguments: object) -> CompletedProcess[str]:
+    """Runs `hbi-train` in this process, for a process of its own takes seconds to import PyTorch."""
+    argv, out, err, code = sys.argv, StringIO(), StringIO(), 0
+    sys.argv = ["hbi-train", *map(str, arguments)]
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            main()
+    except SystemExit as end:
+        code = int(end.code or 0)
+    finally:
+        sys.argv = argv
+    return CompletedProcess(arguments, code, out.getvalue(), err.getvalue())

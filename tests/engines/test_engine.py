@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 
-from hbi_engines.engine import AxisRange, InputCheck, TensorSpec, check_inputs
+from hbi_engines.engine import AxisRange, InputCheck, Inputs, TensorSpec, check_inputs, one_at_a_time
 from hbi_engines.errors import EngineError
 
 SPECS = (TensorSpec("frames", "uint8", ("batch", 4, 3)), TensorSpec("mask", "bool", ("batch", 4)))
@@ -60,6 +62,28 @@ def test_a_shape_outside_the_profile_is_refused(batch: int, fits: bool) -> None:
         return
     with pytest.raises(EngineError, match=rf"batch is {batch} in frames; the engine was built for 2 to 8: pass parts"):
         check_inputs(SPECS, inputs(batch), ranges)
+
+
+class Busy:
+    """An engine whose runtime refuses a second thread."""
+
+    def __init__(self) -> None:
+        self.num_running = 0
+
+    @one_at_a_time
+    def run(self, inputs: Inputs) -> int:
+        self.num_running += 1
+        time.sleep(0.01)
+        running = self.num_running
+        self.num_running -= 1
+        return running
+
+
+def test_threads_wait_for_an_engine_and_not_for_others() -> None:
+    one, other = Busy(), Busy()
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(one.run, [{}] * 8)) == [1] * 8
+    assert vars(one)["_running"] is not vars(other).setdefault("_running", None)
 
 
 def test_what_fitted_once_is_remembered_and_nothing_else() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -138,3 +139,14 @@ def test_without_openvino_the_message_says_what_to_install(tmp_path: Path) -> No
     last_line = done.stderr.splitlines()[-1]
     assert last_line.startswith("hbi_engines.errors.DeviceError: device openvino cannot run here: ")
     assert 'pip install "hbi-infer[openvino]"' in last_line
+
+
+def test_threads_share_an_engine() -> None:
+    model = HBI.load(device="openvino", threads=1)
+    texts = ["a red circle", "a blue square blinks", "two big red rings move left"] * 8
+    expected = [model.encode_text([text]) for text in texts]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda text: model.encode_text([text]), texts))
+    for one, other in zip(found, expected, strict=True):
+        for name, level in one.items():
+            np.testing.assert_array_equal(level.tokens, other[name].tokens)

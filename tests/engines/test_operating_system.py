@@ -16,17 +16,18 @@ from hbi_engines.operating_system import (
     cause_of_death,
     ended_by_alarm,
     ended_by_kill,
+    is_ours,
     lock,
     may_enter,
     may_read,
     memory_bytes,
+    memory_limit_bytes,
     new_group,
     peak_memory_bytes,
     physical_cores,
     processor_facts,
     reserve,
     usable_cpus,
-    wait_readable,
     widen_pipe,
 )
 
@@ -75,8 +76,9 @@ def test_a_file_is_locked_once(tmp_path: Path) -> None:
         lock(file)
         with pytest.raises(OSError, match="temporarily unavailable"):
             lock(other)
+        assert not is_ours(other)
         file.close()
-        lock(other)
+        assert is_ours(other)
 
 
 def test_space_is_reserved(tmp_path: Path) -> None:
@@ -105,14 +107,19 @@ def test_a_process_of_another_group() -> None:
         assert os.getpgid(process.pid) != os.getpgid(0)
 
 
-def test_pipes_are_waited_for_together_and_widened() -> None:
-    pipes = [os.pipe() for _ in range(3)]
-    readers = [reader for reader, _ in pipes]
-    os.write(pipes[1][1], b"x")
-    os.close(pipes[2][1])
-    assert wait_readable(readers) == readers[1:]
-    widen_pipe(pipes[0][1], 2**20)
-    os.set_blocking(pipes[0][1], False)  # a system may allow less
-    assert os.write(pipes[0][1], bytes(2**20)) >= 2**15
-    for file in (*readers, pipes[0][1], pipes[1][1]):
-        os.close(file)
+def test_a_pipe_is_widened() -> None:
+    reader, writer = os.pipe()
+    widen_pipe(writer, 2**20)
+    os.set_blocking(writer, False)  # a system may allow less
+    assert os.write(writer, bytes(2**20)) >= 2**15
+    os.close(reader)
+    os.close(writer)
+
+
+def test_memory_is_limited() -> None:
+    assert memory_limit_bytes() is None
+    limited = python(
+        "limit_memory(2**29); block = bytearray(2**28); print(memory_limit_bytes(), len(block))\n"
+        "try:\n    bytearray(2**29)\nexcept MemoryError:\n    print('refused')"
+    )
+    assert limited.stdout.split() == [str(2**29), str(2**28), "refused"]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +17,13 @@ from tritonclient.grpc import model_config_pb2
 from hbi_engines.engine import AxisRange, TensorSpec
 from hbi_engines.engine_files import FOLDER, EngineRecord, PluginUse
 from hbi_engines.registry import open_engine
+from hbi_export.cli import main
 from hbi_export.options import TritonOptions
 from hbi_export.triton import export_triton
 from hbi_infer.errors import BundleError, EngineError, ExportError
 from hbi_infer.model.bundle import Bundle, default_bundle_path, write_bundle
 from hbi_infer.model.manifest import GraphSpec
+from tests.builders.in_process import run_main
 from tests.builders.tiny_bundle import (
     MAX_WORDS,
     SAMPLING,
@@ -230,14 +230,12 @@ def test_a_graph_that_was_edited_is_refused(bundle: Bundle, tmp_path: Path) -> N
 
 
 def test_the_command_names_the_models(bundle: Bundle, tmp_path: Path) -> None:
-    code = "from hbi_export.cli import main; main()"
-    command = [sys.executable, "-c", code, "triton", str(bundle.path), "-o", str(tmp_path / "repo")]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = run_main(main, "triton", bundle.path, "-o", tmp_path / "repo")
     assert done.returncode == 0, done.stderr
     assert [Path(line).name for line in done.stdout.splitlines()] == [
         f"{bundle.manifest.name}_{graph}" for graph in bundle.manifest.graphs
     ]
-    again = subprocess.run(command, capture_output=True, text=True)
+    again = run_main(main, "triton", bundle.path, "-o", tmp_path / "repo")
     assert again.returncode == 1
     assert again.stderr.startswith("error: ")
     assert again.stderr.count("\n") == 1

@@ -80,7 +80,7 @@ def write_pixel_bundle(released: Released, folder: Path) -> HBI:
     frames = torch.zeros(2, sampling.max_frames, 3, sampling.image_size, sampling.image_size)
     inputs = {"frames": frames, "frame_mask": torch.ones(frames.shape[:2], dtype=torch.bool)}
     graphs = {"video_encoder": trace(PixelGraph(model), inputs, {})}
-    for name in ("text_encoder", "interaction", *(["answerer"] if "qa" in model.tasks else [])):
+    for name in ("text_encoder", "answerer" if "qa" in model.tasks else "interaction"):
         graphs[name] = trace_graph(released.checkpoint, name)
     manifest = build_manifest(released.checkpoint, graphs, "float32")
     write_bundle(

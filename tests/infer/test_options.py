@@ -8,7 +8,7 @@ import pytest
 
 import hbi_infer
 from hbi_infer.errors import InputError
-from hbi_infer.options import Decoding, Explaining, FrameSampling, Searching
+from hbi_infer.options import Decoding, Explaining, Finding, FrameSampling, Searching
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,9 @@ from hbi_infer.options import Decoding, Explaining, FrameSampling, Searching
         (Searching, {"rerank": -1}, "rerank is -1; it must be at least 0"),
         (Explaining, {"clip": 1, "at_seconds": 2.0}, "clip and at_seconds are both given"),
         (FrameSampling, {"clip_seconds": 0.0}, "clip_seconds is 0.0; it must be greater than 0"),
+        (FrameSampling, {"resize_to": 0}, "resize_to is 0; it must be greater than 0"),
+        (FrameSampling, {"fit": "stretch"}, "fit is 'stretch'; choose one of: crop, squash, pad"),
+        (Finding, {"exclude": "*.gif"}, r"exclude is '\*\.gif'; give several patterns, such as \('\*\.gif',\)"),
         (Decoding, {"nucleus": 0.5}, "drawing from a nucleus needs a beam_size of 1"),
     ],
 )
@@ -32,6 +35,8 @@ def test_captions_fit_the_model() -> None:
     assert Decoding(max_tokens=3).within(8).max_tokens == 3
 
 
-@pytest.mark.parametrize("name", ["HBI", "Index", "Answering", "Decoding", "Explaining", "Filter", "Searching"])
+@pytest.mark.parametrize(
+    "name", ["HBI", "Index", "Answering", "Decoding", "Explaining", "Filter", "Finding", "Searching"]
+)
 def test_public_names(name: str) -> None:
     assert getattr(hbi_infer, name).__name__ == name

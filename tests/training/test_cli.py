@@ -16,6 +16,7 @@ from hbi_training.weights.checkpoint import load_checkpoint
 from tests.builders.tiny_training import (
     HBI_SECTION,
     hbi_train,
+    run_here,
     tiny_recipe,
 )
 
@@ -31,13 +32,11 @@ def write_recipe(path: Path, folder: Path, steps: int) -> Path:
 
 def test_the_commands_make_data_train_stop_go_on_and_measure(tmp_path: Path) -> None:
     data, run = tmp_path / "data", tmp_path / "run"
-    made = subprocess.run(
-        hbi_train("data", "shapes", "--out", data, "--num", 40, "--workers", 1), capture_output=True, text=True
-    )
+    made = run_here("data", "shapes", "--out", data, "--num", 40, "--workers", 1)
     assert made.returncode == 0, made.stderr
     recipe = write_recipe(tmp_path / "recipe.yaml", data, steps=400)
-    train = hbi_train("retrieval", "--recipe", recipe, "--out", run, "--workers", 1, "--cpu")
-    process = subprocess.Popen(train, stderr=subprocess.PIPE, text=True)
+    train = ["retrieval", "--recipe", recipe, "--out", run, "--workers", 1, "--cpu"]
+    process = subprocess.Popen(hbi_train(*train), stderr=subprocess.PIPE, text=True)
     while not list((run / "checkpoints").glob("step_*")) and process.poll() is None:
         time.sleep(0.2)
     process.send_signal(signal.SIGINT)
@@ -46,15 +45,13 @@ def test_the_commands_make_data_train_stop_go_on_and_measure(tmp_path: Path) -> 
     assert process.returncode == 130, stderr
     stopped = max(int(path.name[5:]) for path in (run / "checkpoints").glob("step_*"))
 
-    shorter = subprocess.run([*train, "--set", "optimiser.steps=401"], capture_output=True, text=True)
+    shorter = run_here(*train, "--set", "optimiser.steps=401")
     assert shorter.returncode == 1
     assert "holds a run of another recipe" in shorter.stderr
     write_recipe(recipe, data, steps=stopped + 2)
-    finished = subprocess.run([*train, "--restart"], capture_output=True, text=True)
+    finished = run_here(*train, "--restart")
     assert finished.returncode == 0, finished.stderr
-    measured = subprocess.run(
-        hbi_train("evaluate", run / "model", "--data", data, "--save", "--workers", 1), capture_output=True, text=True
-    )
+    measured = run_here("evaluate", run / "model", "--data", data, "--save", "--workers", 1)
     assert measured.returncode == 0, measured.stderr
     figures = json.loads(measured.stdout)
     assert figures["test/clips"] == 4
@@ -72,7 +69,7 @@ def test_the_commands_make_data_train_stop_go_on_and_measure(tmp_path: Path) -> 
     ],
 )
 def test_bad_arguments_are_one_line(arguments: list[str], message: str) -> None:
-    result = subprocess.run(hbi_train(*arguments), capture_output=True, text=True)
+    result = run_here(*arguments)
     assert result.returncode == 1
     assert message in result.stderr
     assert result.stderr.startswith("error: ")

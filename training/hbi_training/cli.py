@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from hbi_infer.errors import TrainingError
-from hbi_infer.render.stdout import errors_told
+from hbi_infer.render.stdout import bugs_told, errors_told
+from hbi_infer.render.usage import PrintableGroup
 
 if TYPE_CHECKING:
     from hbi_training.run.commands import TrainingTask
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Train HBI models: data sets, recipes, measurements."
+    cls=PrintableGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    help="Train HBI models: data sets, recipes, measurements.",
 )
 data_app = typer.Typer(no_args_is_help=True, help="Make data sets.")
 app.add_typer(data_app, name="data")
@@ -160,5 +164,5 @@ def _pair(text: str) -> tuple[str, str]:
 
 def main() -> None:
     """Runs the command line."""
-    with errors_told():
+    with bugs_told(), errors_told():
         app()

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hbi_engines.cuda.driver import driver_problem, visible_gpus
-from hbi_engines.engine import Engine, Inputs, check_inputs
+from hbi_engines.engine import Engine, Inputs, check_inputs, one_at_a_time
 from hbi_engines.engine_files import FLAVORS, EngineRecord, Flavor, Target, read_engine
 from hbi_engines.engine_options import EngineOptions
 from hbi_engines.errors import DeviceError, EngineError
@@ -49,6 +49,7 @@ class TensorRTEngine:
         self._ran_shapes = False
         self._captured: CapturedWork | None = None
 
+    @one_at_a_time
     def run(self, inputs: Inputs) -> dict[str, npt.NDArray[Any]]:
         """Runs the graph once, from inputs (B, ...) in either memory to outputs (B, ...) in that of the processor.
 

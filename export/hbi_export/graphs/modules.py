@@ -91,14 +91,9 @@ class TextEncoderGraph(GraphModule):
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model
-        # The released merging makes tokens of padding too, as many as the longest text asks for.
-        self.pads = model.config.merging == "released"
 
     def forward(self, token_ids: Tensor, token_mask: Tensor) -> dict[str, Tensor]:
         """Encodes token ids (B, T) int64 under a mask (B, T) bool; see `named`."""
-        if self.pads:
-            length = self.model.config.max_words
-            token_ids, token_mask = (F.pad(part, (0, length))[:, :length] for part in (token_ids, token_mask))
         return named(self.model.encode_text(token_ids, token_mask))
 
     def example(self) -> Example:

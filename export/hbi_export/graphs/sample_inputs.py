@@ -19,7 +19,7 @@ from hbi_infer.model.tokenizer import Tokenizer
 from hbi_infer.options import FrameSampling
 from hbi_infer.video.discovery import find_videos
 from hbi_infer.video.pool import decode_many
-from hbi_infer.video.sampling import spread
+from hbi_infer.video.sampling import Stretch, spread
 from hbi_training.data.shapes import captions, render, scenes
 from hbi_training.data.shapes.scene import CLIP_SECONDS
 from hbi_training.model.caption_decoder import CaptionDecoder
@@ -44,7 +44,10 @@ class CheckInputs:
         ExportError: No video of `samples` can be decoded.
     """
 
-    def __init__(self, checkpoint: Checkpoint, graphs: Mapping[str, TracedGraph], samples: Path | None = None) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, graphs: Mapping[str, TracedGraph], samples: Path | str | None = None
+    ) -> None:
+        samples = None if samples is None else Path(samples)
         config, tokenizer = checkpoint.model.config, checkpoint.tokenizer
         self._config: Any = config
         self._graphs = graphs
@@ -168,30 +171,33 @@ def caption_inputs(tokenizer: Tokenizer, max_words: int) -> Arrays:
     return {"token_ids": batch.ids, "token_mask": batch.mask}
 
 
-def video_inputs(folder: Path, sampling: FrameSampling) -> Arrays:
+def video_inputs(folder: Path | str, sampling: FrameSampling) -> Arrays:
     """Decodes clips of a user's own videos: frames (B, F, H, W, 3) uint8, mask (B, F) bool.
 
     Raises:
         ExportError: No video can be decoded.
     """
+    folder = Path(folder)
     clips = decoded_clips(find_videos(folder)[:NUM_REAL], sampling, NUM_REAL)
     if clips is None:
         raise ExportError(f"{folder} holds no video that can be decoded; --samples takes a folder of videos")
     return clips
 
 
-def decoded_clips(paths: Sequence[Path], sampling: FrameSampling, most: int) -> Arrays | None:
+def decoded_clips(
+    videos: Sequence[Path | str | tuple[Path | str, Stretch]], sampling: FrameSampling, most: int
+) -> Arrays | None:
     """Decodes the first clips of videos.
 
     Args:
-        paths: The videos.
+        videos: The videos, or parts of videos.
         sampling: Sampling of frames.
         most: Largest number of clips.
 
     Returns:
         Frames (B, F, H, W, 3) uint8 and mask (B, F) bool; None if no video can be decoded.
     """
-    clips = [clip for video in decode_many(paths, sampling) for clip in video.clips][:most]
+    clips = [clip for video in decode_many(videos, sampling) for clip in video.clips][:most]
     if not clips:
         return None
     return {"frames": np.stack([clip.frames for clip in clips]), "frame_mask": np.stack([clip.mask for clip in clips])}

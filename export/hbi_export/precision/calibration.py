@@ -13,7 +13,7 @@ from hbi_infer.errors import ExportError
 from hbi_infer.model.bundle import Bundle
 from hbi_infer.model.tokenizer import Tokenizer
 from hbi_infer.video.discovery import find_videos
-from hbi_infer.video.sampling import spread
+from hbi_infer.video.sampling import Stretch, spread
 from hbi_training.data.formats import load_records
 
 NUM_VIDEOS = 64
@@ -37,7 +37,7 @@ class Calibration:
     source: str
 
 
-def read_calibration(folder: Path, bundle: Bundle, *, data_format: str = "manifest") -> Calibration:
+def read_calibration(folder: Path | str, bundle: Bundle, *, data_format: str = "manifest") -> Calibration:
     """Reads the first clips of some videos of a folder; of a data set, those of its training split, with their texts.
 
     Args:
@@ -49,9 +49,11 @@ def read_calibration(folder: Path, bundle: Bundle, *, data_format: str = "manife
         ExportError: No video can be decoded.
         DataError: The data set is not in its format.
     """
+    folder = Path(folder)
+    videos: Sequence[Path | tuple[Path, Stretch]]
     if data_format != "manifest" or (folder / "train.jsonl").is_file():
         records = _some(load_records(data_format, folder, "train"))
-        videos = [record.video for record in records]
+        videos = [(record.video, record.stretch) if record.stretch != Stretch() else record.video for record in records]
         texts = [text for record in records for text in record.captions]
         texts += [asked.question for record in records for asked in record.questions]
     else:

@@ -111,12 +111,13 @@ def compared_checkpoint(checkpoint: Checkpoint, *, name: str = "") -> ComparedMo
     )
 
 
-def model_at(path: Path, device: str) -> ComparedModel:
+def model_at(path: Path | str, device: str) -> ComparedModel:
     """Takes the bundle at a path on a device, or the checkpoint there.
 
     Raises:
         ExportError: There is neither.
     """
+    path = Path(path)
     if (path / "config.json").is_file() and not (path / MANIFEST).exists():
         return compared_checkpoint(load_checkpoint(path), name=str(path))
     if not path.exists():

@@ -115,7 +115,7 @@ def quantized_bundle(
 
 
 def write_quantized(
-    made: QuantizedBundle, source: Bundle, folder: Path, gate: Gate | None = None
+    made: QuantizedBundle, source: Bundle, folder: Path | str, gate: Gate | None = None
 ) -> PrecisionReport | None:
     """Writes a quantised bundle once it has passed the gate; its manifest then says what it scored.
 
@@ -131,6 +131,7 @@ def write_quantized(
     Raises:
         BundleError: It cannot be written there.
     """
+    folder = Path(folder)
     if gate is None:
         write_bundle(folder, made.manifest, made.graphs, made.tokenizer_json)
         return None

@@ -14,11 +14,12 @@ from hbi_export.precision.compared_model import ComparedModel
 from hbi_export.precision.gate import PrecisionReport
 from hbi_export.precision.quantize import QuantizedBundle
 from hbi_export.report import wide_console
+from hbi_infer.render.stdout import printable
 
 
 def tell_model(model: ComparedModel) -> None:
     """Writes a line to stderr before a model is measured, which can take minutes."""
-    sys.stderr.write(f"measuring {model}\n")
+    sys.stderr.write(f"measuring {printable(str(model))}\n")
 
 
 def show(report: PrecisionReport) -> None:
@@ -26,7 +27,7 @@ def show(report: PrecisionReport) -> None:
     tensors = Table("model", "device", "graph", "output", "largest difference", "median cosine", "smallest")
     metrics = Table("model", "device", "metric", "reference", "here", "change", "")
     for part in report.comparisons:
-        names = Text(part.model.name), part.model.device
+        names = Text(printable(part.model.name)), part.model.device
         for check in part.checks:
             cosines = f"{check.median_cosine:.5f}", f"{check.cosine:.5f}"
             tensors.add_row(*names, check.graph, check.output, f"{check.largest_difference:.1e}", *cosines)
@@ -36,7 +37,10 @@ def show(report: PrecisionReport) -> None:
     console = wide_console()
     console.print(tensors, metrics)
     console.print(
-        f"reference: {report.reference}; {report.num_clips} clips; differences are parts of an output's largest value",
+        printable(
+            f"reference: {report.reference}; {report.num_clips} clips; "
+            "differences are parts of an output's largest value"
+        ),
         *report.caveats,
         sep="\n",
         highlight=False,
@@ -54,7 +58,7 @@ def show_written(made: QuantizedBundle, folder: Path, report: PrecisionReport | 
     """Prints the bundle's path and size, the precision of its graphs, and whether it was measured."""
     console = Console()
     size_bytes = sum(file.stat().st_size for file in folder.iterdir())
-    lines = [f"{folder}: {size_bytes / 1e6:.1f} MB"]
+    lines = [f"{printable(str(folder))}: {size_bytes / 1e6:.1f} MB"]
     for name, spec in made.manifest.graphs.items():
         lines.append(f"  {name}: {'as it was, ' if name in made.unchanged else ''}{spec.precision}")
     if report is None:

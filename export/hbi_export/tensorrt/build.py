@@ -41,7 +41,7 @@ def batch_range(text: str) -> AxisRange:
 
 
 def build_engines(
-    path: Path, options: BuildOptions, on_phase: Callable[[str, str], None] = lambda _graph, _phase: None
+    path: Path | str, options: BuildOptions, on_phase: Callable[[str, str], None] = lambda _graph, _phase: None
 ) -> tuple[list[EngineRecord], list[tuple[str, str]]]:
     """Builds an engine of each graph into the bundle's folder. A build that fails does not stop the others.
 
@@ -58,6 +58,7 @@ def build_engines(
         DeviceError: The flavour is not installed, or needs a GPU that is not here.
         InputError: A zip, or a GPU that cannot be built for.
     """
+    path = Path(path)
     bundle = _unpacked(path)
     flavor = choose_flavor(options)
     gpus = _checked_gpus(flavor, options.gpus)
@@ -129,13 +130,14 @@ class EngineCheck:
     problem: str
 
 
-def check_engines(path: Path) -> list[EngineCheck]:
+def check_engines(path: Path | str) -> list[EngineCheck]:
     """Compares every engine in a bundle's folder with its record, the bundle's graphs, and what is installed here.
 
     Raises:
         BundleError: There is no bundle.
         InputError: It is a zip, or has no engines.
     """
+    path = Path(path)
     bundle = _unpacked(path)
     files = sorted((path / FOLDER).glob("*.json")) if (path / FOLDER).is_dir() else []
     orphans = [file for file in sorted((path / FOLDER).glob("*.engine")) if file.with_suffix(".json") not in files]

@@ -18,6 +18,7 @@ from hbi_engines.engine_files import FLAVORS, FOLDER, BuiltEngines, EngineRecord
 from hbi_engines.half_products import Precision
 from hbi_engines.registry import open_engine
 from hbi_engines.tensorrt.flavor import import_flavor
+from hbi_export.cli import main
 from hbi_export.options import BuildOptions
 from hbi_export.tensorrt import build as trt_build
 from hbi_export.tensorrt.build import batch_range, build_engines, check_engines, ranges_of, run_worker
@@ -26,6 +27,7 @@ from hbi_export.tensorrt.worker import BuildJob
 from hbi_infer.errors import BundleError, DeviceError, ExportError, InputError
 from hbi_infer.model.bundle import Bundle, default_bundle_path, write_bundle
 from hbi_infer.tokens.similarity import CLIPS_AT_A_TIME, TEXTS_AT_A_TIME
+from tests.builders.in_process import run_main
 from tests.builders.tiny_bundle import (
     make_graph,
     tiny_graphs,
@@ -37,15 +39,12 @@ from tests.builders.tiny_bundle import (
 
 RTX = FLAVORS["tensorrt-rtx"]
 ADA = GPU("NVIDIA RTX 4090", "sm89", 24 * 2**30)
-COMMAND = [sys.executable, "-c", "from hbi_export.cli import main; main()"]
 NEEDS_NO_GPU = BuildOptions(flavor="rtx", gpus=("sm89",))
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run `hbi-export trt` with stdout and stderr into pipes."""
-    return subprocess.run(
-        [*COMMAND, "trt", *map(str, arguments)], capture_output=True, text=True, check=False, timeout=600
-    )
+    return run_main(main, "trt", *arguments)
 
 
 @pytest.mark.parametrize(("precision", "plugins"), [("fp32", False), ("fp16", False), ("fp16", True)])

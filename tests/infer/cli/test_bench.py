@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,11 @@ from hbi_infer.bench.report import to_text
 from hbi_infer.bench.run import Report
 from hbi_infer.bench.stages import LEAST_RUNS
 from hbi_infer.bench.worker import HOST
+from tests.builders.command_line import run
 
 
 def bench(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from hbi_infer.cli import main; main()", "bench", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return run("bench", *arguments)
 
 
 @pytest.fixture(scope="module")

@@ -233,6 +233,26 @@ def test_an_unfinished_run_with_other_options(many: list[str], tmp_path: Path) -
     assert len(out.read_text().splitlines()) == 96
 
 
+def test_a_file_that_cannot_be_written_costs_no_other(bundle: Path, tmp_path: Path) -> None:
+    videos, out = tmp_path / "videos", tmp_path / "subtitles"
+    for name in ("a.mp4", "a.mkv", "sub/b.mp4"):
+        write_video(videos / name, "red", seconds_each=1.0)
+    out.mkdir()
+    (out / "sub").touch()
+    arguments = ("caption", videos, "--bundle", bundle, "--index", tmp_path / "i.sqlite", "--out", out)
+    done = run(*arguments, "--format", "srt")
+    assert (done.returncode, done.stdout) == (3, f"2 captions in {out}\n")
+    assert done.stderr.splitlines()[1:] == [
+        f"warning: sub/b.mp4 cannot be captioned: cannot write {out}/sub/b.srt (File exists): give another --out"
+    ]
+    assert sorted(path.name for path in out.iterdir()) == ["a.mkv.srt", "a.mp4.srt", "sub"]
+    (out / "sub").unlink()
+    done = run(*arguments, "--format", "srt", "--force")
+    assert (done.returncode, done.stdout) == (0, f"3 captions in {out}\n")
+    assert "going on after 3 captions" in done.stderr
+    assert not (tmp_path / "subtitles.partial").exists()
+
+
 def test_a_folder_in_which_every_file_fails(bundle: Path, tmp_path: Path) -> None:
     videos = tmp_path / "videos"
     videos.mkdir()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hbi_infer import __version__
-from tests.builders.command_line import COMMAND, errors_in_turn, run
+from tests.builders.command_line import COMMAND, errors_in_turn, on_terminal, run
 from tests.builders.tiny_bundle import NOTICE, write_video
 from tests.paths import ROOT
 
@@ -50,6 +50,21 @@ def test_a_name_that_is_not_text(bundle: Path, tmp_path: Path) -> None:
     command = [*COMMAND, *map(str, arguments), "--csv"]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, check=True)
     assert b"/\xff\n.mp4" in done.stdout, "as it is, in quotes"
+
+
+def test_nothing_that_is_typed_or_named_moves_the_cursor_of_a_terminal(bundle: Path, tmp_path: Path) -> None:
+    folder, evil = tmp_path / "videos", "\x1b]0;x\x07\n\x9b31m\u202e=1\r"
+    write_video(folder / "video.mp4", "red", seconds_each=1.0).rename(folder / f"{evil}.mp4")
+    (folder / f"{evil}.mxf").touch()
+    (folder / f"{evil}.avi").write_bytes(b"x" * 100)
+    options = ("--bundle", bundle, "--index", tmp_path / "i.sqlite")
+    run("index", folder, *options)  # a progress bar moves the cursor
+    search = ("retrieve", "--videos", folder, *options, "-q", f"red {evil}", "-v")
+    for arguments in ((*search,), (*search, "--csv"), (*search, "--json"), ("info", evil), ("retrieve", f"--{evil}")):
+        status, shown = on_terminal(*arguments)
+        assert status in (0, 1, 2, 3)
+        assert not set(shown) & set("\x1b\x07\x9b\u202e\r"), (arguments, shown)
+        assert "1b]0;x" in shown
 
 
 def test_a_letter_that_the_terminal_lacks_is_an_escape(bundle: Path, tmp_path: Path) -> None:
@@ -137,6 +152,7 @@ def test_a_name_that_is_too_long_is_told_in_one_line(library: Path) -> None:
         (["retrieve", "--videos", ".", "--query", "red", "--newer", "soon"], "'soon' does not match the formats '%Y"),
         (["retrieve", "--videos", ".", "--query", "red", "--older", "20261126"], "Invalid value for '--older'"),
         (["retrieve", "--videos", ".", "--query", "red", "--no-update", "--rebuild"], "--no-update nothing: give one"),
+        (["index", ".", "--verify", "--rebuild"], "--rebuild throws it away: give one of them"),
         (["qa", "--video", ".", "-q", "what?", "--no-update", "--rebuild"], "--no-update nothing: give one"),
         (["retreive"], "Did you mean 'retrieve'?"),
         (["index"], "Missing argument"),

@@ -152,7 +152,7 @@ def test_files(options: list[str], folder: Path, tmp_path: Path, suffix: str) ->
         (["--index", "none.sqlite"], "has no index at none.sqlite: make it with hbi-infer index"),
         (["--videos", "/nowhere"], "cannot read the folder /nowhere"),
         (["--out", "/nowhere/why.png"], "there is no folder /nowhere to write why.png to"),
-        (["--out", "FOLDER.png", "--force"], "FOLDER.png (Is a directory): free space, or give another --out"),
+        (["--out", "FOLDER.png", "--force"], "FOLDER.png (Is a directory): give another --out"),
     ],
 )
 def test_an_error_is_one_line(

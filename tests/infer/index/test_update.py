@@ -8,6 +8,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ import pytest
 from hbi_infer.api import HBI, Index
 from hbi_infer.errors import BundleError, EngineError, InputError
 from hbi_infer.index.store import VideoFault
-from hbi_infer.index.update import IndexProgress
+from hbi_infer.index.update import IndexProgress, plan_update
+from hbi_infer.options import Finding
 from hbi_infer.tokens.levels import LevelTokens
 from tests.builders.tiny_bundle import COLOURS, write_video
 from tests.builders.updates import NUM_VIDEOS, read_until, start_update, wait_until_gone
@@ -33,6 +35,16 @@ def test_what_has_not_changed_is_left_alone(index: Index, folder: Path) -> None:
     assert index.store.version() == version
     report = index.update(workers=1, retry_failed=True)
     assert (report.changed, report.unchanged, len(report.failed)) == (1, 2, 1)
+
+
+def test_a_video_that_the_decoder_cut_short_is_tried_again_when_asked(index: Index, folder: Path) -> None:
+    index.update(workers=1)
+    for problem, is_tried in (("too_slow", True), ("too_large", True), ("crashed", True), ("damaged", False)):
+        known = replace(index.store.ledger()["red.mp4"], status="partial", reason="is cut", problem=problem)
+        index.store.put(known, [], np.empty(0, index.store.layout.dtype), np.empty((0, index.store.layout.width)))
+        for retry_failed in (False, True):
+            plan = plan_update(index.folder, index.store, retry_failed=retry_failed)
+            assert (folder / "red.mp4" in plan.changed) == (is_tried and retry_failed)
 
 
 def test_the_model_tries_failed_files_again_when_asked_to(model: HBI, folder: Path) -> None:
@@ -111,6 +123,72 @@ def test_links_that_lead_in_circles_or_nowhere_do_no_harm(index: Index, folder: 
     assert report.clips == 3
     assert "damaged.mp4" in {fault.path for fault in report.failed}
     assert index.update(workers=1).clips == 0
+
+
+def test_what_is_excluded_is_forgotten_and_stays_so(index: Index, folder: Path) -> None:
+    index.update(workers=0)
+    report = index.update(workers=0, finding=Finding(exclude=("sub", "damaged*")))
+    assert (report.removed, report.unchanged, report.added) == (2, 1, 0)
+    assert {(each.path, each.reason) for each in report.left_out} == {
+        ("damaged.mp4", "excluded"),
+        ("notes.txt", "other_suffix"),
+        ("sub", "excluded"),
+    }
+    assert [match.path.name for match in index.search("blue")] == ["red.mp4"]
+    assert index.update(workers=0).unchanged == 1, "the index keeps it"
+    report = index.update(workers=0, finding=Finding())
+    assert (report.added, index.finding) == (2, Finding())
+
+
+def test_what_is_excluded_is_kept_where_nothing_else_changes(index: Index, folder: Path, model: HBI) -> None:
+    index.update(workers=0)
+    index.update(workers=0, finding=Finding(exclude=("later",)))
+    write_video(folder / "later" / "a.mp4", "red")
+    with model.index(folder, location=index.store.path, workers=0) as again:
+        assert again.finding == Finding(exclude=("later",))
+        assert again.store.num_clips() == 3
+    with model.index(folder, location=index.store.path, workers=0, rebuild=True) as anew:
+        assert (anew.finding, anew.store.num_clips()) == (Finding(), 4)
+
+
+def test_videos_without_a_suffix_stay_once_they_were_asked_for(index: Index, folder: Path) -> None:
+    (folder / "red.mp4").rename(folder / "red")
+    (folder / "sub" / "green_blue.mkv").rename(folder / "sub" / "green_blue.download")
+    assert index.update(workers=0).clips == 0
+    report = index.update(workers=0, finding=Finding(all_files=True))
+    assert (report.added, report.clips) == (2, 3)
+    assert [(each.path, each.reason) for each in report.left_out] == [("notes.txt", "no_video_inside")]
+    report = index.update(workers=0)
+    assert (report.unchanged, report.removed) == (3, 0)
+
+
+def test_a_linked_drive_that_is_unplugged_is_not_forgotten(index: Index, folder: Path) -> None:
+    drive = folder.parent / "drive"
+    write_video(drive / "sub" / "green.mp4", "green")
+    (folder / "films").symlink_to(drive)
+    index.update(workers=0)
+    assert index.search("green", top_k=1)[0].path in (
+        folder / "films" / "sub" / "green.mp4",
+        folder / "sub" / "green_blue.mkv",
+    )
+    drive.rename(folder.parent / "unplugged")
+    report = index.update(workers=0)
+    assert (report.removed, report.unchanged) == (0, 3)
+    assert "films/sub/green.mp4" in index.store.ledger()
+    (folder.parent / "unplugged").rename(drive)
+    assert index.update(workers=0).unchanged == 4
+    (folder / "films").unlink()
+    assert index.update(workers=0).removed == 1
+
+
+def test_a_folder_without_videos_says_what_is_there(tmp_path: Path, model: HBI) -> None:
+    (tmp_path / "a.mxf").touch()
+    (tmp_path / ".b.mp4").touch()
+    with Index.open(tmp_path, model, location=tmp_path / "index.sqlite") as index:
+        with pytest.raises(InputError, match=r"left out: 1 hidden, 1 of a format that is not read \(a\.mxf\)"):
+            index.update()
+        with pytest.raises(InputError, match=r"no videos in .* or below it: no file's content is one; left out: "):
+            index.update(finding=Finding(all_files=True))
 
 
 @contextmanager

@@ -38,6 +38,14 @@ def test_the_manifest_keeps_everything(folder: Path) -> None:
     assert unhashed == tiny_manifest().graphs["video_encoder"]
 
 
+def test_how_pictures_are_made_square_is_written_where_it_is_not_the_usual_way() -> None:
+    usual = tiny_manifest()
+    assert usual.to_document()["sampling"].keys() == {"frames_per_second", "max_frames", "image_size", "clip_seconds"}
+    squashed = dataclasses.replace(usual, sampling=dataclasses.replace(usual.sampling, fit="squash", resize_to=20))
+    assert squashed.to_document()["sampling"].items() >= {"fit": "squash", "resize_to": 20}.items()
+    assert BundleManifest.from_json(squashed.to_json()) == squashed
+
+
 def deep(levels: int) -> list[Any]:
     nested: list[Any] = []
     for _ in range(levels):
@@ -53,6 +61,9 @@ def tensor(document: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
+        (lambda d: d["sampling"].update(fit="stretch"), "sampling.fit is 'stretch'; it must be 'crop' or 'squash' or"),
+        (lambda d: d["sampling"].update(resize_to=True), "sampling.resize_to is True"),
+        (lambda d: d["sampling"].update(resize_to=-1), "sampling: resize_to is -1; it must be greater than 0"),
         (lambda d: d.update(format_version=FORMAT_VERSION + 1), "reads up to 1: pip install --upgrade hbi-infer"),
         (lambda d: d.update(format_version="1"), "format_version is '1'"),
         (lambda d: d.update(format_version=0), "format_version is 0"),

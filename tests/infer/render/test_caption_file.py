@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import resource
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from hbi_infer.index.clip_tokens import ClipPlace
 from hbi_infer.options import Decoding
 from hbi_infer.render.caption_file import CaptionTarget, Format, UnfinishedCaptions, rendered, run_header
 from hbi_infer.tasks.caption import Caption
+
+HEADER = run_header("abc", Path("videos"), Decoding())
 
 
 def make(path: Path | str = "a.mp4", clip: int = 1, **fields: Any) -> Caption:
@@ -110,6 +113,59 @@ def test_subtitles_of_a_folder_are_a_file_for_each_video(tmp_path: Path) -> None
     replace(place, out=videos).check()
 
 
+def test_what_one_video_costs_no_other(tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    for name in ("a.mp4", "sub/b.mp4", "z.mp4"):
+        (videos / name).parent.mkdir(parents=True, exist_ok=True)
+        (videos / name).touch()
+    captions = [make(videos / name) for name in ("a.mp4", "sub/b.mp4", "z.mp4")]
+    place = target(tmp_path, "out", "srt")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "sub").touch()
+    place.check()
+    errors = place.write(captions, str)
+    assert [path.name for path in errors] == ["b.mp4"]
+    assert re.fullmatch(
+        r"cannot write .*out/sub/b\.srt \(File exists\): give another --out", str(errors[videos / "sub" / "b.mp4"])
+    )
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.srt", "sub", "z.srt"]
+    with pytest.raises(InputError, match=r"a\.srt exists already: give --force"):
+        place.check()
+    with pytest.raises(InputError, match=r"a\.srt exists already"):
+        place.write(captions, str)
+
+
+def test_files_of_long_and_of_like_names(tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    names = ("a.mp4", "a.mkv", "a.mp4.avi", "A.MP4", "m" * 250 + ".avi", "é" * 125 + ".mp4")
+    videos.mkdir()
+    for name in names:
+        (videos / name).touch()
+    place = target(tmp_path, "out", "vtt")
+    place.check()
+    assert place.write([make(videos / name, text=name) for name in names], str) == {}
+    written = [path.read_text() for path in (tmp_path / "out").iterdir()]
+    assert len(written) == len(names)
+    assert all(sum(text.endswith(f"\n{name}\n\n") for text in written) == 1 for name in names)
+    with pytest.raises(InputError, match="exists already"):
+        place.check()
+    (videos / "a.mkv").unlink()
+    assert place.write([], str) == {}
+
+
+def test_the_file_to_go_on_from_has_room_for_its_name(tmp_path: Path) -> None:
+    place = target(tmp_path, "m" * 249 + ".jsonl", "jsonl")
+    with UnfinishedCaptions(place.partial, HEADER) as unfinished:
+        unfinished.add(place_of(make()), make())
+    assert place.write([make()], str) == {}
+    assert place.out.exists()
+
+
+def test_formulas_in_csv_are_text() -> None:
+    assert "'=1+1,-0.500000" in rendered([make(text="=1+1")], "csv", str)
+    assert rendered([make("-a.mp4")], "csv", str).splitlines()[1].startswith("'-a.mp4,1,0.000,")
+
+
 def test_what_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "there.csv").touch()
     for bad, message in (
@@ -131,9 +187,6 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot write .*folder\.csv \(Is a directory\)"):
         target(tmp_path, "folder.csv", "csv", overwrite=True).write([make()], str)
     assert not list(tmp_path.glob(".*")), "no half-written file is left"
-
-
-HEADER = run_header("abc", Path("videos"), Decoding())
 
 
 def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:

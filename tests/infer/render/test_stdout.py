@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from hbi_infer.errors import InputError
-from hbi_infer.render.stdout import clock, emit_json, errors_told, note, printable
+from hbi_infer.render.stdout import bugs_told, clock, emit, emit_json, errors_told, note, printable
 
 
 @pytest.mark.parametrize(("number", "is_told"), [(errno.EACCES, True), (errno.ENOSPC, True), (errno.ENOENT, False)])
@@ -50,6 +50,32 @@ def test_json_is_ascii(capsys: pytest.CaptureFixture[str]) -> None:
     written = capsys.readouterr().out
     assert written.isascii()
     assert json.loads(written) == {"path": "\udcff é"}
+    emit_json({"path": "\x7f\x9b\x1b"})
+    written = capsys.readouterr().out
+    assert written == '{\n  "path": "\\u007f\\u009b\\u001b"\n}\n'
+    assert json.loads(written) == {"path": "\x7f\x9b\x1b"}
+
+
+def test_a_terminal_gets_escapes_and_a_pipe_the_text_itself(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "a\tb\x1b]0;x\x07\r\n\x9b31m\u202e\n"
+    emit(text)
+    assert capsys.readouterr().out == text
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    emit(text)
+    assert capsys.readouterr().out == "a\tb\\x1b]0;x\\x07\\r\n\\x9b31m\\u202e\n"
+
+
+def test_the_trace_of_a_bug_cannot_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end, bugs_told():
+        raise KeyError("a\x1b]0;x\x07".join("ab"))
+    assert end.value.code == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("Traceback (most recent call last):\n  File ")
+    assert "\x1b" not in shown
+    with pytest.raises(KeyboardInterrupt), bugs_told():
+        raise KeyboardInterrupt
 
 
 def test_stdout_takes_bytes_of_names_and_escapes_letters_that_it_lacks() -> None:

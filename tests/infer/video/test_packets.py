@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,10 @@ import pytest
 
 from hbi_infer.errors import VideoError
 from hbi_infer.options import FrameSampling
-from hbi_infer.video.reader import decode, probe
+from hbi_infer.video import packets
+from hbi_infer.video.decoded_video import Clip
+from hbi_infer.video.packets import MAX_PIXELS, TooLargeError, check_size
+from hbi_infer.video.reader import decode, decode_clips, probe
 from tests.builders.video_files import (
     FORMATS,
     claim_duration,
@@ -299,3 +303,71 @@ def test_ffmpeg_stays_silent(tmp_path: Path) -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+
+
+def test_the_area_of_a_frame_is_bounded() -> None:
+    check_size(10_000, MAX_PIXELS // 10_000, "has")
+    with pytest.raises(TooLargeError, match=r"^has 10000 x 8001 pixels; at most 80 million are read$"):
+        check_size(10_000, MAX_PIXELS // 10_000 + 1, "has")
+
+
+def test_a_gif_with_an_absurd_canvas_is_refused_before_its_memory_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "large.gif"
+    write_video(path, "gif", num_frames=2, width=32, height=32)
+    content = bytearray(path.read_bytes())
+    content[6:10] = struct.pack("<HH", 16_000, 12_000)
+    path.write_bytes(content)
+    assert failed(path) == "has frames of more than 80 million pixels"
+    assert decode(path, ONE_A_SECOND).problem == "too_large"
+
+
+def test_frames_that_become_too_large_leave_those_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, large = tmp_path / "video.ts", tmp_path / "large.ts"
+    write_video(path, "ts-mpeg2", num_frames=50)
+    write_video(large, "ts-mpeg2", num_frames=25, width=640, height=480)
+    with path.open("ab") as file:
+        file.write(large.read_bytes())
+    monkeypatch.setattr(packets, "DECODER_OPTIONS", {"max_pixels": "100000"})
+    video = decode(path, ONE_A_SECOND)
+    assert (video.status, video.problem) == ("partial", "too_large")
+    assert numbers(video.clips[0])[:2] == [0, 25]
+
+
+def test_the_streams_of_a_file_are_bounded(tmp_path: Path) -> None:
+    path = tmp_path / "video.mp4"
+    write_video(path, num_frames=2, container_options={"movflags": "faststart"})
+    content = path.read_bytes()
+    at = content.index(b"moov") - 4
+    moov = content[at : at + int.from_bytes(content[at : at + 4])]
+    start = moov.index(b"trak") - 4
+    track = moov[start : start + int.from_bytes(moov[start : start + 4])]
+    moov += 1000 * track
+    path.write_bytes(content[:at] + len(moov).to_bytes(4) + moov[4:])
+    assert failed(path) == "needs more memory than there is to decode, or has more than 1000 streams"
+
+
+def test_the_number_of_packets_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "video.mkv"
+    write_video(path, "mkv-ffv1", num_frames=100)
+    monkeypatch.setattr(packets, "MAX_PACKETS", 60)
+    video = decode(path, ONE_A_SECOND)
+    assert (video.status, video.problem) == ("partial", "too_large")
+    assert video.reason == "could be read only as far as 2.4 s (it has more than 60 frames)"
+    assert numbers(video.clips[0]) == [0, 25, 50]
+
+
+def test_what_is_read_in_time_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "video.mkv"
+    write_video(path, "mkv-ffv1", num_frames=100)
+    monkeypatch.setattr(packets, "_PACKETS_PER_PROGRESS", 30)
+    calls = iter(range(10))
+
+    def progress() -> None:
+        if next(calls) == 2:
+            raise TimeoutError("reading it took longer than 9 s")
+
+    clips: list[Clip] = []
+    video = decode_clips(path, ONE_A_SECOND, lambda _info, clip: clips.append(clip), progress=progress)
+    assert (video.status, video.problem, video.clips) == ("partial", "too_slow", ())
+    assert video.reason == "could be read only as far as 2.4 s (reading it took longer than 9 s)"
+    assert numbers(clips[0]) == [0, 25, 50]

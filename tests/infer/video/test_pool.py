@@ -19,7 +19,7 @@ import pytest
 from hbi_infer.errors import InputError, VideoError
 from hbi_infer.options import FrameSampling
 from hbi_infer.video.decoded_video import DecodedVideo
-from hbi_infer.video.pool import decode_many
+from hbi_infer.video.pool import decode_many, usual_memory_bytes
 from hbi_infer.video.reader import decode
 from tests.builders.video_files import write_video
 
@@ -160,6 +160,87 @@ def test_a_long_video_has_the_time_for_each_of_its_clips(paths: list[Path]) -> N
     assert (video.status, len(video.clips)) == ("ok", 24)
 
 
+FAULTY_DECODER = """
+import os, signal, time
+from hbi_infer.video import pool, reader
+
+def work(job, content, tell):
+    square, count = reader.FrameScaler.square, 0
+
+    def faulty(*args, **kwargs):
+        nonlocal count
+        count += 1
+        if count == 30 and job["path"].endswith("1.mp4"):
+            FAULT
+        return square(*args, **kwargs)
+
+    reader.FrameScaler.square = faulty
+    try:
+        return pool.work(job, content, tell)
+    finally:
+        reader.FrameScaler.square = square
+"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "problem", "reason", "num_clips"),
+    [
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "crashed", "crashed the decoder (SIGSEGV)", 2),
+        ("os._exit(3)", "crashed", "crashed the decoder (exit code 3)", 2),
+        ("time.sleep(60)", "too_slow", "took longer than 0.6 s to decode a clip", 2),
+        # The clip in which the memory ends is kept as far as it goes.
+        ("return bytes(10**10)", "too_large", "needs more than 0.4 GB of memory to decode", 3),
+    ],
+)
+def test_the_clips_before_a_fault_are_kept(
+    paths: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    fault: str,
+    problem: str,
+    reason: str,
+    num_clips: int,
+) -> None:
+    (tmp_path / "faulty_decoder.py").write_text(FAULTY_DECODER.replace("FAULT", fault))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("hbi_infer.video.pool.__name__", "faulty_decoder")
+    sampling = FrameSampling(frames_per_second=12.5, max_frames=12, image_size=32, clip_seconds=1)
+    decoded = decode_many(
+        paths[:3], sampling, workers=1, timeout_seconds=TIME_LIMIT_SECONDS, worker_memory_bytes=400_000_000
+    )
+    first, video, last = sorted(decoded, key=lambda video: video.path)
+    assert (first.status, last.status) == ("ok", "ok")
+    assert (video.status, video.problem) == ("partial", problem)
+    assert video.reason == f"{reason}: only the first {num_clips} s of it were kept"
+    expected = decode(paths[1], sampling)
+    assert video.info == expected.info
+    assert len(video.clips) == num_clips
+    for clip, other in zip(video.clips[:2], expected.clips, strict=False):
+        np.testing.assert_array_equal(clip.frames, other.frames)
+    assert video.clips[-1].mask.sum() == (5 if num_clips == 3 else 12)
+
+
+def test_a_large_file_has_more_time_for_its_first_clip(tmp_path: Path) -> None:
+    path = tmp_path / "large.mp4"
+    write_video(path, num_frames=600)
+    with path.open("ab") as file:
+        file.truncate(80_000_000)  # a second more for each 4 MB
+    (video,) = decode_many([path], SLOW, workers=1, timeout_seconds=TIME_LIMIT_SECONDS)
+    assert video.status != "failed"
+
+
+def test_the_memory_of_a_worker_is_a_share_of_the_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    for machine_bytes, workers, usual_bytes in [
+        (64 * 10**9, 4, 2_000_000_000),
+        (8 * 10**9, 4, 1_000_000_000),
+        (10**9, 4, 500_000_000),
+        (None, 4, 2_000_000_000),
+        (8 * 10**9, 0, 2_000_000_000),
+    ]:
+        monkeypatch.setattr("hbi_infer.video.pool.memory_bytes", lambda size=machine_bytes: size)
+        assert usual_memory_bytes(workers) == usual_bytes
+
+
 def test_a_caller_who_is_slow_is_not_held_against_the_videos(paths: list[Path]) -> None:
     """The time limit runs while a worker decodes, not while its result waits: that is larger than a pipe holds."""
     statuses = []
@@ -278,6 +359,7 @@ def test_a_worker_that_cannot_start_is_an_error_with_its_message(
     [
         ({"workers": -1}, "workers is -1; it must be 0"),
         ({"timeout_seconds": 0}, "timeout_seconds is 0; it must be greater than 0"),
+        ({"worker_memory_bytes": 10**8}, "worker_memory_bytes is 100000000; it must be at least 200000000"),
     ],
 )
 def test_options_are_checked_before_anything_starts(options: dict[str, Any], message: str) -> None:

@@ -11,9 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hbi_infer.errors import InputError
+from hbi_infer.errors import InputError, VideoError
 from hbi_infer.options import FrameSampling
-from hbi_infer.video.sampling import ClipFrames, sample_clips, sample_positions, sample_positions_by_second, spread
+from hbi_infer.video.sampling import (
+    ClipFrames,
+    Stretch,
+    sample_clips,
+    sample_positions,
+    sample_positions_by_second,
+    sample_stretch,
+    spread,
+)
 from tests.paths import GOLDEN as GOLDEN_FOLDER
 
 GOLDEN = json.loads((GOLDEN_FOLDER / "frames.json").read_text())
@@ -186,3 +194,44 @@ def test_the_reader_by_seconds_says_what_it_cannot_count() -> None:
 def test_the_reader_by_seconds_thins_to_the_most_frames() -> None:
     positions = sample_positions_by_second(900, 30.0, frames_per_second=1, max_frames=4)
     assert positions.tolist() == [0, 270, 570, 870]
+
+
+@pytest.mark.parametrize(
+    ("stretch", "positions", "span"),
+    [
+        (Stretch(), [0, 25, 50, 75], (0.0, 4.0)),
+        (Stretch(1.0, 3.0), [25, 50], (1.0, 3.0)),
+        (Stretch(1.01, 2.03), [25, 50], (1.01, 2.03)),
+        (Stretch(1.0, 1.001), [25], (1.0, 1.001)),
+        (Stretch(2.49), [62, 87], (2.49, 4.0)),
+        (Stretch(0.0, 100.0), [0, 25, 50, 75], (0.0, 4.0)),
+    ],
+)
+def test_a_stretch_begins_with_what_is_on_the_screen(
+    stretch: Stretch, positions: list[int], span: tuple[float, float]
+) -> None:
+    clip = sample_stretch(np.arange(100) / 25, FrameSampling(), stretch, end_seconds=4.0)
+    assert (clip.positions.tolist(), (clip.start_seconds, clip.end_seconds)) == (positions, span)
+
+
+@pytest.mark.parametrize(
+    ("stretch", "span"), [(Stretch(4.0), "4 s"), (Stretch(7, 9), "7 s to 9 s"), (Stretch(0, 1), "")]
+)
+def test_a_stretch_without_a_picture_is_told(stretch: Stretch, span: str) -> None:
+    with pytest.raises(VideoError, match=f"has no frame from {span}.*: it lasts from 1 to 4 s"):
+        sample_stretch(1 + np.arange(75) / 25, FrameSampling(), stretch, end_seconds=4.0)
+
+
+@given(st.lists(st.floats(0.001, 50), min_size=1, max_size=30), st.floats(0, 400), st.floats(0.001, 400))
+def test_a_stretch_of_any_times_is_sound(gaps: list[float], start: float, seconds: float) -> None:
+    times = np.cumsum(gaps) - gaps[0]
+    video_end, end = float(times[-1]) + gaps[0], start + seconds
+    if start >= video_end:
+        return
+    clip = sample_stretch(times, FrameSampling(max_frames=4), Stretch(start, end), end_seconds=video_end)
+    assert 1 <= len(clip.positions) <= 4
+    assert (np.diff(clip.positions) > 0).all()
+    assert times[clip.positions[-1]] < end
+    shown_until = np.append(times[1:], video_end)[clip.positions]
+    assert (shown_until > start - 0.02).all()
+    assert start <= clip.start_seconds < clip.end_seconds == min(end, video_end)

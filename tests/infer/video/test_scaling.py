@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from hbi_infer.errors import VideoError
-from hbi_infer.options import FrameSampling
+from hbi_infer.options import Fit, FrameSampling
 from hbi_infer.video.reader import decode, probe
 from hbi_infer.video.scaling import FrameScaler
 from tests.builders.video_files import numbered_frame, read_number, write_video
@@ -37,7 +39,7 @@ def test_pixels_are_near_the_published_ones(case: str) -> None:
 def test_colours_of_a_yuv_frame_are_interpolated() -> None:
     """Against conversion at full size, then the same scaling. Without full chroma it is 113, and 6.4 on average."""
     image = np.repeat(np.repeat(GOLDEN["a.image"], 3, axis=0), 3, axis=1)
-    frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p")
+    frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p", dst_colorspace="ITU601")
     full = av.VideoFrame.from_ndarray(frame.reformat(format="rgb24", interpolation=0x2000 | 4).to_ndarray())
     scaler = FrameScaler(224)
     difference = np.abs(scaler.square(frame).astype(int) - scaler.square(full))
@@ -100,6 +102,43 @@ def test_any_size_gives_a_square(width: int, height: int) -> None:
     assert image.shape == (64, 64, 3)
     if min(width, height) > 16:
         assert read_number(image) == 0x5A5A
+
+
+FITS: dict[str, tuple[dict[str, Any], tuple[int, int], tuple[int, int]]] = {
+    "squash": ({"fit": "squash"}, (64, 64), (0, 0)),
+    "squash, then cut": ({"fit": "squash", "resize_to": 81}, (81, 81), (8, 8)),
+    "crop": ({}, (149, 64), (42, 0)),
+    "crop of a larger picture": ({"resize_to": 75}, (175, 75), (56, 6)),
+    "crop of a larger picture as transformers": ({"resize_to": 75, "rounding": "transformers"}, (175, 75), (55, 5)),
+    "crop as transformers": ({"rounding": "transformers"}, (149, 64), (42, 0)),
+    "pad as open_clip": ({"fit": "pad"}, (64, 27), (0, -18)),
+    "pad as transformers": ({"fit": "pad", "rounding": "transformers"}, (64, 27), (0, -19)),
+}
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_how_a_picture_becomes_a_square(name: str) -> None:
+    """Against PIL: scaled to a size (W, H), then cut from (x, y), or laid on black at their negatives."""
+    options, size, (x, y) = FITS[name]
+    blobs = np.random.default_rng(0).integers(0, 256, (6, 12, 3), dtype=np.uint8)
+    image = Image.fromarray(blobs).resize((280, 120), Image.Resampling.BICUBIC)
+    scaled = image.resize(size, Image.Resampling.BICUBIC)
+    expected = np.asarray(scaled.crop((x, y, x + 64, y + 64))).astype(int)
+    sampling = FrameSampling(image_size=64, **options)
+    square = FrameScaler.of(sampling).square(av.VideoFrame.from_ndarray(np.asarray(image), format="rgb24"))
+    assert np.abs(square - expected).max() <= 5
+
+
+@pytest.mark.parametrize("fit", ["squash", "pad"])
+def test_a_turned_and_anamorphic_picture_is_made_square_as_it_is_shown(tmp_path: Path, fit: Fit) -> None:
+    """Stored 48 x 96 with pixels twice as wide as high, and turned: shown 96 x 96, so that all ways agree."""
+    path = tmp_path / "both.mp4"
+    squeezed = numbered_frame(0b1001_0110_1100_0011, 96, 96)[:, ::2]
+    write_video(
+        path, num_frames=1, width=48, height=96, pixel_aspect=Fraction(2, 1), rotation_degrees=90, picture=squeezed
+    )
+    by_crop, by_fit = (decode(path, FrameSampling(image_size=64, fit=way)).clips[0].frames[0] for way in ("crop", fit))
+    np.testing.assert_array_equal(by_fit, by_crop)
 
 
 @pytest.mark.parametrize(

@@ -40,9 +40,13 @@ def test_equals_the_released_module(size: str, tmp_path: Path) -> None:
         torch.testing.assert_close(actual, wanted, rtol=0, atol=OF_THE_LARGEST * float(wanted.abs().max()))
 
 
-def test_padding_comes_out_as_zero() -> None:
+def test_padding_is_read_as_zero_and_comes_out_as_zero() -> None:
     mask = torch.tensor([[[True, False], [True, False], [False, False]]])
-    assert not BanzhafEstimator(8)(torch.randn(1, 3, 2), mask)[~mask].any()
+    estimator, cosines = BanzhafEstimator(8), torch.randn(1, 3, 2)
+    estimate = estimator(cosines, mask)
+    assert not estimate[~mask].any()
+    assert torch.equal(estimate, estimator(torch.where(mask, cosines, 7.0), mask))
+    assert torch.equal(estimate[mask], estimator(cosines * mask)[mask])
 
 
 def test_its_file_gives_it_back(tmp_path: Path) -> None:

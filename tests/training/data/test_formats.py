@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -335,6 +336,95 @@ def test_videos_elsewhere(tmp_path: Path) -> None:
     ]
 
 
+def spellings(folder: Path) -> list[str]:
+    """Paths of one video in a folder, which also has the video by other names."""
+    write(folder, {"videos/a.mp4": b"a video", "sub/b.mp4": b"another"})
+    (folder / "videos" / "linked.mp4").symlink_to(folder / "videos" / "a.mp4")
+    (folder / "videos" / "hard.mp4").hardlink_to(folder / "videos" / "a.mp4")
+    (folder / "link").symlink_to(folder / "videos")
+    inside = ["videos/a.mp4", "./videos//a.mp4", "sub/../videos/a.mp4", "no/such/../../videos/./a.mp4"]
+    return [*inside, str(folder / "videos/a.mp4"), "videos/linked.mp4", "videos/hard.mp4", "link/a.mp4"]
+
+
+def test_lines_of_one_video_are_one_clip_however_they_spell_its_path(tmp_path: Path) -> None:
+    paths = spellings(tmp_path)
+    questions = [{"question": "who?", "answer": str(number)} for number in range(len(paths))]
+    told = [
+        {"video": path, "captions": [f"caption {n}"], "hard_negatives": [f"no {n}"], "questions": questions[n : n + 1]}
+        for n, path in enumerate(paths)
+    ]
+    other = {"video": "sub/b.mp4", "captions": ["b"]}
+    write(tmp_path, {"test.jsonl": lines(told[0], other, *told[1:])})
+    first, second = load_records("manifest", tmp_path, "test")
+    assert first.video == tmp_path / "videos" / "a.mp4"
+    assert first.captions == tuple(f"caption {n}" for n in range(len(paths)))
+    assert first.hard_negatives == tuple(f"no {n}" for n in range(len(paths)))
+    assert [question.answer for question in first.questions] == [str(n) for n in range(len(paths))]
+    assert second == VideoRecord(tmp_path / "sub/b.mp4", ("b",))
+
+
+def test_one_line_for_each_caption_is_the_same_as_one_for_each_video(tmp_path: Path) -> None:
+    captions = {f"{video}.mp4": [f"{video} {n}" for n in range(3)] for video in "abc"}
+    write(tmp_path, dict.fromkeys(captions))
+    by_video = [{"video": video, "captions": told} for video, told in captions.items()]
+    by_caption = [{"video": video, "captions": [told[n]]} for n in range(3) for video, told in captions.items()]
+    by_caption.append(by_caption[0])  # a line that says nothing new
+    write(tmp_path, {"train.jsonl": lines(*by_video), "test.jsonl": lines(*by_caption)})
+    assert load_records("manifest", tmp_path, "train") == load_records("manifest", tmp_path, "test")
+
+
+def test_other_times_of_a_video_are_other_clips(tmp_path: Path) -> None:
+    times: list[dict[str, Any]] = [
+        {},
+        {"start_seconds": 2, "end_seconds": 4},
+        {"end_seconds": 4.0},
+        {"start_seconds": 2.0},
+        {"start_seconds": 0, "end_seconds": None},
+        {"start_seconds": 2.0, "end_seconds": 4.0},
+    ]
+    told = [{"video": "a.mp4", "captions": [str(n)], **part} for n, part in enumerate(times)]
+    records = load_records("manifest", write(tmp_path, {"test.jsonl": lines(*told), "a.mp4": None}), "test")
+    assert [(record.captions, record.start_seconds, record.end_seconds) for record in records] == [
+        (("0", "4"), 0.0, None),
+        (("1", "5"), 2.0, 4.0),
+        (("2",), 0.0, 4.0),
+        (("3",), 2.0, None),
+    ]
+
+
+def test_ids_of_one_file_are_one_video_in_every_format(tmp_path: Path) -> None:
+    entries = {f"{name}X": {"duration": 9.5, "sentences": [name or "bare"]} for name in ("v_", "")}
+    (record,) = load_records("activitynet", write(tmp_path, {"val_1.json": entries, "X.mp4": None}), "val")
+    assert (record.captions, record.end_seconds) == (("v_", "bare"), 10.0)
+    # A link of the same name is no second video.
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again" / "X.mp4").symlink_to(tmp_path / "X.mp4")
+    assert load_records("activitynet", tmp_path, "val")[0].captions == record.captions
+
+
+LINES = [
+    pytest.param("\n", id="line feeds"),
+    pytest.param("\r\n", id="carriage returns"),
+    pytest.param("\n\n \t\n", id="blank lines"),
+]
+
+
+@pytest.mark.parametrize("end", LINES)
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["", "byte order mark"])
+def test_lines_end_at_line_feeds_alone(tmp_path: Path, end: str, mark: bytes) -> None:
+    captions = [f"one{separator}line" for separator in "\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e"]
+    entries = [{"video": f"{n}.mp4", "captions": [caption]} for n, caption in enumerate(captions)]
+    text = end.join(json.dumps(entry, ensure_ascii=False) for entry in entries)
+    write(tmp_path, {"test.jsonl": mark + text.encode(), **{f"{n}.mp4": None for n in range(len(captions))}})
+    assert [record.captions for record in load_records("manifest", tmp_path, "test")] == [(text,) for text in captions]
+
+
+def test_a_carriage_return_within_a_line_does_not_end_it(tmp_path: Path) -> None:
+    files = {"AllVideoDescriptions.txt": "a one\rline\r\n", "test_list.txt": "a\r\n", "a.avi": None}
+    (record,) = load_records("msvd", write(tmp_path, files), "test")
+    assert record.captions == ("one\rline",)
+
+
 def test_questions_of_a_manifest(tmp_path: Path) -> None:
     asked = [
         {"question": "what colour is it?", "answer": "red", "type": "colour"},
@@ -459,6 +549,33 @@ HOSTILE = [
     ("manifest", {"test.jsonl": lines({"video": "a", "captions": ["a"], "end_seconds": True})}, "number of seconds"),
     ("manifest", {"test.jsonl": lines({"video": "a" * 5000, "captions": ["a"]})}, "none of its 1 videos"),
     ("manifest", {"test.jsonl": lines({"video": "\ud800", "captions": ["a"]})}, "none of its 1 videos"),
+    *(
+        ("manifest", {"test.jsonl": lines({**A_CLIP, key: value})}, f"line 1: '{key}' is .*; it must be a number of se")
+        for key in ("start_seconds", "end_seconds")
+        for value in ("2", -1, math.nan, math.inf, 10**400, [2], False)
+    ),
+    (
+        "manifest",
+        {"test.jsonl": lines({**A_CLIP, "start_seconds": 4, "end_seconds": 2})},
+        "end_seconds is 2; .*, 4",
+    ),
+    ("manifest", {"test.jsonl": lines({**A_CLIP, "start_seconds": 2, "end_seconds": 2})}, "greater than start_seconds"),
+    (
+        "manifest",
+        {"test.jsonl": lines(A_CLIP, {**A_CLIP, "captoins": []})},
+        "line 2: unknown key 'captoins'; did ",
+    ),
+    ("manifest", {"test.jsonl": lines({**A_CLIP, "id": 7})}, "unknown key 'id'; Known: video, captions, start_seconds"),
+    ("manifest", {"test.jsonl": lines({**A_CLIP, "start": 7})}, "unknown key 'start'.* start_seconds"),
+    (
+        "manifest",
+        {"test.jsonl": '{"video": "a.mp4", "captions": ["a"], "captions": ["b"]}'},
+        "line 1: the key 'captions' stands twice",
+    ),
+    ("activitynet", {"val_1.json": '{"a": {}, "a": {}}'}, "val_1.json: the key 'a' stands twice"),
+    ("manifest", {"test.jsonl": lines({**A_CLIP, "captions": ["\ud800"]})}, "half a character"),
+    ("manifest", {"test.jsonl": lines({**A_CLIP, "video": "a/../../b.mp4"})}, "is not a path inside"),
+    ("manifest", {"test.jsonl": lines({**A_CLIP, "video": "a/.."})}, "is not a path inside"),
     (
         "manifest",
         {"test.jsonl": lines({"video": "a", "captions": ["a"], "end_seconds": 0})},

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from hbi_training.banzhaf.estimator import BanzhafEstimator, from_released
 from hbi_training.banzhaf.exact import banzhaf_interaction
 from hbi_training.model.token_interaction import Tokens
 from hbi_training.objective.losses import (
@@ -17,6 +18,8 @@ from hbi_training.objective.losses import (
     released_alignment_loss,
     released_kl,
 )
+from tests.golden import golden as read_golden
+from tests.golden import tensors
 from tests.paths import GOLDEN as GOLDEN_FOLDER
 
 GOLDEN = GOLDEN_FOLDER / "loss_functions.npz"
@@ -70,6 +73,25 @@ def test_the_released_alignment_and_error(golden: dict[str, torch.Tensor]) -> No
     everything = torch.ones_like(golden["p"], dtype=torch.bool)
     actual = mean_squared_error(golden["p"], golden["q"], everything)
     torch.testing.assert_close(actual, golden["mse_pq"], rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("padding", [0.0, 0.5])
+def test_the_released_alignment_of_a_padded_batch(padding: float) -> None:
+    """The estimators read cosines of 0 at padding, whatever stands there."""
+    batch = {name: torch.from_numpy(array) for name, array in read_golden("train_alignment.npz").items()}
+    mask = batch["text_mask"].bool()[:, :, None] & batch["video_mask"].bool()[:, None, :]
+    assert 0 < mask.float().mean() < 0.6
+    estimates = {}
+    for name, released in (("student", "banzhafmodel."), ("teacher", "banzhafteacher.")):
+        weights = from_released(tensors(read_golden("retrieval_tiny_weights.npz"), released))
+        estimator = BanzhafEstimator(len(weights["query"]))
+        estimator.load_state_dict(weights)
+        cosines = batch["entity.diag_logits"].masked_fill(~mask, padding)
+        estimates[name] = estimator(cosines, mask).detach()
+        largest = float(batch[f"entity.{name}"].abs().max())
+        torch.testing.assert_close(estimates[name], batch[f"entity.{name}"], rtol=0, atol=1e-5 * largest)
+    expected = batch["entity.kl_lastdim"] + batch["entity.kl_T"]
+    torch.testing.assert_close(released_alignment_loss(**estimates), expected, rtol=0, atol=1e-6)
 
 
 def test_pairs_against_a_few_partners_are_the_whole_matrix_when_the_partners_are_all() -> None:

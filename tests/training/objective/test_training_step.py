@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,16 @@ import pytest
 import torch
 
 from hbi_infer.errors import TrainingError
-from hbi_training.banzhaf.estimator import BanzhafEstimator, save_estimator
+from hbi_training.banzhaf.estimator import BanzhafEstimator, from_released, save_estimator
+from hbi_training.data.batches import Batch
 from hbi_training.data.frame_cache import Split
 from hbi_training.data.records import VideoRecord
 from hbi_training.model.hbi import HBI
+from hbi_training.objective.objective import Objective
+from hbi_training.objective.training_step import TrainingStep
 from hbi_training.run.trainer import Trainer
 from hbi_training.weights.checkpoint import load_checkpoint
+from hbi_training.weights.released import load_released, released_config
 from tests.builders.tiny_training import (
     ALL_TASKS,
     HBI_SECTION,
@@ -25,6 +30,7 @@ from tests.builders.tiny_training import (
     same_weights,
     tiny_recipe,
 )
+from tests.golden import golden, tensors
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +119,99 @@ def test_questions_of_a_batch_are_asked_of_their_own_clips(splits: tuple[Split, 
     loss, terms = trainer.step_module(rare[0])
     assert torch.isfinite(loss)
     assert terms["answer"] == 0
+
+
+@pytest.fixture(scope="module")
+def released_step(tmp_path_factory: pytest.TempPathFactory) -> TrainingStep:
+    """The released small model with its students and its teacher, for captions of up to 24 words."""
+    weights = tensors(golden("retrieval_tiny_weights.npz"), "")
+    model = HBI(released_config(weights, max_words=24))
+    load_released(model, weights)
+    teacher = tmp_path_factory.mktemp("teacher") / "teacher.pt"
+    torch.save(tensors(golden("retrieval_tiny_weights.npz"), "banzhafteacher."), teacher)
+    objective = Objective(variant="released", banzhaf=0.7, self_distillation=2.0, estimator=str(teacher))
+    step = TrainingStep(model, objective)
+    for level, name in zip(step.students, ("banzhafmodel.", "banzhafmodel0.", "banzhafmodel1."), strict=True):
+        step.students[level].load_state_dict(from_released(tensors(golden("retrieval_tiny_weights.npz"), name)))
+    return step.train()
+
+
+def padded_batch() -> Batch:
+    """Pairs of 5 captions of 24, 9, 7, 16 and 11 tokens and 5 clips of 12, 7, 10, 12 and 5 frames."""
+    generator = torch.Generator().manual_seed(0)
+    lengths, num_frames = torch.tensor([24, 9, 7, 16, 11]), torch.tensor([12, 7, 10, 12, 5])
+    ids = torch.randint(1, 80, (5, 24), generator=generator)
+    token_mask = torch.arange(24) < lengths[:, None]
+    frames = torch.randint(0, 256, (5, 12, 32, 32, 3), generator=generator).to(torch.uint8)
+    return Batch(frames, torch.arange(12) < num_frames[:, None], ids * token_mask, token_mask)
+
+
+def released_loss(step: TrainingStep, batch: Batch) -> torch.Tensor:
+    """The released training loss of retrieval, written once more from its description, pair by pair."""
+    text = step.model.encode_text(batch.token_ids, batch.token_mask)
+    video = step.model.encode_video(batch.frames, batch.frame_mask)
+    pairs = range(len(batch.frames))
+    scale = step.model.logit_scale.exp()
+    similarity, total = {}, torch.zeros(())
+    for level in text:
+        is_word, is_frame = batch.token_mask.float(), batch.frame_mask.float()
+        if level != "entity":
+            is_word, is_frame = (torch.ones(side[level].tokens.shape[:2]) for side in (text, video))
+        words, frames = (side[level].tokens / side[level].tokens.norm(dim=-1, keepdim=True) for side in (text, video))
+        alpha, beta = (
+            (getattr(step.model, f"{side}_hierarchy").weights[level].network(tokens[level].tokens)[..., 0])
+            .where(real > 0, torch.tensor(-9e15))
+            .softmax(-1)
+            for side, tokens, real in (("text", text, is_word), ("video", video, is_frame))
+        )
+        rows, matched = [], []
+        for a in pairs:
+            row = []
+            for b in pairs:
+                cosines = words[a] @ frames[b].T * is_word[a][:, None] * is_frame[b]
+                best = (alpha[a] * cosines.max(1).values).sum() + (beta[b] * cosines.max(0).values).sum()
+                row.append(best / 2)
+                matched += [cosines] if a == b else []
+            rows.append(torch.stack(row))
+        x, maps = torch.stack(rows), torch.stack(matched)
+        real = is_word[:, :, None] * is_frame[:, None]
+        student = step.students[level](maps) * real
+        assert step.teacher is not None
+        teacher = (step.teacher(maps) * real).detach()
+        contrastive = sum(-(scale * y).log_softmax(-1).diagonal().mean() for y in (x, x.T)) / 2
+        alignment = kl(student, teacher) + kl(student.permute(2, 1, 0), teacher.permute(2, 1, 0))
+        total = total + contrastive + step.objective.banzhaf * alignment
+        similarity[level] = x
+    entity = similarity["entity"]
+    levels = [kl(x, entity) + kl(x.T, entity.T) for x in (similarity["action"], similarity["event"])]
+    return total + step.objective.self_distillation * sum(levels)
+
+
+def kl(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    wanted = target.softmax(-1)
+    return (wanted * (wanted.log() - prediction.log_softmax(-1))).mean()
+
+
+@pytest.mark.parametrize("longest", [24, 16])
+def test_the_released_loss_of_a_padded_batch_and_its_gradients(released_step: TrainingStep, longest: int) -> None:
+    """Also where the longest caption of the batch is shorter than the model's: there it is padded all the same."""
+    batch = padded_batch()
+    if longest < 24:
+        token_mask = batch.token_mask & (torch.arange(24) < longest)
+        batch = replace(batch, token_ids=batch.token_ids * token_mask, token_mask=token_mask)
+    parameters = dict(released_step.named_parameters())
+    trained = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
+    expected = released_loss(released_step, batch)
+    wanted = torch.autograd.grad(expected, list(trained.values()), allow_unused=True)
+    cut = replace(batch, token_ids=batch.token_ids[:, :longest], token_mask=batch.token_mask[:, :longest])
+    loss, terms = released_step(cut)
+    assert len(terms) == 3 + 3 + 2
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
+    gradients = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
+    moved = [name for name, gradient in zip(trained, gradients, strict=True) if gradient is not None]
+    assert moved == [name for name, gradient in zip(trained, wanted, strict=True) if gradient is not None]
+    for name, gradient, other in zip(trained, gradients, wanted, strict=True):
+        if gradient is not None:
+            # The bias of keys does not move a softmax: its gradient is rounding.
+            allowed = 1e-4 * float(other.abs().max()) + 1e-7
+            torch.testing.assert_close(gradient, other, rtol=0, atol=allowed, msg=name)

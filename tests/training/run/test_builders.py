@@ -11,6 +11,7 @@ import torch
 
 from hbi_infer.errors import TrainingError
 from hbi_training.data.frame_cache import Split
+from hbi_training.run.builders import uses_processor
 from hbi_training.run.trainer import Trainer
 from tests.builders.tiny_training import (
     ALL_TASKS,
@@ -102,3 +103,31 @@ def test_a_recipe_that_does_not_fit_together_is_explained(
 ) -> None:
     with pytest.raises(TrainingError, match=re.escape(message)):
         Trainer(tiny_recipe(**{section: changes}), *splits, tmp_path, cpu=True)
+
+
+@pytest.mark.parametrize(
+    ("processes", "here", "num_gpus", "cpu", "expected"),
+    [
+        ("", "", 0, False, False),
+        ("1", "1", 0, False, False),
+        ("2", "2", 0, False, True),
+        ("2", "2", 2, False, False),
+        ("2", "2", 1, True, True),
+        ("4", "2", 2, False, False),
+    ],
+)
+def test_several_processes_without_a_gpu_join_on_the_processor(
+    monkeypatch: pytest.MonkeyPatch, processes: str, here: str, num_gpus: int, cpu: bool, expected: bool
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", processes)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", here)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: num_gpus)
+    assert uses_processor(cpu=cpu) is expected
+
+
+def test_more_processes_than_gpus_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(TrainingError, match="3 processes were started, and only 2 can have a GPU"):
+        uses_processor(cpu=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,11 +12,7 @@ from hbi_training.data.shapes import write_shapes
 from hbi_training.run.commands import run_training
 from hbi_training.run.recipe import load_recipe
 from hbi_training.weights.checkpoint import load_checkpoint
-from tests.builders.tiny_training import ALL_TASKS, hbi_train
-
-
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(hbi_train(*arguments), capture_output=True, text=True)
+from tests.builders.tiny_training import ALL_TASKS, run_here
 
 
 def test_the_commands_train_for_questions_and_captions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -38,14 +33,14 @@ def test_the_commands_train_for_questions_and_captions(tmp_path: Path, capsys: p
     assert "answers right" in capsys.readouterr().err
     options = ["--recipe", recipe, "--out", tmp_path / "further", "--workers", 1, "--cpu"]
     further = ["--set", f"initial={tmp_path / 'run' / 'model'}", "--set", "objective.captioning=1"]
-    trained = run("caption", *options, *further)
+    trained = run_here("caption", *options, *further)
     assert trained.returncode == 0, trained.stderr
     assert "start from tiny" in trained.stderr
     stages = load_checkpoint(tmp_path / "further" / "model").provenance["recipe"]
     assert stages["initial"] == load_checkpoint(tmp_path / "run" / "model").provenance["recipe"]
 
     model, failures = tmp_path / "further" / "model", tmp_path / "failures.jsonl"
-    measured = run("evaluate", model, "--data", tmp_path / "data", "--failures", failures, "--save")
+    measured = run_here("evaluate", model, "--data", tmp_path / "data", "--failures", failures, "--save")
     assert measured.returncode == 0, measured.stderr
     figures = json.loads(measured.stdout)
     assert figures["test/caption/right/all"] == 0.0

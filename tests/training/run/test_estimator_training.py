@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from hbi_training.data.frame_cache import Split
 from hbi_training.run.commands import run_estimator
 from hbi_training.run.estimator_training import EstimatorOptions
 from hbi_training.run.trainer import Trainer
-from tests.builders.tiny_training import HBI_SECTION, MEAN_POOLED_SECTION, hbi_train, tiny_recipe
+from tests.builders.tiny_training import HBI_SECTION, MEAN_POOLED_SECTION, run_here, tiny_recipe
 
 
 def test_the_command_learns_the_exact_interaction(
@@ -33,7 +32,7 @@ def test_the_command_learns_the_exact_interaction(
     run_estimator(model, data_folder, "manifest", out, untrained, workers=1)
     before = json.loads(capsys.readouterr().out)
     options = ["--data", data_folder, "-o", out, "--steps", 100, "--channels", 16]
-    done = subprocess.run(hbi_train("estimator", model, *options), capture_output=True, text=True)
+    done = run_here("estimator", model, *options)
     assert done.returncode == 0, done.stderr
     after = json.loads(done.stdout)
     assert set(before) == {f"val/{level}/explained_variance" for level in ("entity", "action", "event")}

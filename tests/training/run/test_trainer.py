@@ -16,8 +16,9 @@ import torch
 from accelerate.state import AcceleratorState
 
 from hbi_infer.errors import TrainingError
+from hbi_training.banzhaf.estimator import BanzhafEstimator, save_estimator
 from hbi_training.data.frame_cache import Split
-from hbi_training.run.recipe import recipe_from_mapping
+from hbi_training.run.recipe import recipe_from_mapping, recipe_to_mapping
 from hbi_training.run.trainer import Trainer
 from hbi_training.weights.checkpoint import load_checkpoint
 from tests.builders.tiny_training import (
@@ -155,50 +156,44 @@ def test_the_baseline_trains_by_the_same_recipe(splits: tuple[Split, Split], tmp
     assert "video/text_to_video/R@1" in metrics
 
 
-TWO_DEVICES = """
+TRAIN_EACH = """
 import sys
-from pathlib import Path
-import torch
-from tests.builders.tiny_training import WITH_RECONSTRUCTION, shapes_splits, tiny_recipe
-from hbi_training.run.trainer import Trainer
-recipe = tiny_recipe(model=WITH_RECONSTRUCTION)
-trainer = Trainer(recipe, *shapes_splits(Path(sys.argv[1])), Path(sys.argv[2]), cpu=True)
-trainer.run()
-if trainer.accelerator.is_main_process:
-    torch.save(trainer.model.state_dict(), Path(sys.argv[2]) / "weights.pt")
+from hbi_training.cli import app
+for recipe in sys.argv[1:]:
+    app(["retrieval", "--recipe", recipe, "--out", recipe + ".run", "--workers", "1"], standalone_mode=False)
 """
 
 
-def test_two_devices_train_as_one(splits: tuple[Split, Split], data_folder: Path, tmp_path: Path) -> None:
-    """Also where a part of the model, here the reconstruction, is left untrained by the objective."""
-    recipe = tiny_recipe(model=WITH_RECONSTRUCTION)
-    one = Trainer(recipe, *splits, tmp_path / "one", cpu=True)
-    one.run()
-    (tmp_path / "two").mkdir()
-    command = [sys.executable, "-c", TWO_DEVICES, str(data_folder), str(tmp_path / "two")]
-    shared = {
-        **os.environ,
-        "WORLD_SIZE": "2",
-        "LOCAL_WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": "29541",
+def test_two_processes_without_a_gpu_train_as_one(
+    splits: tuple[Split, Split], data_folder: Path, tmp_path: Path
+) -> None:
+    """Also where a part of the model is left untrained by the objective, and where a loss compares the whole batch."""
+    torch.manual_seed(0)
+    save_estimator(BanzhafEstimator(4), tmp_path / "estimator")
+    released = {"variant": "released", "banzhaf": 1.0, "estimator": str(tmp_path / "estimator")}
+    data = {"format": "manifest", "folder": str(data_folder), "vocabulary": "corpus", "shift_pixels": 2}
+    recipes = {
+        tmp_path / "reconstruction": tiny_recipe(model=WITH_RECONSTRUCTION, data=data),
+        tmp_path / "released": tiny_recipe(objective=released, data=data),
     }
-    shared |= {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(command, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stderr=subprocess.PIPE)
-        for rank in range(2)
-    ]
-    for process in processes:
-        _, stderr = process.communicate(timeout=120)
-        assert process.returncode == 0, stderr.decode()
-    weights = torch.load(tmp_path / "two" / "weights.pt", weights_only=True)
-    for name, tensor in one.model.state_dict().items():
-        # Adam divides by the gradient's own size: where that is rounding, its sign is too.
-        torch.testing.assert_close(weights[name], tensor, rtol=0, atol=2e-3, msg=name)
-    close = [
-        torch.allclose(weights[name], tensor, rtol=0, atol=1e-4) for name, tensor in one.model.state_dict().items()
-    ]
-    assert np.mean(close) > 0.9
+    for path, recipe in recipes.items():
+        path.write_text(json.dumps(recipe_to_mapping(recipe)))  # YAML holds JSON
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+    command = [*torchrun, sys.executable, "-c", TRAIN_EACH, *map(str, recipes)]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    together = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert together.returncode == 0, together.stderr
+    assert together.stderr.count("R@1 text to video") == 2
+    for path, recipe in recipes.items():
+        one = Trainer(recipe, *splits, tmp_path / "one" / path.name, cpu=True)
+        one.run()
+        weights = load_checkpoint(tmp_path / f"{path.name}.run" / "model").model.state_dict()
+        pairs = {name: (weights[name], tensor) for name, tensor in one.model.state_dict().items()}
+        for name, (two, tensor) in pairs.items():
+            # Adam divides by the gradient's own size: where that is rounding, its sign is too.
+            torch.testing.assert_close(two, tensor, rtol=0, atol=2e-3, msg=name)
+        close = [torch.allclose(two, tensor, rtol=0, atol=1e-4) for two, tensor in pairs.values()]
+        assert np.mean(close) > 0.9
 
 
 @pytest.mark.usefixtures("fresh_accelerate")

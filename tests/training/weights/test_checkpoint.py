@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import CLIPConfig, CLIPModel
 
 from hbi_infer.errors import TrainingError
 from hbi_infer.model.tokenizer import Tokenizer, clip_tokenizer_json
@@ -46,6 +48,17 @@ def test_a_model_starts_from_another_word_by_word() -> None:
     for token, row in wanted.items():
         expected = given[table][known[token]] if token in known else before[table][row]
         assert torch.equal(after[table][row], expected), token
+
+
+def test_a_sampling_of_other_pictures_than_those_of_the_clip_is_refused(tmp_path: Path) -> None:
+    CLIPModel(CLIPConfig(**HBI_SECTION["clip"])).save_pretrained(tmp_path)
+    squash = {"do_center_crop": False, "size": {"height": 32, "width": 32}}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(squash))
+    section = {"kind": "hbi", **HBI_SECTION, "clip": str(tmp_path)}
+    with pytest.raises(TrainingError, match="sampling has fit crop, and the CLIP model's own pictures have fit squash"):
+        build_model(section)
+    squashed = build_model({**section, "sampling": {**HBI_SECTION["sampling"], "fit": "squash"}})
+    assert squashed.config.sampling.fit == "squash"
 
 
 def test_a_model_that_has_nothing_in_common_is_refused() -> None:

@@ -48,9 +48,11 @@ class BanzhafEstimator(nn.Module):
         """Estimates interactions (B, T, V), 0 at padding.
 
         Args:
-            similarity: Cosines (B, T, V).
+            similarity: Cosines (B, T, V); those at padding are read as 0.
             mask: True at pairs of real tokens, (B, T, V) bool; None without padding.
         """
+        if mask is not None:
+            similarity = similarity * mask
         hidden = self.first(similarity[:, None]).relu()
         # (B, C, T, V) -> (B, T * V, C)
         pairs = hidden.flatten(2).mT
@@ -61,17 +63,19 @@ class BanzhafEstimator(nn.Module):
         return estimate if mask is None else estimate * mask
 
 
-def save_estimator(estimator: BanzhafEstimator, path: Path) -> None:
+def save_estimator(estimator: BanzhafEstimator, path: Path | str) -> None:
     """Writes the network's tensors as safetensors."""
+    path = Path(path)
     save_file({name: tensor.contiguous() for name, tensor in estimator.state_dict().items()}, path)
 
 
-def load_estimator(path: Path) -> BanzhafEstimator:
+def load_estimator(path: Path | str) -> BanzhafEstimator:
     """Reads a file of `save_estimator`, or the authors' file (a pickle of tensors only, whose code is never run).
 
     Raises:
         TrainingError: The file cannot be read safely, or holds another network.
     """
+    path = Path(path)
     state = from_released(load_tensors(path))
     if "first.weight" not in state:
         raise TrainingError(f"{path} holds no Banzhaf estimator; it has the tensors {', '.join(sorted(state)[:6])}")

@@ -8,6 +8,7 @@ import json
 import os
 import reprlib
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,7 +34,7 @@ def read_text(path: Path) -> str:
             content = file.read(size + 1)
         if b"\0" in content:
             raise DataError(f"{path} is no text: byte {content.index(0):,} is 0; is it the published file?")
-        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        return content.decode("utf-8-sig")
     except FileNotFoundError as exc:
         raise DataError(f"{path} is missing; the data set needs it") from exc
     except UnicodeDecodeError as exc:
@@ -43,7 +44,10 @@ def read_text(path: Path) -> str:
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Yields the lines of a file that are not blank, each with its place ("FILE, line 3")."""
+    """Yields the lines of a file that are not blank, each with its place ("FILE, line 3").
+
+    Lines end at line feeds alone: a text may hold U+2028 and other characters at which `str.splitlines` would cut it.
+    """
     for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
             yield f"{path}, line {number}", line.rstrip("\r")
@@ -53,10 +57,18 @@ def parse_json(text: str, where: str) -> Any:
     """Parses a JSON value.
 
     Raises:
-        DataError: The text is not JSON.
+        DataError: The text is not JSON, or an object has a key twice.
     """
+
+    def build(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        entry = dict(pairs)
+        if len(entry) < len(pairs):
+            ((twice, _),) = Counter(key for key, _ in pairs).most_common(1)
+            raise DataError(f"{where}: the key {twice!r:.80} stands twice in one object; join them, or delete one")
+        return entry
+
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=build)
     except (ValueError, RecursionError) as exc:
         raise DataError(f"{where}: not JSON: {exc}") from exc
 
@@ -107,6 +119,16 @@ def field(entry: Any, key: str, kind: type[Kind], where: str) -> Kind:
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
         raise DataError(f"{where}: {key!r} is {shown(value)}; it must be {NAMES_OF_TYPES[kind]}")
     return value
+
+
+def check_unicode(text: str, where: str) -> None:
+    """Refuses half a surrogate pair, which JSON can hold and no tokenizer takes.
+
+    Raises:
+        DataError: The text has such a half.
+    """
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise DataError(f"{where}: {text!r:.60} holds half a character (a lone surrogate); correct or delete it")
 
 
 def seconds(entry: dict[str, Any], key: str, where: str) -> float | None:

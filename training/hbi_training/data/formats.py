@@ -15,27 +15,38 @@
 |                | LSMDC16_challenge_1000_publictect.csv              |                                              |
 | msrvtt_qa      | train_qa.json, val_qa.json, test_qa.json           | a video, its questions and no captions       |
 | msvd_qa        | the same, youtube_mapping.txt                      | the same                                     |
-| manifest       | train.jsonl, val.jsonl, test.jsonl                 | one line of the file                         |
+| manifest       | train.jsonl, val.jsonl, test.jsonl                 | a video, or a part of it: its lines          |
 
 Videos may lie anywhere below the folder. A manifest has one JSON object a line, its video relative to the folder:
 
-    {"video": "videos/a.mp4", "captions": ["a red circle moves left"], "end_seconds": 4.5,
+    {"video": "videos/a.mp4", "captions": ["a red circle moves left"], "start_seconds": 1, "end_seconds": 4.5,
      "hard_negatives": ["a red circle moves right"],
      "questions": [{"question": "what colour is the circle?", "answer": "red", "type": "colour"}]}
 
-A line needs captions or questions.
+A line needs captions or questions. Either time may be left out; they are those that a player shows. No other keys are
+known but "scene", which may hold anything and is not read. Lines of one video and the same times are one clip with the
+texts of all, and so are entries of the other formats whose videos are one file.
 """
 
 from __future__ import annotations
 
 import difflib
 import math
+import posixpath
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hbi_infer.errors import DataError
-from hbi_training.data.annotation_files import field, parse_json, read_csv, read_json, read_lines, seconds
+from hbi_training.data.annotation_files import (
+    check_unicode,
+    field,
+    parse_json,
+    read_csv,
+    read_json,
+    read_lines,
+    seconds,
+)
 from hbi_training.data.records import (
     Annotation,
     Question,
@@ -50,7 +61,7 @@ from hbi_training.data.records import (
 SPLITS = ("train", "val", "test")
 
 
-def load_records(name: str, folder: Path, split: str, *, videos: Path | None = None) -> list[VideoRecord]:
+def load_records(name: str, folder: Path | str, split: str, *, videos: Path | str | None = None) -> list[VideoRecord]:
     """Reads one split of a data set, in the order of its annotation files.
 
     Args:
@@ -63,6 +74,8 @@ def load_records(name: str, folder: Path, split: str, *, videos: Path | None = N
         DataError: The data set or split is unknown, an annotation file is missing or malformed (the message names file
             and line), or no video is found. If only some are missing, they are left out and a warning is logged.
     """
+    folder = Path(folder)
+    videos = None if videos is None else Path(videos)
     for value, known, what in ((name, tuple(READERS), "data set"), (split, SPLITS, "split")):
         if value not in known:
             nearest = difflib.get_close_matches(value.lower(), known, n=1, cutoff=0.0)[0]
@@ -265,39 +278,59 @@ def _video_questions(path: Path) -> dict[int, tuple[str, tuple[Question, ...]]]:
     return {video: (where, tuple(asked[video])) for video, where in places.items()}
 
 
-MANIFEST_KEYS = ("video", "captions", "end_seconds", "hard_negatives", "questions")
+MANIFEST_KEYS = ("video", "captions", "start_seconds", "end_seconds", "hard_negatives", "questions", "scene")
 
 
 def manifest_records(folder: Path, split: str, videos: Path) -> list[VideoRecord]:
-    """Reads a plain JSONL manifest; unknown keys are ignored, unless they look like a misspelt known one."""
+    """Reads a plain JSONL manifest."""
     path = folder / f"{split}.jsonl"
     found: list[tuple[str, VideoRecord | None]] = []
     for where, line in read_lines(path):
-        entry = parse_json(line, where)
-        video = field(entry, "video", str, where)
-        for key in entry.keys() - set(MANIFEST_KEYS):
-            nearest = difflib.get_close_matches(key, MANIFEST_KEYS, n=1, cutoff=0.8)
-            if nearest:
-                raise DataError(f"{where}: unknown key {key!r}; did you mean {nearest[0]}?")
-        relative = PurePosixPath(video)
-        if relative.is_absolute() or ".." in relative.parts or any(c in video for c in "\\\0") or not relative.name:
-            raise DataError(f"{where}: {video!r:.80} is not a path inside {videos}; give one relative to that folder")
-        end = seconds(entry, "end_seconds", where)
-        if end == 0:
-            raise DataError(f"{where}: end_seconds is 0; it must be greater, or left out for the whole video")
-        questions = _questions(entry, where)
-        told = bool(entry.get("captions")) or not questions
-        captions = checked_texts(field(entry, "captions", list, where), where) if told else ()
-        negatives = field(entry, "hard_negatives", list, where) if entry.get("hard_negatives") else []
-        record = VideoRecord(
-            videos / relative,
-            captions,
-            end,
-            checked_texts(negatives, where) if negatives else (),
-            questions,
-        )
-        found.append((video, record if is_file(record.video) else None))
+        record = _manifest_record(parse_json(line, where), videos, where)
+        found.append((str(record.video.relative_to(videos)), record if is_file(record.video) else None))
     return without_missing(found, videos, f"manifest {path}")
+
+
+def _manifest_record(entry: Any, videos: Path, where: str) -> VideoRecord:
+    """Reads a line of a manifest."""
+    video = _path_inside(videos, field(entry, "video", str, where), where)
+    for key in entry:
+        if key not in MANIFEST_KEYS:
+            nearest = difflib.get_close_matches(key, MANIFEST_KEYS, n=1)
+            meant = f"; did you mean {nearest[0]}?" if nearest else ";"
+            raise DataError(f"{where}: unknown key {key!r:.80}{meant} Known: {', '.join(MANIFEST_KEYS)}")
+    start, end = seconds(entry, "start_seconds", where) or 0.0, seconds(entry, "end_seconds", where)
+    if end is not None and end <= start:
+        raise DataError(
+            f"{where}: end_seconds is {end:g}; it must be greater than start_seconds, {start:g}, or left out for the "
+            "end of the video"
+        )
+    questions = _questions(entry, where)
+    told = bool(entry.get("captions")) or not questions
+    captions = checked_texts(field(entry, "captions", list, where), where) if told else ()
+    negatives = field(entry, "hard_negatives", list, where) if entry.get("hard_negatives") else []
+    return VideoRecord(
+        video,
+        captions,
+        end,
+        checked_texts(negatives, where) if negatives else (),
+        questions,
+        start,
+    )
+
+
+def _path_inside(folder: Path, given: str, where: str) -> Path:
+    """Returns the path of a video, given relative to the folder of videos or as an absolute path.
+
+    ".." is taken from the path as it is written, whatever links there are on the way.
+    """
+    path = PurePosixPath(posixpath.normpath(given))
+    for whole in (folder.absolute(), folder.resolve()):
+        if path.is_relative_to(whole.as_posix()):
+            path = path.relative_to(whole.as_posix())
+    if path.is_absolute() or ".." in path.parts or any(c in given for c in "\\\0") or not path.name:
+        raise DataError(f"{where}: {given!r:.80} is not a path inside {folder}; give one relative to that folder")
+    return folder / path
 
 
 def _questions(entry: Any, where: str) -> tuple[Question, ...]:
@@ -311,6 +344,7 @@ def _question(item: Any, where: str) -> Question:
     question, answer = (field(item, key, str, where).strip() for key in ("question", "answer"))
     if not question or not answer:
         raise DataError(f"{where}: a question or its answer is blank")
+    check_unicode(question + answer, where)
     kind = field(item, "type", str, where) if "type" in item else question.split()[0].lower()
     return Question(question, answer, kind)
 

@@ -5,20 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import groupby
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from hbi_engines.operating_system import memory_bytes, reserve
+from hbi_engines.operating_system import is_ours, memory_bytes, reserve
 from hbi_infer.errors import DataError
 from hbi_infer.options import FrameSampling
 from hbi_infer.video.pool import decode_many
+from hbi_infer.video.sampling import Stretch
 from hbi_training.data.records import VideoRecord
 
 
@@ -31,34 +32,47 @@ class Split:
 
 
 TODO, DECODED, FAILED = 0, 1, 2
-WHOLE_VIDEO_SECONDS = 1e9
+WAITING_SECONDS = 0.1
+"""Pause between two looks whether another process has finished."""
 PRELOAD_BYTES = (memory_bytes() or 0) // 2
 
 
 class FrameCache:
-    """Frames and masks of N clips, in the order of their records; filling it again resumes where it stopped."""
+    """Frames and masks of N clips, in the order of their records; filling it again resumes where it stopped.
 
-    def __init__(self, folder: Path, records: Sequence[VideoRecord], sampling: FrameSampling) -> None:
+    Of several processes that fill it, such as those of one training, one decodes and the others wait for it.
+    """
+
+    def __init__(self, folder: Path | str, records: Sequence[VideoRecord], sampling: FrameSampling) -> None:
+        folder = Path(folder)
         self.records, self.sampling = records, sampling
         self.folder = folder / _key(records, sampling)
         self.folder.mkdir(parents=True, exist_ok=True)
         size = sampling.image_size
-        self._frames = self._array("frames.npy", (len(records), sampling.max_frames, size, size, 3), np.uint8)
-        self._mask = self._array("mask.npy", (len(records), sampling.max_frames), np.bool_)
-        self._state = self._array("state.npy", (len(records),), np.uint8)
+        with self._alone():
+            self._frames = self._array("frames.npy", (len(records), sampling.max_frames, size, size, 3), np.uint8)
+            self._mask = self._array("mask.npy", (len(records), sampling.max_frames), np.bool_)
+            self._state = self._array("state.npy", (len(records),), np.uint8)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Waits until no other process changes the cache, and keeps others out of the block."""
+        with (self.folder / "lock").open("ab") as file:
+            while not is_ours(file):
+                time.sleep(WAITING_SECONDS)
+            yield
 
     def _array(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         path = self.folder / name
-        # Another name until it is complete: a killed run leaves no partial file, and other processes never see one.
-        partial = path.with_name(f"{name}.{os.getpid()}.partial")
+        # Another name until it is complete: a killed run leaves no partial file.
+        partial = path.with_name(f"{name}.partial")
         try:
             if not path.exists():
                 np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=shape)
                 # A full disk would kill the process when it writes to the mapping, so space is allocated first.
                 with partial.open("r+b") as file:
                     reserve(file, partial.stat().st_size)
-                if not path.exists():
-                    partial.rename(path)
+                partial.rename(path)
         except OSError as error:
             size = math.prod(shape) * np.dtype(dtype).itemsize / 2**30
             raise DataError(
@@ -96,32 +110,36 @@ class FrameCache:
         Raises:
             DataError: No clip could be decoded.
         """
-        reasons = self.folder / "failures.json"
-        failures: dict[str, str] = json.loads(reasons.read_text()) if reasons.exists() else {}
-        missing: list[int] = np.flatnonzero(self._state == TODO).tolist()
-        advance(len(self.records) - len(missing))
-        # A record's end is the length of its one clip, so records with the same end are decoded together.
-        for clip_seconds, rows in groupby(sorted(missing, key=self._clip_seconds), key=self._clip_seconds):
-            rows_of: dict[Path, list[int]] = {}
-            for row in rows:
-                rows_of.setdefault(self.records[row].video, []).append(row)
-            sampling = replace(self.sampling, clip_seconds=clip_seconds)
-            for video in decode_many(list(rows_of), sampling, workers=workers):
-                for row in rows_of[video.path]:
-                    if video.clips:
-                        self._frames[row], self._mask[row] = video.clips[0].frames, video.clips[0].mask
-                    self._state[row] = DECODED if video.clips else FAILED
-                if not video.clips:
-                    failures[str(video.path)] = video.reason
-                    reasons.write_text(json.dumps(failures))
-                advance(len(rows_of[video.path]))
+        with self._alone():
+            failures = self._fill(workers, advance)
         if not len(self.decoded):
             path, reason = next(iter(failures.items()))
             raise DataError(f"none of {len(self.records)} videos could be decoded; the first: {path}: {reason}")
         return failures
 
-    def _clip_seconds(self, row: int) -> float:
-        return self.records[row].end_seconds or WHOLE_VIDEO_SECONDS
+    def _fill(self, workers: int | None, advance: Callable[[int], None]) -> dict[str, str]:
+        """Decodes the clips that are missing, and returns the reasons of those that could not be decoded."""
+        reasons = self.folder / "failures.json"
+        failures: dict[str, str] = json.loads(reasons.read_text()) if reasons.exists() else {}
+        missing: list[int] = np.flatnonzero(self._state == TODO).tolist()
+        advance(len(self.records) - len(missing))
+        rows_of: dict[tuple[Path, Stretch], list[int]] = {}
+        for row in missing:
+            rows_of.setdefault((self.records[row].video, self.records[row].stretch), []).append(row)
+        for video in decode_many(list(rows_of), self.sampling, workers=workers):
+            assert video.stretch is not None
+            rows = rows_of[video.path, video.stretch]
+            for row in rows:
+                if video.clips:
+                    self._frames[row], self._mask[row] = video.clips[0].frames, video.clips[0].mask
+                self._state[row] = DECODED if video.clips else FAILED
+            if not video.clips:
+                failures[self.records[rows[0]].name] = video.reason
+                partial = reasons.with_name("failures.json.partial")
+                partial.write_text(json.dumps(failures))
+                partial.replace(reasons)
+            advance(len(rows))
+        return failures
 
 
 def _key(records: Sequence[VideoRecord], sampling: FrameSampling) -> str:
@@ -129,6 +147,6 @@ def _key(records: Sequence[VideoRecord], sampling: FrameSampling) -> str:
     digest = hashlib.sha256(json.dumps(asdict(sampling), sort_keys=True).encode())
     for record in records:
         stat = record.video.stat()
-        line = (str(record.video), stat.st_size, stat.st_mtime_ns, record.end_seconds)
+        line = (str(record.video), stat.st_size, stat.st_mtime_ns, record.start_seconds, record.end_seconds)
         digest.update(json.dumps(line).encode())
     return digest.hexdigest()[:16]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hbi_infer.errors import DataError
 from hbi_infer.video.discovery import find_videos
-from hbi_training.data.annotation_files import shown
+from hbi_infer.video.sampling import Stretch
+from hbi_training.data.annotation_files import check_unicode, shown
 
 logger = logging.getLogger(__name__)
 
@@ -32,14 +33,15 @@ class Question(NamedTuple):
 
 @dataclass(frozen=True)
 class VideoRecord:
-    """A video, or its beginning, with the texts that describe it.
+    """A video, or a part of it, with the texts that describe it.
 
     Attributes:
         video: Path of the file.
         captions: Texts as published, before any cleaning, none blank; at least one, unless there are questions.
-        end_seconds: End of the part that is meant; None for the whole video.
+        end_seconds: End of the part that is meant; None for the end of the video.
         hard_negatives: Texts that are nearly but not quite true of the clip.
         questions: Questions with their answers.
+        start_seconds: Start of the part that is meant. Both times count as a player shows them.
     """
 
     video: Path
@@ -47,6 +49,18 @@ class VideoRecord:
     end_seconds: float | None = None
     hard_negatives: tuple[str, ...] = ()
     questions: tuple[Question, ...] = ()
+    start_seconds: float = 0.0
+
+    @property
+    def stretch(self) -> Stretch:
+        """Part of the video that is meant."""
+        return Stretch(self.start_seconds, self.end_seconds)
+
+    @property
+    def name(self) -> str:
+        """Path of the file, with the part that is meant where it does not begin with the video."""
+        end = "" if self.end_seconds is None else f" to {self.end_seconds:g} s"
+        return f"{self.video} from {self.start_seconds:g} s{end}" if self.start_seconds else str(self.video)
 
 
 @dataclass(frozen=True)
@@ -95,6 +109,7 @@ def checked_texts(texts: Iterable[Any], where: str) -> tuple[str, ...]:
     for text in texts:
         if not isinstance(text, str):
             raise DataError(f"{where}: a caption is {shown(text)}; it must be a text")
+        check_unicode(text, where)
         if text.strip():
             kept.append(text.strip())
     if not kept:
@@ -102,15 +117,15 @@ def checked_texts(texts: Iterable[Any], where: str) -> tuple[str, ...]:
     return tuple(kept)
 
 
-def is_file(path: Path) -> bool:
+def is_file(path: Path | str) -> bool:
     """Returns whether a file exists; False also for impossible names, for example one too long."""
     try:
-        return path.is_file()
-    except OSError:
+        return Path(path).is_file()
+    except (OSError, ValueError):
         return False
 
 
-def find_records(annotations: Sequence[Annotation], videos: Path, source: str) -> list[VideoRecord]:
+def find_records(annotations: Sequence[Annotation], videos: Path | str, source: str) -> list[VideoRecord]:
     """Joins annotations with the video files anywhere below a folder, matched by name with or without suffix.
 
     Args:
@@ -121,6 +136,7 @@ def find_records(annotations: Sequence[Annotation], videos: Path, source: str) -
     Raises:
         DataError: Two files have the same name, or all videos are missing.
     """
+    videos = Path(videos)
     if not videos.is_dir():
         raise DataError(f"{source}: there is no folder {videos} to look for its videos in")
     files: dict[str, list[Path]] = {}
@@ -130,7 +146,7 @@ def find_records(annotations: Sequence[Annotation], videos: Path, source: str) -
     found: list[tuple[str, VideoRecord | None]] = []
     for annotation in annotations:
         paths = next((files[name] for name in annotation.names if name in files), [])
-        if len(paths) > 1:
+        if len({file_identity(path) for path in paths}) > 1:
             raise DataError(
                 f"{annotation.where}: both {paths[0]} and {paths[1]} have its name; "
                 "keep one, or name the folder of videos to use"
@@ -143,8 +159,10 @@ def find_records(annotations: Sequence[Annotation], videos: Path, source: str) -
     return without_missing(found, videos, source)
 
 
-def without_missing(found: Sequence[tuple[str, VideoRecord | None]], videos: Path, source: str) -> list[VideoRecord]:
-    """Returns the records whose video exists, and logs one warning about the others.
+def without_missing(
+    found: Sequence[tuple[str, VideoRecord | None]], videos: Path | str, source: str
+) -> list[VideoRecord]:
+    """Returns the records whose video exists, one for each clip, and logs one warning about the others.
 
     Args:
         found: Name of each video with its record; None if the file is missing.
@@ -157,10 +175,10 @@ def without_missing(found: Sequence[tuple[str, VideoRecord | None]], videos: Pat
     if not found:
         raise DataError(f"{source}: the annotations name no videos")
     records = [record for _, record in found if record is not None]
-    missing = [name for name, record in found if record is None]
+    missing = list(dict.fromkeys(name for name, record in found if record is None))
     if not records:
         raise DataError(
-            f"{source}: none of its {len(found)} videos is in {videos}, for example {missing[0]:.80}; "
+            f"{source}: none of its {len(missing)} videos is in {videos}, for example {missing[0]:.80}; "
             "say where the videos are"
         )
     if missing:
@@ -168,8 +186,36 @@ def without_missing(found: Sequence[tuple[str, VideoRecord | None]], videos: Pat
             "%s: %d of %d videos are not in %s and are left out, for example %s",
             source,
             len(missing),
-            len(found),
+            len(missing) + len({file_identity(record.video) for record in records}),
             videos,
             missing[0][:80],
         )
-    return records
+    return merged(records)
+
+
+def merged(records: Iterable[VideoRecord]) -> list[VideoRecord]:
+    """Joins the records of each clip to one that has the texts of all, in their order; what they repeat stands once.
+
+    Records are of one clip if they name the same file, however they spell it, and the same part of it.
+    """
+    clips: dict[tuple[Hashable, Stretch], list[VideoRecord]] = {}
+    for record in records:
+        clips.setdefault((file_identity(record.video), record.stretch), []).append(record)
+    return [parts[0] if len(parts) == 1 else _joined(parts) for parts in clips.values()]
+
+
+def _joined(parts: Sequence[VideoRecord]) -> VideoRecord:
+    """Returns the first record with the texts of all."""
+    return replace(
+        parts[0],
+        captions=tuple(dict.fromkeys(caption for part in parts for caption in part.captions)),
+        hard_negatives=tuple(dict.fromkeys(negative for part in parts for negative in part.hard_negatives)),
+        questions=tuple(dict.fromkeys(question for part in parts for question in part.questions)),
+    )
+
+
+def file_identity(path: Path | str) -> Hashable:
+    """Returns a value that is equal for all names of one file: links, and other cases where the system ignores case."""
+    status = Path(path).stat()
+    # Some file systems number no files.
+    return (status.st_dev, status.st_ino) if status.st_ino else Path(path).resolve()

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 from transformers.models.clip.modeling_clip import CLIPEncoder
 from transformers.utils import logging as transformers_logging
-from transformers.utils.hub import cached_file
 
 from hbi_infer.errors import TrainingError
+from hbi_training.model.clip_preprocessing import IMAGE_MEAN, IMAGE_STD, clip_preprocessing
 from hbi_training.model.config import refuse_unknown
-
-IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
-IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def build_clip(config: Mapping[str, Any], *, vision_stem: str = "patch") -> CLIPModel:
@@ -70,7 +64,7 @@ def load_clip(source: str) -> CLIPModel:
     """Loads a trained CLIP model in float32 from a local folder or from the hub.
 
     Raises:
-        TrainingError: There is no such model, it is not a CLIP, or it normalises pictures in another way.
+        TrainingError: There is no such model, it is not a CLIP, or it makes its pictures in an unsupported way.
     """
     try:
         with _quiet():
@@ -85,7 +79,6 @@ def load_clip(source: str) -> CLIPModel:
         # transformers fills weights that it did not find with random numbers.
         drawn = sorted([*loaded[1]["missing_keys"], *(name for name, *_ in loaded[1]["mismatched_keys"])])
         problem = f"it is no CLIP, or not a whole one: it has no fitting {drawn[0]}" if drawn else ""
-        problem = problem or _other_pictures(source)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         problem = str(error).splitlines()[0]
     if problem:
@@ -93,6 +86,7 @@ def load_clip(source: str) -> CLIPModel:
             f"cannot load the CLIP model '{source}': {problem}; expected a local folder that transformers saved (with "
             "safetensors weights), or a name on the hub such as openai/clip-vit-base-patch32"
         )
+    clip_preprocessing(source, clip.config.to_dict()["vision_config"]["image_size"])
     return clip
 
 
@@ -105,15 +99,6 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         transformers_logging.set_verbosity(before)
-
-
-def _other_pictures(source: str) -> str:
-    """Describes how a model's pictures are normalised where that differs from CLIP's; returns "" where it agrees."""
-    path = cached_file(source, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
-    said = json.loads(Path(path).read_text()) if path is not None else {}
-    mean, std = said.get("image_mean", IMAGE_MEAN), said.get("image_std", IMAGE_STD)
-    same = np.shape(mean) == np.shape(std) == (3,) and np.allclose((mean, std), (IMAGE_MEAN, IMAGE_STD), atol=1e-3)
-    return "" if same else f"its pictures have mean {mean} and deviation {std}, those of CLIP {IMAGE_MEAN}, {IMAGE_STD}"
 
 
 class ConvolutionStem(nn.Sequential):

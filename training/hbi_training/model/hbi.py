@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPModel
 
@@ -137,6 +138,9 @@ class HBI(nn.Module):
 
     def encode_text(self, token_ids: Tensor, token_mask: Tensor) -> TokensByLevel:
         """Returns the text tokens of each level from ids (B, T) int64 and mask (B, T) bool."""
+        if self.config.merging == "released":  # padding makes tokens there too, as many as the longest text has
+            length = self.config.max_words
+            token_ids, token_mask = (F.pad(part, (0, length))[:, :length] for part in (token_ids, token_mask))
         return self.text_hierarchy(self.word_encoder(token_ids, token_mask), token_mask)
 
     def encode_video(self, frames: Tensor, frame_mask: Tensor) -> TokensByLevel:

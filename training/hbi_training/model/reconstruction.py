@@ -1,8 +1,9 @@
 """Reconstruction of a pair's tokens, which fuses what each side says alone with what both say together.
 
 Tokens of one modality are biased, for they were made without knowledge of the other side, and so is the interaction
-computed on them. The TPAMI version of HBI reconstructs them from a single-modal and a cross-modal component. Its
-formula is not public to us; this is our own reading of its description.
+computed on them. The TPAMI version of HBI (arXiv 2412.20964) reconstructs them from a single-modal and a cross-modal
+component. This is our own form of that, written from its description and not from its equations; the released code
+has no reconstruction.
 """
 
 from __future__ import annotations

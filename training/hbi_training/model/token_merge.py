@@ -170,7 +170,7 @@ class TokenMerge(nn.Module):
     """Step to the next level: at most N tokens become at most C = ceil(N * ratio) tokens that attend to those below.
 
     C follows from `max_tokens`, so that a graph's shapes do not depend on its input. The released merging makes as many
-    clusters as the padded length asks for, so there texts must be padded to `max_tokens`.
+    clusters as the padded length asks for, so there texts are padded to `max_tokens` (see `HBI.encode_text`).
     """
 
     def __init__(

@@ -22,6 +22,7 @@ from hbi_training.objective.self_critical import CaptionCritic
 from hbi_training.weights.checkpoint import Model
 
 MAX_LOGIT_SCALE = math.log(100.0)
+"""Largest logit scale, to which the trainer cuts it after each step."""
 
 Pair = tuple[TokensByLevel, TokensByLevel]
 
@@ -91,23 +92,19 @@ class TrainingStep(nn.Module):
         pairs = list(self._reconstructed_pairs(text, video, wrong)) if self.objective.reconstruction else []
         # Half precision would blur similarities, which are multiplied by up to 100.
         with torch.autocast(batch.frames.device.type, enabled=False):
-            scale = self.model.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp()
-            terms = self._similarity_terms(text, video, wrong, scale)
+            scale = self.model.logit_scale.exp()
+            negatives = None
+            if wrong is not None:
+                negatives = {k: gather(v) for k, v in self.model.matched_similarity(wrong, video).items()}
+            everywhere = gather_levels(text), gather_levels(video)
+            terms = self.objective.similarity_terms(self.model.similarity(*everywhere), scale, negatives)
             if pairs:
                 terms |= self._reconstruction_terms(pairs, scale)
             if self.objective.banzhaf:
-                terms |= self._alignment_terms(text, video, *(pairs[0] if pairs else (text, video)))
+                # The released alignment compares the pairs of the whole batch with one another.
+                compared = (text, video) if self.teacher is None else everywhere
+                terms |= self._alignment_terms(*compared, *(pairs[0] if pairs else (text, video)))
         return terms
-
-    def _similarity_terms(
-        self, text: TokensByLevel, video: TokensByLevel, wrong: TokensByLevel | None, scale: Tensor
-    ) -> dict[str, Tensor]:
-        """Computes the terms that compare all texts with all videos of all devices."""
-        negatives = None
-        if wrong is not None:
-            negatives = {k: gather(v) for k, v in self.model.matched_similarity(wrong, video).items()}
-        similarity = self.model.similarity(gather_levels(text), gather_levels(video))
-        return self.objective.similarity_terms(similarity, scale, negatives)
 
     def _reconstructed_pairs(
         self, text: TokensByLevel, video: TokensByLevel, wrong: TokensByLevel | None
@@ -175,7 +172,7 @@ class TrainingStep(nn.Module):
     def _alignment_terms(
         self, text: TokensByLevel, video: TokensByLevel, target_text: TokensByLevel, target_video: TokensByLevel
     ) -> dict[str, Tensor]:
-        """Computes the alignment of this device's pairs with the interactions of the target's tokens."""
+        """Computes the alignment of pairs with the interactions of the target's tokens, or with the estimator's."""
         terms = {}
         for level in text:
             similarity = pair_similarities(text[level], video[level])
@@ -198,9 +195,8 @@ class TrainingStep(nn.Module):
 
     def _released_alignment(self, level: str, similarity: Tensor, text: Tokens, video: Tokens) -> Tensor:
         assert self.teacher is not None
-        # The released code has masks at the first level only, and leaves padding out there.
-        first = level == next(iter(self.model.level_rates))
-        mask = text.mask[:, :, None] & video.mask[:, None, :] if first else None
+        # All tokens of the released merging are real, so that padding is left out of its first level alone.
+        mask = text.mask[:, :, None] & video.mask[:, None, :]
         with torch.no_grad():
             target = self.teacher(similarity, mask)
         return released_alignment_loss(self.students[level](similarity, mask), target)

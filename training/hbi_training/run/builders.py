@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,39 @@ from hbi_training.weights.rounding import computes_in_bfloat16
 
 Say = Callable[[str], None]
 
+NUM_PROCESSES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+"""Variables in which torchrun and MPI give the number of processes, as Accelerate reads them."""
+NUM_PROCESSES_HERE = ("LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MV2_COMM_WORLD_LOCAL_SIZE")
+"""Variables that give the number of those on this machine."""
+
 
 def chosen_precision(options: OptimiserOptions, *, cpu: bool) -> str:
     """Returns the mixed precision of a run: "no", "bf16" or "fp16"."""
     if options.mixed_precision == "auto":
         return "bf16" if computes_in_bfloat16(cpu=cpu) else "no"
     return options.mixed_precision
+
+
+def uses_processor(*, cpu: bool) -> bool:
+    """Returns whether a run computes on the processor: because it was asked to, or as the processes have no GPU.
+
+    Args:
+        cpu: True asks for the processor even if there is a GPU.
+
+    Raises:
+        TrainingError: There are fewer GPUs than processes.
+    """
+    num_processes, num_here = (
+        max(int(os.environ.get(name) or 1) for name in names) for names in (NUM_PROCESSES, NUM_PROCESSES_HERE)
+    )
+    if cpu or num_processes == 1:  # one process takes whatever device there is
+        return cpu
+    num_gpus = torch.cuda.device_count()
+    if 0 < num_gpus < num_here:
+        raise TrainingError(
+            f"{num_here} processes were started, and only {num_gpus} can have a GPU; start so many, or give --cpu"
+        )
+    return not num_gpus
 
 
 def build_accelerator(precision: str, *, cpu: bool) -> Accelerator:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from accelerate import PartialState
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from hbi_infer.errors import TrainingError
 from hbi_infer.options import FrameSampling
+from hbi_infer.render.stdout import printable, printable_lines
 from hbi_training.banzhaf.estimator import save_estimator
 from hbi_training.data.formats import load_records
 from hbi_training.data.frame_cache import FrameCache, Split
@@ -22,8 +23,10 @@ from hbi_training.data.shapes import captions_right
 from hbi_training.data.shapes.scene import Split as ShapesSplit
 from hbi_training.evaluation.evaluate import Evaluation, evaluate
 from hbi_training.model.config import from_mapping
+from hbi_training.run.builders import uses_processor
 from hbi_training.run.estimator_training import EstimatorOptions, train_estimator
 from hbi_training.run.recipe import Recipe
+from hbi_training.run.run_folder import held
 from hbi_training.run.trainer import Trainer
 from hbi_training.weights.checkpoint import Checkpoint, Model, load_checkpoint, save_checkpoint
 from hbi_training.weights.rounding import Weights, rounded
@@ -48,7 +51,7 @@ def progress_bar() -> Iterator[Progress]:
 
 
 def load_split(
-    folder: Path,
+    folder: Path | str,
     data_format: str,
     split: str,
     sampling: FrameSampling,
@@ -56,15 +59,16 @@ def load_split(
     num: int | None = None,
 ) -> Split:
     """Reads the records of a split, or the first `num`, and decodes frames that `folder/frames` does not hold yet."""
+    folder = Path(folder)
     records = load_records(data_format, folder, split)[:num]
     cache = FrameCache(folder / "frames", records, sampling)
     with progress_bar() as progress:
         bar = progress.add_task(f"decoding {split}", total=len(records))
         failures = cache.fill(workers=workers, advance=lambda n: progress.advance(bar, n))
     for path, reason in failures.items():
-        console.print(f"left out: {path}: {reason}", markup=False, highlight=False)
+        console.print(printable(f"left out: {path}: {reason}"), markup=False, highlight=False)
     if failures:
-        console.print(f"to try these again, delete {cache.folder}", markup=False, highlight=False)
+        console.print(printable(f"to try these again, delete {cache.folder}"), markup=False, highlight=False)
     return Split(records, cache)
 
 
@@ -75,16 +79,27 @@ def load_recipe_split(recipe: Recipe, split: str, workers: int | None = None) ->
 
 
 def train_recipe(
-    recipe: Recipe, out: Path | None, train: Split, validation: Split, *, restart: bool = False, cpu: bool = False
+    recipe: Recipe, out: Path | str | None, train: Split, validation: Split, *, restart: bool = False, cpu: bool = False
 ) -> Path:
     """Trains a recipe in `out`, from its newest checkpoint unless `restart`, and returns the model's folder."""
+    out = None if out is None else Path(out)
+    with _run_folder(recipe, out, restart=restart, cpu=cpu) as run_folder:
+        return _train(recipe, run_folder, train, validation, cpu=cpu)
+
+
+@contextmanager
+def _run_folder(recipe: Recipe, out: Path | None, *, restart: bool, cpu: bool) -> Iterator[Path]:
+    """Joins the processes of the run, if there are several, and holds its folder."""
     run_folder = out or Path("runs") / recipe.name
-    if restart:
-        shutil.rmtree(run_folder, ignore_errors=True)
-    run_folder.mkdir(parents=True, exist_ok=True)
+    with held(run_folder, PartialState(cpu=uses_processor(cpu=cpu)), restart=restart):
+        yield run_folder
+
+
+def _train(recipe: Recipe, run_folder: Path, train: Split, validation: Split, *, cpu: bool) -> Path:
+    """Trains in a folder that is held, and returns the model's folder."""
 
     def say(line: str) -> None:
-        console.print(line, markup=False, highlight=False)
+        console.print(printable_lines(line), markup=False, highlight=False)
 
     trainer = Trainer(recipe, train, validation, run_folder, say=say, cpu=cpu)
     trainer.resume()
@@ -98,30 +113,33 @@ def train_recipe(
 
 
 def run_training(
-    recipe: Recipe, out: Path | None, *, task: TrainingTask, restart: bool, workers: int | None, cpu: bool
+    recipe: Recipe, out: Path | str | None, *, task: TrainingTask, restart: bool, workers: int | None, cpu: bool
 ) -> None:
     """Trains a recipe for a task and for the other terms of its objective.
 
     Raises:
         TrainingError: The objective has no term of the task.
     """
+    out = None if out is None else Path(out)
     terms = TASK_TERMS[task]
     if terms and not recipe.objective.needed_tasks.keys() & terms:
         raise TrainingError(
             f"the recipe {recipe.name} does not train for {task}: its objective.{terms[0]} is 0; use another recipe "
             f"or --set objective.{terms[0]}=1"
         )
-    train, validation = (load_recipe_split(recipe, split, workers) for split in ("train", "val"))
-    train_recipe(recipe, out, train, validation, restart=restart, cpu=cpu)
+    with _run_folder(recipe, out, restart=restart, cpu=cpu) as run_folder:
+        train, validation = (load_recipe_split(recipe, split, workers) for split in ("train", "val"))
+        _train(recipe, run_folder, train, validation, cpu=cpu)
 
 
 def measure(
-    checkpoint: Checkpoint, clips: Split, data: Path, split: str, *, all_captions: bool = False, rerank: int = 0
+    checkpoint: Checkpoint, clips: Split, data: Path | str, split: str, *, all_captions: bool = False, rerank: int = 0
 ) -> tuple[dict[str, float], Evaluation]:
     """Measures a split; results have names such as "test/text_to_video/R@1".
 
     For `shapes`, results include the rate at which captions are right.
     """
+    data = Path(data)
     found = evaluate(
         checkpoint.model, clips.records, clips.cache, checkpoint.tokenizer, all_captions=all_captions, rerank=rerank
     )
@@ -135,8 +153,8 @@ def measure(
 
 
 def run_evaluation(
-    folder: Path,
-    data: Path,
+    folder: Path | str,
+    data: Path | str,
     data_format: str,
     split: str,
     *,
@@ -144,11 +162,15 @@ def run_evaluation(
     all_captions: bool,
     rerank: int,
     save: bool,
-    out: Path | None,
-    failures: Path | None,
+    out: Path | str | None,
+    failures: Path | str | None,
     workers: int | None,
 ) -> None:
     """Measures a checkpoint on a split, prints the results as JSON, and saves them where asked."""
+    folder = Path(folder)
+    data = Path(data)
+    out = None if out is None else Path(out)
+    failures = None if failures is None else Path(failures)
     checkpoint = load_checkpoint(folder)
     clips = load_split(data, data_format, split, checkpoint.model.config.sampling, workers)
     measured = replace(checkpoint, model=rounded(checkpoint.model, weights))
@@ -184,9 +206,18 @@ def _said(model: Model, clips: Split, found: Evaluation) -> Iterator[dict[str, A
 
 
 def run_estimator(
-    folder: Path, data: Path, data_format: str, out: Path, options: EstimatorOptions, *, workers: int | None
+    folder: Path | str,
+    data: Path | str,
+    data_format: str,
+    out: Path | str,
+    options: EstimatorOptions,
+    *,
+    workers: int | None,
 ) -> None:
     """Trains an estimator on a checkpoint's pairs, writes it, and prints its explained variance as JSON."""
+    folder = Path(folder)
+    data = Path(data)
+    out = Path(out)
     checkpoint = load_checkpoint(folder)
     sampling = checkpoint.model.config.sampling
     train, validation = (load_split(data, data_format, split, sampling, workers) for split in ("train", "val"))

@@ -131,7 +131,7 @@ SECTIONS: dict[str, type] = {
 }
 
 
-def load_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recipe:
+def load_recipe(path: Path | str, overrides: Mapping[str, str] | None = None) -> Recipe:
     """Reads a recipe.
 
     Args:
@@ -141,6 +141,7 @@ def load_recipe(path: Path, overrides: Mapping[str, str] | None = None) -> Recip
     Raises:
         TrainingError: The file is missing, huge or not YAML, or a key is unknown or missing.
     """
+    path = Path(path)
     try:
         with path.open("rb") as file:
             text = file.read(RECIPE_LIMIT_BYTES + 1)

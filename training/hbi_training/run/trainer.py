@@ -28,6 +28,7 @@ from hbi_training.run.builders import (
     chosen_precision,
     closed_list,
     require_captions,
+    uses_processor,
 )
 from hbi_training.run.interrupts import interrupts_held
 from hbi_training.run.optimisers import build_optimisers, learning_rate_factor
@@ -68,12 +69,14 @@ class Trainer:
         recipe: Recipe,
         train: Split,
         validation: Split,
-        run_folder: Path,
+        run_folder: Path | str,
         *,
         say: Callable[[str], None] = lambda _: None,
         cpu: bool = False,
     ) -> None:
+        run_folder = Path(run_folder)
         self.recipe, self.validation, self.run_folder = recipe, validation, run_folder
+        cpu = uses_processor(cpu=cpu)
         precision = chosen_precision(recipe.optimiser, cpu=cpu)
         self.accelerator = build_accelerator(precision, cpu=cpu)
         self.say = say if self.accelerator.is_main_process else lambda _: None

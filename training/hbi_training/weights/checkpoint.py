@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from hbi_infer.errors import TrainingError
 from hbi_infer.model.tokenizer import PAD_ID, Tokenizer
 from hbi_training.model.clip_encoders import load_clip, refuse_unknown_sizes
+from hbi_training.model.clip_preprocessing import clip_preprocessing
 from hbi_training.model.hbi import HBI
 from hbi_training.model.mean_pooled_clip import MeanPooledCLIP
 
@@ -58,21 +59,25 @@ def build_model(section: Mapping[str, Any], tokenizer: Tokenizer | None = None) 
         tokenizer: Tokenizer whose vocabulary completes a mapping of `clip`; None leaves it as it is.
 
     Raises:
-        TrainingError: The kind or a key is unknown, or the CLIP model cannot be loaded.
+        TrainingError: The kind or a key is unknown, the CLIP model cannot be loaded, or its own pictures are not those
+            of the sampling.
     """
     values = dict(section)
     kind = values.pop("kind", "hbi")
     if kind not in KINDS:
         raise TrainingError(f"the model's kind is '{kind}'; known kinds: {', '.join(KINDS)}")
     model_type = KINDS[kind]
-    clip = None
-    if isinstance(values.get("clip"), str):
-        clip = load_clip(values["clip"])
+    clip, source = None, values.get("clip")
+    if isinstance(source, str):
+        clip = load_clip(source)
         values["clip"] = clip.config.to_dict()
     elif tokenizer is not None and "clip" in values:
         values["clip"] = with_vocabulary(values["clip"], tokenizer)
         refuse_unknown_sizes(values["clip"])
-    model: Model = model_type(model_type.config_type.from_json(values), clip)
+    config = model_type.config_type.from_json(values)
+    if isinstance(source, str):
+        clip_preprocessing(source, config.sampling.image_size).require(config.sampling)
+    model: Model = model_type(config, clip)
     return model
 
 
@@ -124,8 +129,9 @@ def start_from(initial: Checkpoint, model: Model, tokenizer: Tokenizer) -> str:
     return f"{taken} of {len(own)} tensors start from {initial.name}"
 
 
-def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
+def save_checkpoint(checkpoint: Checkpoint, folder: Path | str) -> None:
     """Writes config.json, model.safetensors and tokenizer.json; an older checkpoint there is replaced as a whole."""
+    folder = Path(folder)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -143,12 +149,13 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
     partial.rename(folder)
 
 
-def load_checkpoint(folder: Path) -> Checkpoint:
+def load_checkpoint(folder: Path | str) -> Checkpoint:
     """Reads a checkpoint that `save_checkpoint` wrote.
 
     Raises:
         TrainingError: A file is missing or does not fit the others.
     """
+    folder = Path(folder)
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         if not (folder / name).is_file():
             raise TrainingError(

@@ -21,7 +21,7 @@ STARTS = (b"PK", b"\x80")
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 
 
-def load_tensors(path: Path) -> dict[str, Tensor]:
+def load_tensors(path: Path | str) -> dict[str, Tensor]:
     """Reads tensors of any shape such as (D, D) from a safetensors file, PyTorch checkpoint or TorchScript archive.
 
     A checkpoint may be wrapped in a mapping ("state_dict", "model"), and its names may begin with "module.".
@@ -29,6 +29,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         TrainingError: The file is missing, damaged, of another kind, or a checkpoint that holds code, which is not run.
     """
+    path = Path(path)
     if not path.is_file():
         raise TrainingError(f"there is no file {path}")
     try:

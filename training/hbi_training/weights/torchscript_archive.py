@@ -32,20 +32,22 @@ STORAGES = {
 _MARK = object()
 
 
-def is_torchscript(path: Path) -> bool:
+def is_torchscript(path: Path | str) -> bool:
     """Returns whether a file is a zip with TorchScript's table of constants in it."""
+    path = Path(path)
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
-def read_torchscript(path: Path) -> dict[str, Tensor]:
+def read_torchscript(path: Path | str) -> dict[str, Tensor]:
     """Reads every parameter and buffer of the archive's module, of any shape such as (D, D), by dotted name.
 
     Raises:
         TrainingError: The archive is damaged or is not laid out as TorchScript writes it.
     """
+    path = Path(path)
     try:
         with zipfile.ZipFile(path) as archive:
             reader = _Reader(archive)

@@ -52,7 +52,7 @@ def scenes(seed: int, split: Split, num: int) -> Iterator[Scene]:
 
 
 def write_shapes(
-    out: Path, num_train: int, num_val: int, num_test: int, seed: int = 0, workers: int | None = None
+    out: Path | str, num_train: int, num_val: int, num_test: int, seed: int = 0, workers: int | None = None
 ) -> None:
     """Writes `out/videos/{split}_{number:06d}.mp4` and `out/{train,val,test}.jsonl`.
 
@@ -70,6 +70,7 @@ def write_shapes(
     Raises:
         DataError: The folder cannot be written or holds clips of another seed.
     """
+    out = Path(out)
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -97,7 +98,7 @@ def write_shapes(
             raise
 
 
-def captions_right(folder: Path, split: Split, captions: Mapping[str, str]) -> dict[str, float]:
+def captions_right(folder: Path | str, split: Split, captions: Mapping[str, str]) -> dict[str, float]:
     """Returns the percent of captions that are right about their clips, by attribute (see `attributes_right`).
 
     Args:
@@ -105,6 +106,7 @@ def captions_right(folder: Path, split: Split, captions: Mapping[str, str]) -> d
         split: Split of the clips.
         captions: Name of a clip's file -> its caption.
     """
+    folder = Path(folder)
     seed = json.loads((folder / "shapes.json").read_text())["seed"]
     numbers = {name: int(Path(name).stem.removeprefix(f"{split}_")) for name in captions}
     drawn = list(scenes(seed, split, max(numbers.values()) + 1))
@@ -112,8 +114,9 @@ def captions_right(folder: Path, split: Split, captions: Mapping[str, str]) -> d
     return {name: 100 * sum(found[name] for found in right) / len(right) for name in ATTRIBUTES}
 
 
-def write_video(path: Path, frames: NDArray[np.uint8]) -> None:
+def write_video(path: Path | str, frames: NDArray[np.uint8]) -> None:
     """Encodes (N, H, W, 3) uint8 frames as H.264 in mp4, `FRAMES_PER_SECOND`; the same frames give the same bytes."""
+    path = Path(path)
     import av
 
     with av.open(str(path), "w", format="mp4") as container:
