@@ -13,7 +13,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -214,7 +214,7 @@ class BundleManifest:
                 sizes = [size for size in tensor.shape if isinstance(size, int)]
                 if tensor.dtype not in DTYPES or not all(0 < size < 2**31 for size in sizes):
                     raise BundleError(
-                        f"graphs.{name} has {tensor}; types are {', '.join(DTYPES)}, and sizes at least 1"
+                        f"graphs.{name} has {str(tensor)!r:.200}; types are {', '.join(DTYPES)}, and sizes at least 1"
                     )
             for output in graph.outputs:
                 self._check_output(name, output)
@@ -304,22 +304,29 @@ def _check_values(document: Any) -> None:
     """
     waiting = [(document, "", 0)]
     while waiting:
-        value, where, depth = waiting.pop()
+        value, path, depth = waiting.pop()
+        where = f"{path:.120}"
         if depth > DEPTH_LIMIT:
-            raise BundleError(f"{where:.80}... is nested deeper than {DEPTH_LIMIT} levels")
-        inner: Iterable[tuple[Any, Any]] = ()
-        if isinstance(value, dict):
-            inner = value.items()
-            waiting += [(key, f"a key of {where or 'the document'}", depth) for key in value]
-        elif isinstance(value, list):
-            inner = enumerate(value)
-        elif isinstance(value, str) and CONTROL.search(value) and not where.endswith(".file"):  # checked as a name
+            raise BundleError(f"{where}... is nested deeper than {DEPTH_LIMIT} levels")
+        if isinstance(value, str) and _steers(value, where):
             raise BundleError(f"{where} is {value!r:.80}; it must be a text without control characters")
-        elif type(value) is int and not abs(value) < 2**63:
+        if type(value) is int and not abs(value) < 2**63:
             raise BundleError(f"{where} is {value!r:.80}...; it must be an int of less than 64 bits")
-        elif isinstance(value, float) and not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):
             raise BundleError(f"{where} is {value!r}; it must be float")
-        waiting += [(item, f"{where}.{key}" if where else str(key), depth + 1) for key, item in inner]
+        if isinstance(value, dict | list):
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            waiting += [(item, f"{path}.{key}" if path else str(key), depth + 1) for key, item in items]
+        if isinstance(value, dict):  # keys come off the list first: later messages show them
+            waiting += [(key, f"a key of {where or 'the document'}", depth) for key in value]
+
+
+def _steers(text: str, where: str) -> bool:
+    """Returns whether a text holds control characters, or several lines where messages show it in one."""
+    if where.endswith(".file"):  # checked as a name
+        return False
+    has_lines = bool(re.search(r"[\n\t]", text)) and not where.startswith(("provenance.", "answers."))
+    return has_lines or CONTROL.search(text) is not None
 
 
 def _is_name(text: str) -> bool:
