@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 from hbi_infer.errors import IndexStoreError, InputError
-from hbi_infer.files import is_folder
+from hbi_infer.files import exists, is_folder
 from hbi_infer.options import Finding
 from hbi_infer.render import stdout
 from hbi_infer.render.progress import index_progress
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hbi_infer.index.clip_tokens import Clips
     from hbi_infer.index.store import VideoFault
     from hbi_infer.index.update import IndexReport
+    from hbi_infer.index.verify import Verification
     from hbi_infer.model.encoder import Encoder
     from hbi_infer.render.tables import Style
     from hbi_infer.video.discovery import LeftOut
@@ -137,7 +138,11 @@ def updated_index(hbi: HBI, videos: Path, options: FolderOptions) -> Iterator[tu
     """
     from hbi_infer.api import Index
 
-    with Index.open(videos, hbi, location=options.location, rebuild=options.rebuild) as opened:
+    if options.no_update and is_folder(videos) and not exists(Index.location(videos, hbi, options.location)):
+        raise _nothing_indexed(videos)
+    with Index.open(
+        videos, hbi, location=options.location, rebuild=options.rebuild, read_only=options.no_update
+    ) as opened:
         report = None if options.no_update else update_index(opened, options)
         if not opened.store.num_clips():
             _check_not_made_anew(opened)
@@ -161,12 +166,16 @@ def failures_of(opened: Index, report: IndexReport | None) -> list[VideoFault]:
 def _tell_why_there_is_nothing(failures: Sequence[VideoFault], videos: Path) -> NoReturn:
     """Lists the videos that cannot be read, if that is why no clip is indexed, and raises an error."""
     if not failures:
-        raise InputError(f"nothing of {videos} is indexed: leave out --no-update")
+        raise _nothing_indexed(videos)
     for fault in failures:
         stdout.note("warning", f"{fault.path} {fault.reason}")
     raise InputError(
         f"none of the {len(failures)} videos in {videos} can be read: give a folder of videos that can be played"
     )
+
+
+def _nothing_indexed(videos: Path) -> InputError:
+    return InputError(f"nothing of {videos} is indexed: leave out --no-update")
 
 
 def update_index(
@@ -210,6 +219,20 @@ def _tell_left_out(left_out: Sequence[LeftOut], *, verbose: bool, also_others: b
             stdout.note("note", f"left out: {path}, {IN_WORDS[reason]}")
         if len(paths) > MOST_LISTED:
             stdout.note("note", f"left out: {len(paths) - MOST_LISTED} more, {IN_WORDS[reason]}")
+
+
+def verify_index(hbi: HBI, videos: Path, location: Path | None) -> Verification:
+    """Reads a whole index, with a progress bar, and says what was found."""
+    from hbi_infer.api import Index
+
+    with index_progress("verifying") as progress:
+        found = Index.verify(videos, hbi, location=location, progress=progress)
+    if found.fault:
+        stdout.note("warning", f"the index is damaged ({found.fault}): what cannot be read is indexed anew")
+    for fault in found.damaged:
+        stdout.note("warning", f"{fault.path} {fault.reason}: it is indexed anew")
+    stdout.note("note", f"{found.videos} videos with {found.clips} clips are as they were indexed")
+    return found
 
 
 @dataclass(frozen=True)

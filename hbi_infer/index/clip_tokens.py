@@ -216,7 +216,7 @@ def video_tokens(encoder: Encoder, video: Path | str, index: FolderIndex | None 
 def _entry(index: FolderIndex, video: Path) -> LedgerEntry | None:
     """Returns the ledger's entry of a video; None if the index has no tokens of it."""
     path = index.known_path(video)
-    entry = index.store.ledger().get(path) if path else None
+    entry = index.store.entry(path) if path else None
     return entry if entry and entry.status != "failed" else None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,19 +15,19 @@ import platformdirs
 
 from hbi_infer.errors import IndexStoreError, InputError
 from hbi_infer.files import is_file, is_folder
-from hbi_infer.index.sqlite_file import Identity, damaged
+from hbi_infer.index.sqlite_file import DamagedIndexError, Identity
 from hbi_infer.index.sqlite_store import SqliteStore
 from hbi_infer.index.store import ClipIds, VideoFault
-from hbi_infer.index.update import IndexProgress, IndexReport, plan_update, run_update
+from hbi_infer.index.update import IndexProgress, IndexReport, check_has_videos, plan_update, run_update
+from hbi_infer.index.verify import Verification, verify_file
 from hbi_infer.model.encoder import Encoder, token_layout
 from hbi_infer.options import EVERYTHING, Finding
-from hbi_infer.tokens.layout import is_finite
 from hbi_infer.tokens.levels import Levels, unsound
 from hbi_infer.tokens.similarity import CHUNK_CLIPS, ClipMatrix
 
 
 class FolderIndex:
-    """The tokens of the videos in a folder, of one model, in a file. Use `open`.
+    """The tokens of the videos in a folder, of one model, in a file. Use `open`. Any thread may use it.
 
     Attributes:
         folder: The folder, absolute.
@@ -40,10 +41,17 @@ class FolderIndex:
         self.encoder = encoder
         self.store = store
         self._resident: tuple[tuple[int, int], ClipMatrix] | None = None
+        self._resident_lock = threading.Lock()  # so that one thread reads the matrix and the others wait for it
 
     @classmethod
     def open(
-        cls, folder: Path | str, encoder: Encoder, *, location: Path | str | None = None, rebuild: bool = False
+        cls,
+        folder: Path | str,
+        encoder: Encoder,
+        *,
+        location: Path | str | None = None,
+        rebuild: bool = False,
+        read_only: bool = False,
     ) -> Self:
         """Opens the index of a folder, or makes an empty one.
 
@@ -53,20 +61,23 @@ class FolderIndex:
             location: The index's file; by default in the user's cache folder, one for each folder and model.
             rebuild: Whether the next `update` throws away what an existing index holds, of whatever model or folder,
                 once its first video is decoded and encoded.
+            read_only: Whether to write nothing at all: the index must be there, and `update` is an error.
 
         Raises:
             InputError: The folder cannot be read.
-            IndexStoreError: The index is of another model or folder, damaged, or cannot be written.
+            IndexStoreError: The index is of another model or folder, damaged, or cannot be written; or there is none
+                and it is only to be read.
+
+        Warns:
+            EmptyIndexWarning: The index's file has 0 bytes; it is made anew.
         """
         folder = Path(folder).resolve()
+        path = cls.location(folder, encoder, location)
         try:
             os.scandir(folder).close()
         except OSError as exc:
             raise InputError(f"cannot read the folder {folder} ({exc.strerror}): give a folder of videos") from exc
-        sha256 = encoder.bundle.sha256
-        path = Path(location) if location is not None else default_location(folder, sha256)
-        identity = Identity(bundle_sha256=sha256, layout=token_layout(encoder), folder=folder)
-        return cls(folder, encoder, SqliteStore(path, identity, rebuild=rebuild))
+        return cls(folder, encoder, SqliteStore(path, _identity(folder, encoder), rebuild=rebuild, read_only=read_only))
 
     @classmethod
     def open_for(
@@ -77,7 +88,7 @@ class FolderIndex:
         folder: Path | str | None = None,
         location: Path | str | None = None,
     ) -> Self | None:
-        """Opens the index that a video is looked up in; none is made.
+        """Opens the index that a video is looked up in, only to read it; none is made.
 
         Args:
             video: The video.
@@ -96,19 +107,51 @@ class FolderIndex:
         video = Path(video)
         sha256 = encoder.bundle.sha256
         if folder is not None:
-            path = Path(location) if location is not None else default_location(Path(folder).resolve(), sha256)
+            path = cls.location(folder, encoder, location)
             if not is_file(path):
                 raise InputError(f"{folder} has no index at {path}: make it with hbi-infer index, or name no folder")
-            return cls.open(folder, encoder, location=path)
+            return cls.open(folder, encoder, location=path, read_only=True)
         if location is not None:
             raise InputError(f"the index {location} is given without the folder that it is of: give both")
         for parent in (video.parent.resolve() / video.name).parents:
             if is_file(default_location(parent, sha256)) and is_folder(parent):
-                return cls.open(parent, encoder)
+                return cls.open(parent, encoder, read_only=True)
         return None
 
+    @classmethod
+    def verify(
+        cls,
+        folder: Path | str,
+        encoder: Encoder,
+        *,
+        location: Path | str | None = None,
+        progress: Callable[[IndexProgress], None] | None = None,
+    ) -> Verification:
+        """Reads all that the index of a folder holds, and takes out what is damaged; `update` then indexes it anew.
+
+        Args:
+            folder: The folder of videos.
+            encoder: The model.
+            location: The index's file; by default in the user's cache folder.
+            progress: Called after each video.
+
+        Raises:
+            InputError: Something is damaged, and there is no video in the folder that it could be mended from.
+            IndexStoreError: There is no index, it is of another model or folder, or it cannot be written.
+        """
+        folder = Path(folder).resolve()
+        path = cls.location(folder, encoder, location)
+        return verify_file(
+            path, _identity(folder, encoder), progress=progress, before_mending=lambda: check_has_videos(folder)
+        )
+
+    @staticmethod
+    def location(folder: Path | str, encoder: Encoder, given: Path | str | None = None) -> Path:
+        """Returns the file of the index of a folder and a model: the one that is given, or the default one."""
+        return Path(given) if given is not None else default_location(Path(folder).resolve(), encoder.bundle.sha256)
+
     def close(self) -> None:
-        """Closes the file; the index cannot be used afterwards."""
+        """Closes the file, whichever threads use it; every later use is an `IndexStoreError`."""
         self.store.close()
 
     def __enter__(self) -> Self:
@@ -171,7 +214,7 @@ class FolderIndex:
 
     def damaged(self, fault: str) -> IndexStoreError:
         """Returns the error of an index that is damaged, with what to do about it."""
-        return IndexStoreError(damaged(self.store.path, fault))
+        return DamagedIndexError(self.store.path, fault)
 
     def tokens(self, ids: ClipIds, fault: str = "tokens that make no sense") -> tuple[ClipIds, Levels]:
         """Reads the tokens of clips.
@@ -186,7 +229,10 @@ class FolderIndex:
         Raises:
             IndexStoreError: The tokens make no sense.
         """
-        found, records = self.store.fetch_tokens(ids)
+        try:
+            found, records = self.store.fetch_tokens(ids)
+        except DamagedIndexError as error:
+            raise self.damaged(fault) from error
         levels = self.store.layout.unpack(records)
         if unsound(levels):
             raise self.damaged(fault)
@@ -200,19 +246,17 @@ class FolderIndex:
         """
         matrix = self.encoder.scoring.matrix(self.store.layout, len(ids))
         for start in range(0, len(ids), CHUNK_CLIPS):
-            found, records = self.store.fetch_tokens(ids[start : start + CHUNK_CLIPS])
-            if not is_finite(records):
-                raise self.damaged("tokens that make no sense")
-            matrix.extend(found, records)
+            matrix.extend(*self.store.fetch_tokens(ids[start : start + CHUNK_CLIPS]))
         return matrix
 
     def resident_matrix(self) -> ClipMatrix:
         """Returns the matrix of every clip, which stays in memory until the index changes."""
-        version = self.store.version()
-        if self._resident is None or self._resident[0] != version:
-            self._resident = None  # the old one's memory first
-            self._resident = version, self.matrix(self.store.clip_ids(EVERYTHING))
-        return self._resident[1]
+        with self._resident_lock:
+            version = self.store.version()
+            if self._resident is None or self._resident[0] != version:
+                self._resident = None  # the old one's memory first
+                self._resident = version, self.matrix(self.store.clip_ids(EVERYTHING))
+            return self._resident[1]
 
     def known_path(self, video: Path | str) -> str | None:
         """Returns the path of a video relative to the folder, as the ledger has it; None if it lies elsewhere."""
@@ -220,6 +264,10 @@ class FolderIndex:
         # A link to a video stays what it is, as in the ledger.
         path = video.parent.resolve() / video.name
         return path.relative_to(self.folder).as_posix() if path.is_relative_to(self.folder) else None
+
+
+def _identity(folder: Path, encoder: Encoder) -> Identity:
+    return Identity(bundle_sha256=encoder.bundle.sha256, layout=token_layout(encoder), folder=folder)
 
 
 def default_location(folder: Path | str, bundle_sha256: str) -> Path:

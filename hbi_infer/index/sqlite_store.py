@@ -3,6 +3,8 @@
 Each video is written in one transaction: a process may be killed at any moment, and any number of processes may read
 while one writes. Each kind of data has a table of its own, so that a search reads only what it
 needs: the pooled vectors of 100,000 clips are 50 MB, their tokens 900 MB.
+
+All that is read is checked: each row has a checksum, and totals tell when a row is missing.
 """
 
 from __future__ import annotations
@@ -10,30 +12,42 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, astuple
-from datetime import datetime
-from pathlib import Path, PurePosixPath
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hbi_infer.errors import IndexStoreError
-from hbi_infer.files import inside_matcher, path_matcher
+from hbi_infer.index.checksums import SealedType, row_checksum
+from hbi_infer.index.matching import matcher
+from hbi_infer.index.opening import FileState, open_file, open_to_read
+from hbi_infer.index.rows import (
+    CLIP_COLUMNS,
+    VIDEO_COLUMNS,
+    Contents,
+    VideoRow,
+    clip_ids,
+    stored_seconds,
+)
 from hbi_infer.index.sqlite_file import (
+    DamagedIndexError,
     Identity,
     begin_anew,
     check_folder,
     check_model,
-    damaged,
     explained,
-    open_file,
-    sole_writer,
+    read_meta,
+    snapshot,
     transaction,
+    write_meta,
 )
-from hbi_infer.index.store import ClipIds, FileVersion, LedgerEntry, StoredClip
+from hbi_infer.index.store import ClipIds, LedgerEntry, StoredClip
+from hbi_infer.index.writer_lock import sole_writer
 from hbi_infer.options import EVERYTHING, VIDEOS_BY_SUFFIX, Filter, Finding
 from hbi_infer.tokens.layout import PackedTokens, TokenLayout, widen
 from hbi_infer.tokens.similarity import top
@@ -43,12 +57,13 @@ if TYPE_CHECKING:
 
 
 class SqliteStore:
-    """Videos, clips and tokens of one folder, of one model, in the file `path`.
+    """Videos, clips and tokens of one folder, of one model, in the file `path`. Any thread may use it.
 
     Args:
         path: The file; an index that is there is opened, else one is made.
         identity: The model and the folder that it belongs to.
         rebuild: Whether the first video that is put takes the place of all that it holds; see `begins_anew`.
+        read_only: Whether nothing is written: the file must be there, and may lie where nothing can be written.
 
     Attributes:
         path: The file, absolute.
@@ -57,15 +72,25 @@ class SqliteStore:
 
     Raises:
         IndexStoreError: It is of another model or folder, of a newer format, damaged, no index at all, or cannot be
-            written. Every method raises it when the file cannot be read or written any more.
+            written. Every method raises it when the file cannot be read or written any more, and once it is closed.
     """
 
-    def __init__(self, path: Path, identity: Identity, *, rebuild: bool = False) -> None:
-        self._connection = open_file(path, identity, rebuild=rebuild)
+    def __init__(self, path: Path, identity: Identity, *, rebuild: bool = False, read_only: bool = False) -> None:
+        self._unlocked_state: FileState | None = None
+        if read_only:
+            self._connection, self._unlocked_state = open_to_read(path, identity)
+        else:
+            self._connection = open_file(path, identity, rebuild=rebuild)
+        # One connection: its transactions are those of one thread at a time, and none waits for a scan of another one.
+        self._lock = threading.RLock()
+        self._is_closed = False
+        self._is_read_only = read_only
         self.path = path.absolute()
         self.begins_anew = rebuild
         self._identity = identity
         self._finding = VIDEOS_BY_SUFFIX
+        self._records = SealedType(identity.layout.dtype)
+        self._vectors = SealedType(("<f2", (identity.layout.width,)))
         self._num_writes = 0
         self._resident: tuple[tuple[int, int], ClipIds, npt.NDArray[np.float32]] | None = None
         self._known_schema = self._schema()
@@ -76,15 +101,18 @@ class SqliteStore:
         return self._identity.layout
 
     def close(self) -> None:
-        """Closes the file; the store cannot be used afterwards."""
-        self._connection.close()
+        """Closes the file, once no thread reads it; the store cannot be used afterwards."""
+        with self._lock:
+            self._is_closed = True
+            self._resident = None
+            self._connection.close()
 
     def version(self) -> tuple[int, int]:
         """Returns another value after every change, whichever process made it; refuses tokens of another model."""
-        # SQLite counts the changes of other connections only.
-        version = self._rows("PRAGMA data_version")[0][0], self._num_writes
-        with explained(self.path):
-            check_model(self._connection, self.path, self._identity)
+        with self._reading():
+            # SQLite counts the changes of other connections only.
+            version = self._rows("PRAGMA data_version")[0][0], self._num_writes
+            self._contents()
         return version
 
     def was_made_anew(self) -> bool:
@@ -93,45 +121,42 @@ class SqliteStore:
 
     def num_clips(self) -> int:
         """Returns the number of clips."""
-        return int(self._rows("SELECT count(*) FROM clips")[0][0])
+        with self._reading():
+            return self._contents().num_clips
 
     def ledger(self) -> dict[str, LedgerEntry]:
         """Returns the entry of every file that was indexed or failed to be, by path."""
-        rows = self._rows("SELECT path, size_bytes, modified_ns, status, reason, problem, duration_seconds FROM videos")
-        if not all(isinstance(row[0], str) and isinstance(row[4], str) for row in rows):
-            raise IndexStoreError(damaged(self.path, "names or reasons that are no text"))
-        return {
-            path: LedgerEntry(
-                path=path,
-                version=FileVersion(size, modified),
-                status=status,
-                reason=reason,
-                problem=problem,
-                duration_seconds=seconds,
-            )
-            for path, size, modified, status, reason, problem, seconds in rows
-        }
+        entries = [row.entry for row in self._videos()]
+        return {entry.path: entry for entry in entries}
+
+    def entry(self, path: str) -> LedgerEntry | None:
+        """Returns the entry of one file; None if the ledger has none."""
+        row = self._video(path)
+        return row and row.entry
 
     def finding(self) -> Finding:
         """Returns which files of the folder are taken for videos, as it was last asked for."""
-        rows = [] if self.begins_anew else self._rows("SELECT value FROM meta WHERE key = 'finding'")
-        if not rows:
+        if self.begins_anew:
             return self._finding
-        with self._sensible():
-            known = json.loads(rows[0][0])
-            if not (isinstance(known, dict) and all(isinstance(each, str) for each in known["exclude"])):
-                raise ValueError(known)
-            return Finding(exclude=known["exclude"], all_files=known["all_files"] is True)
+        with self._reading():
+            known = self._meta().get("finding")
+        if known is None:
+            return self._finding
+        asked = json.loads(known)
+        return Finding(exclude=asked["exclude"], all_files=asked["all_files"])
 
     def remember(self, finding: Finding) -> None:
         """Keeps which files are taken for videos; an index that begins anew does so with its first video."""
         self._finding = finding
         if not self.begins_anew:
-            with self._transaction() as execute:
-                self._write_finding(execute)
+            with self._transaction():
+                self._write_finding()
 
-    def _write_finding(self, execute: Callable[..., sqlite3.Cursor]) -> None:
-        execute("INSERT OR REPLACE INTO meta VALUES ('finding', ?)", (json.dumps(asdict(self._finding)),))
+    def _write_finding(self) -> None:
+        """Writes which files are taken for videos, within a transaction."""
+        meta = read_meta(self._connection, self.path)
+        asked = {"finding": json.dumps(asdict(self._finding))}
+        write_meta(self._connection, meta | asked, Contents.from_text(meta["contents"]))
 
     @contextmanager
     def sole_writer(self, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
@@ -140,14 +165,22 @@ class SqliteStore:
         Args:
             on_wait: Called once if another process has it and this one begins to wait.
         """
+        self._check_writable()
         with sole_writer(self.path, on_wait):
             if self.was_made_anew():  # while this one waited: once is enough
                 self.begins_anew, self._known_schema = False, self._schema()
-            if not self.begins_anew:
-                with explained(self.path):
-                    check_folder(self._connection, self.path, self._identity)
-                    check_model(self._connection, self.path, self._identity)
+            self._check_before_writing()
             yield
+
+    def _check_before_writing(self) -> None:
+        """Refuses an index of another model or folder, and one whose list of paths would lead to the wrong rows."""
+        if self.begins_anew:
+            return
+        with self._reading():
+            check_folder(self._connection, self._meta(), self.path, self._identity)
+            by_path = "SELECT video_id, path FROM videos INDEXED BY sqlite_autoindex_videos_1"
+            if self._rows(f"SELECT video_id, path FROM videos NOT INDEXED EXCEPT {by_path}"):  # noqa: S608
+                raise self._damaged("paths that lead to no video")
 
     def put(self, video: LedgerEntry, clips: Sequence[Clip], records: PackedTokens, pooled: npt.NDArray[Any]) -> None:
         """Stores a video with its clips, in place of what was known of its path.
@@ -161,46 +194,77 @@ class SqliteStore:
         with self._transaction() as execute:
             if self.begins_anew:
                 begin_anew(self._connection, self._identity)
-                self._write_finding(execute)
-            path = os.fsencode(video.path)
-            execute("DELETE FROM videos WHERE path = CAST(? AS TEXT)", (path,))
-            video_id = execute(
-                "INSERT INTO videos (path, size_bytes, modified_ns, status, reason, problem, duration_seconds) "
-                "VALUES (CAST(? AS TEXT), ?, ?, ?, ?, ?, ?)",
-                (path, *astuple(video.version), video.status, video.reason, video.problem, video.duration_seconds),
-            ).lastrowid
-            for clip, record, vector in zip(clips, records, pooled.astype("<f2"), strict=True):
-                clip_id = execute(
-                    "INSERT INTO clips (video_id, start_seconds, end_seconds, frame_seconds) VALUES (?, ?, ?, ?)",
-                    (video_id, clip.start_seconds, clip.end_seconds, clip.timestamps_seconds.astype("<f8").tobytes()),
-                ).lastrowid
-                execute("INSERT INTO pooled VALUES (?, ?)", (clip_id, vector.tobytes()))
-                execute("INSERT INTO tokens VALUES (?, ?)", (clip_id, record.tobytes()))
+                self._write_finding()
+            gone = self._forget(video.path)
+            [(video_id,)] = execute("SELECT coalesce(max(video_id), 0) + 1 FROM videos").fetchall()
+            [(first,)] = execute(
+                "SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'clips'"
+            ).fetchall()
+            row = VideoRow.of(video, video_id, first, len(clips), self._identity.salt)
+            execute(
+                "INSERT INTO videos VALUES (?, CAST(? AS TEXT), ?, ?, CAST(? AS TEXT), CAST(? AS TEXT), "
+                "CAST(? AS TEXT), ?, ?, ?, ?)",
+                row,
+            )
+            self._put_clips(row, clips, records, pooled)
+            self._update_contents(gone=gone, new=[row])
         if self.begins_anew:
             self.begins_anew, self._known_schema = False, self._schema()
 
+    def _put_clips(
+        self, video: VideoRow, clips: Sequence[Clip], records: PackedTokens, pooled: npt.NDArray[Any]
+    ) -> None:
+        """Stores the B clips of a video, their records (B,) and their pooled vectors (B, D), within a transaction."""
+        if not len(clips) == len(records) == len(pooled):
+            raise ValueError(f"{len(clips)} clips, {len(records)} records and {len(pooled)} vectors: one is shorter")
+        ids = clip_ids([video])
+        rows = [
+            (
+                clip_id,
+                video.video_id,
+                stored_seconds(clip.start_seconds),
+                stored_seconds(clip.end_seconds),
+                clip.timestamps_seconds.astype("<f8").tobytes(),
+            )
+            for clip_id, clip in zip(ids.tolist(), clips, strict=True)
+        ]
+        write = self._connection.executemany
+        salt = self._identity.salt
+        write("INSERT INTO clips VALUES (?, ?, ?, ?, ?, ?)", [(*row, row_checksum(row, salt)) for row in rows])
+        sealed = self._vectors.seal(ids, pooled.astype("<f2"))
+        write("INSERT INTO pooled VALUES (?, ?)", zip(ids.tolist(), sealed, strict=True))
+        sealed = self._records.seal(ids, records)
+        write("INSERT INTO tokens VALUES (?, ?)", zip(ids.tolist(), sealed, strict=True))
+
     def remove(self, paths: Iterable[str]) -> None:
         """Forgets these videos."""
-        with self._transaction() as execute:
-            for path in paths:
-                execute("DELETE FROM videos WHERE path = CAST(? AS TEXT)", (os.fsencode(path),))
+        with self._transaction():
+            self._update_contents(gone=[row for path in paths for row in self._forget(path)], new=[])
+
+    def _forget(self, path: str) -> list[VideoRow]:
+        """Deletes a video, within a transaction; returns its row, or none."""
+        rows = self._listed(path)
+        for row in rows:
+            self._connection.execute("DELETE FROM videos WHERE video_id = ?", (row.video_id,))
+        return rows
+
+    def _update_contents(self, *, gone: Collection[VideoRow], new: Collection[VideoRow]) -> None:
+        """Brings the totals up to date, within a transaction."""
+        meta = read_meta(self._connection, self.path)
+        write_meta(self._connection, meta, Contents.from_text(meta["contents"]).changed(gone=gone, new=new))
 
     def clip_ids(self, where: Filter) -> ClipIds:
         """Returns the ids (N,), ascending, of the clips whose video passes the filter."""
-        condition, values = _condition(where)
-        if (passing := self._passing_paths(where)) is not None:
-            condition += " AND video_id IN (SELECT value FROM json_each(?))"
-            values.append(json.dumps(passing))
-        rows = self._rows(f"SELECT clip_id FROM clips JOIN videos USING (video_id) WHERE {condition}", values)  # noqa: S608
-        return np.sort(np.array([row[0] for row in rows], np.int64))
+        rows = self._videos()
+        if where != EVERYTHING:
+            passes = matcher(where)
+            rows = [row for row in rows if passes(os.fsdecode(row.path), row.seconds, int(row.modified_ns))]
+        return clip_ids(rows)
 
     def clip_ids_of(self, path: str) -> ClipIds:
         """Returns the ids (N,), ascending, of the clips of one video."""
-        rows = self._rows(
-            "SELECT clip_id FROM clips JOIN videos USING (video_id) WHERE path = CAST(? AS TEXT) ORDER BY clip_id",
-            (os.fsencode(path),),
-        )
-        return np.array([row[0] for row in rows], np.int64)
+        row = self._video(path)
+        return clip_ids([row] if row else [])
 
     def candidates(
         self, pooled_query: npt.NDArray[np.float32], where: Filter, k: int
@@ -219,104 +283,150 @@ class SqliteStore:
 
     def fetch_tokens(self, ids: ClipIds) -> tuple[ClipIds, PackedTokens]:
         """Returns ids (B,), ascending, and records (B,) of those of the clips that are still stored."""
-        rows = self._rows(
-            "SELECT clip_id, record FROM tokens WHERE clip_id IN (SELECT value FROM json_each(?)) ORDER BY clip_id",
-            (json.dumps(ids.tolist()),),
-        )
-        return self._arrays(rows, self.layout.dtype)
+        with self._reading():
+            rows = self._rows(
+                "SELECT clip_id, record FROM tokens WHERE clip_id IN (SELECT value FROM json_each(?)) ORDER BY clip_id",
+                (json.dumps(ids.tolist()),),
+            )
+            if len(rows) < len(ids):
+                self._check_gone(set(ids.tolist()) - {clip_id for clip_id, _ in rows}, "clips")
+        return self._unsealed(rows, self._records)
 
     def clips(self, ids: Sequence[int]) -> list[StoredClip]:
         """Returns those of the N clips that are still stored, in the order of `ids`."""
-        rows = self._rows(
-            "SELECT clip_id, path, start_seconds, end_seconds, frame_seconds, duration_seconds "
-            "FROM clips JOIN videos USING (video_id) WHERE clip_id IN (SELECT value FROM json_each(?))",
-            (json.dumps([int(clip_id) for clip_id in ids]),),
-        )
-        with self._sensible():
-            found = {
-                row[0]: StoredClip(
-                    clip_id=row[0],
-                    path=os.fspath(row[1]),
-                    start_seconds=float(row[2]),
-                    end_seconds=float(row[3]),
-                    frame_seconds=np.frombuffer(row[4], "<f8"),
-                    video_seconds=None if row[5] is None else float(row[5]),
-                )
-                for row in rows
-            }
+        with self._reading():
+            rows = self._rows(
+                f"SELECT {CLIP_COLUMNS}, checksum FROM clips WHERE clip_id IN (SELECT value FROM json_each(?))",  # noqa: S608
+                (json.dumps([int(clip_id) for clip_id in ids]),),
+            )
+            if not all(row_checksum(row[:-1], self._identity.salt) == row[-1] for row in rows):
+                raise self._damaged("values that make no sense")
+            if len(rows) < len(ids):
+                self._check_gone({int(clip_id) for clip_id in ids} - {row[0] for row in rows}, "tokens")
+            owners = json.dumps(sorted({row[1] for row in rows}))
+            videos = self._select_videos("video_id IN (SELECT value FROM json_each(?))", owners)
+        named = {video.video_id: (os.fsdecode(video.path), video.seconds) for video in videos}
+        found = {}
+        for clip_id, video_id, start, end, frames, _ in rows:
+            if video_id not in named:
+                raise self._damaged("clips that belong to no video")
+            path, seconds = named[video_id]
+            found[clip_id] = StoredClip(
+                clip_id=clip_id,
+                path=path,
+                start_seconds=start,
+                end_seconds=end,
+                frame_seconds=np.frombuffer(frames, "<f8"),
+                video_seconds=seconds,
+            )
         return [found[clip_id] for clip_id in ids if clip_id in found]
-
-    def _passing_paths(self, where: Filter) -> list[int] | None:
-        """Returns the ids of the videos whose path passes; None where no path is asked for."""
-        matchers = [] if where.path_glob is None else [path_matcher(where.path_glob)]
-        if where.folder is not None and (folder := PurePosixPath(where.folder).as_posix()) != ".":
-            matchers.append(inside_matcher(folder))
-        if not matchers:
-            return None
-        rows = self._rows("SELECT video_id, path FROM videos")
-        with self._sensible():
-            return [video_id for video_id, path in rows if all(matches(path) for matches in matchers)]
 
     def _pooled(self) -> tuple[ClipIds, npt.NDArray[np.float32]]:
         """Returns ids (N,) and pooled vectors (N, D) of all clips, which are kept until the index changes."""
-        version = self.version()
-        if self._resident is None or self._resident[0] != version:
-            rows = self._rows("SELECT clip_id, vector FROM pooled ORDER BY clip_id")
-            ids, half = self._arrays(rows, np.dtype(("<f2", (self.layout.width,))))
-            vectors = np.empty(half.shape, np.float32)
-            widen(half, vectors)
-            self._resident = version, ids, vectors
-        return self._resident[1:]
+        with self._reading():
+            version = self.version()
+            if self._resident is None or self._resident[0] != version:
+                contents = self._contents()
+                rows = self._rows("SELECT clip_id, vector FROM pooled ORDER BY clip_id")
+                ids, half = self._unsealed(rows, self._vectors)
+                if (len(ids), int(ids.sum())) != (contents.num_clips, contents.clip_ids):
+                    raise self._damaged("clips are missing")
+                vectors = np.empty(half.shape, np.float32)
+                widen(half, vectors)
+                self._resident = version, ids, vectors
+            return self._resident[1:]
 
-    def _arrays(self, rows: list[tuple[int, bytes]], dtype: np.dtype[Any]) -> tuple[ClipIds, npt.NDArray[Any]]:
-        """Turns rows of ids and blobs into ids (B,) and an array of B items of `dtype`."""
-        with self._sensible():
-            content = b"".join([blob for _, blob in rows])
-            if len(content) != len(rows) * dtype.itemsize:
-                raise IndexStoreError(damaged(self.path, "tokens of a wrong size"))
-            return np.array([clip_id for clip_id, _ in rows], np.int64), np.frombuffer(content, dtype)
-
-    @contextmanager
-    def _sensible(self) -> Iterator[None]:
-        """Reports the index as damaged if values read in the block have other types or sizes than those written."""
+    def _unsealed(self, rows: list[tuple[int, bytes]], items: SealedType) -> tuple[ClipIds, npt.NDArray[Any]]:
+        """Turns rows of ids and sealed items into ids (B,) and an array of B items."""
         try:
-            yield
-        except (TypeError, ValueError, KeyError) as exc:
-            raise IndexStoreError(damaged(self.path, "values that make no sense")) from exc
+            ids = np.array([clip_id for clip_id, _ in rows], np.int64)
+            return ids, items.unseal(ids, b"".join([sealed for _, sealed in rows]))
+        except (TypeError, ValueError) as exc:
+            raise self._damaged("tokens that make no sense") from exc
+
+    def _videos(self) -> list[VideoRow]:
+        """Returns the row of every video."""
+        with self._reading():
+            contents = self._contents()
+            rows = self._select_videos()
+        if Contents.of(rows) != contents:
+            raise self._damaged("videos are missing")
+        return rows
+
+    def _video(self, path: str) -> VideoRow | None:
+        """Returns the row of one video; None if there is none."""
+        with self._reading():
+            # The list of paths may be damaged: not to be found there is not enough.
+            rows = self._listed(path) or [row for row in self._videos() if row.path == os.fsencode(path)]
+        return rows[0] if rows else None
+
+    def _listed(self, path: str) -> list[VideoRow]:
+        """Returns the rows of one video, which are one or none, as the list of paths has it."""
+        encoded = os.fsencode(path)
+        rows = self._select_videos("path = CAST(? AS TEXT)", encoded)
+        if not all(row.path == encoded for row in rows):
+            raise self._damaged("paths that lead to other videos")
+        return rows
+
+    def _select_videos(self, condition: str = "1", *values: Any) -> list[VideoRow]:
+        rows = self._rows(f"SELECT {VIDEO_COLUMNS}, checksum FROM videos WHERE {condition}", values)  # noqa: S608
+        videos = [VideoRow._make(row) for row in rows]
+        if not all(video.is_sound(self._identity.salt) for video in videos):
+            raise self._damaged("names or values that make no sense")
+        return videos
+
+    def _check_gone(self, ids: set[int], table: str) -> None:
+        """Refuses clips that are missing in one table and not in another; else they were removed meanwhile."""
+        sql = f"SELECT count(*) FROM {table} WHERE clip_id IN (SELECT value FROM json_each(?))"  # noqa: S608
+        if self._rows(sql, (json.dumps(sorted(ids)),))[0][0]:
+            raise self._damaged("tokens that make no sense" if table == "clips" else "clips are missing")
+
+    def _contents(self) -> Contents:
+        return Contents.from_text(self._meta()["contents"])
+
+    def _meta(self) -> dict[str, str]:
+        """Returns what the index says of itself; refuses tokens of another model."""
+        self._check_usable()
+        if self._unlocked_state not in (None, FileState.of(self.path)):
+            raise IndexStoreError(f"another process has written the index {self.path} meanwhile: open it again")
+        with explained(self.path):
+            meta = read_meta(self._connection, self.path)
+        check_model(meta, self.path, self._identity)
+        return meta
+
+    def _damaged(self, what: str) -> DamagedIndexError:
+        return DamagedIndexError(self.path, what)
 
     def _schema(self) -> int:
         """Returns another number after tables were made or dropped, whichever process did it."""
         return int(self._rows("PRAGMA schema_version")[0][0])
 
     def _rows(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
-        with explained(self.path):
+        with self._lock, explained(self.path):
+            self._check_usable()
             return self._connection.execute(sql, values).fetchall()
 
     @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Keeps other threads out, and makes the block see one state of the index."""
+        with self._lock, explained(self.path):
+            self._check_usable()
+            with snapshot(self._connection):
+                yield
+
+    @contextmanager
     def _transaction(self) -> Iterator[Callable[..., sqlite3.Cursor]]:
-        with explained(self.path), transaction(self._connection):
-            yield self._connection.execute
-        self._num_writes += 1
+        with self._lock, explained(self.path):
+            self._check_usable()
+            self._check_writable()
+            with transaction(self._connection):
+                yield self._connection.execute
+            self._num_writes += 1
 
+    def _check_writable(self) -> None:
+        if self._is_read_only:
+            raise IndexStoreError(f"the index {self.path} was opened only to be read: open it to be written")
 
-def _condition(where: Filter) -> tuple[str, list[Any]]:
-    """Returns all but the paths of a filter as an SQL condition on `videos`, and the values of its parameters."""
-    conditions: dict[str, Any] = {
-        "duration_seconds >= ?": where.min_seconds,
-        "duration_seconds <= ?": where.max_seconds,
-        "modified_ns >= ?": _nanoseconds(where.newer_than),
-        "modified_ns < ?": _nanoseconds(where.older_than),
-    }
-    given = {condition: value for condition, value in conditions.items() if value is not None}
-    return " AND ".join(given) or "1", list(given.values())
-
-
-def _nanoseconds(moment: datetime | None) -> int | None:
-    """Returns nanoseconds since 1970, clamped to SQLite's integers, which reach from 1677 to 2262."""
-    if moment is None:
-        return None
-    first, last = -(2**63), 2**63 - 1
-    try:
-        return min(max(int(moment.timestamp() * 1e9), first), last)
-    except (ValueError, OverflowError):  # the ends of the calendar, in local time
-        return first if moment.year < 1970 else last
+    def _check_usable(self) -> None:
+        if self._is_closed:
+            raise IndexStoreError(f"the index {self.path} is closed: open it again")

@@ -165,6 +165,18 @@ def plan_update(folder: Path, store: SqliteStore, *, retry_failed: bool, finding
     )
 
 
+def check_has_videos(folder: Path) -> None:
+    """Refuses a folder in which nothing could be a video, whatever is taken for one.
+
+    Raises:
+        InputError: There is no video in the folder.
+    """
+    finding = Finding(all_files=True)
+    content = look_through(folder, finding)
+    if not content.videos:
+        raise _no_videos(folder, content, finding)
+
+
 def _no_videos(folder: Path, content: Found, finding: Finding) -> InputError:
     """Returns the error of a folder without a video, which says what is there instead."""
     left_out = f"; left out: {summary(content.left_out)}" if content.left_out else ""

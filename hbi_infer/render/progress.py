@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def index_progress() -> Iterator[Callable[[IndexProgress], None]]:
-    """Shows a `progress_bar` while an index is updated; yields the function that updates it."""
-    with progress_bar("indexing", "videos") as show:
+def index_progress(doing: str = "indexing") -> Iterator[Callable[[IndexProgress], None]]:
+    """Shows a `progress_bar` while an index is updated or read; yields the function that updates it."""
+    with progress_bar(doing, "videos") as show:
         yield lambda progress: show(progress.videos_done, progress.videos_total, progress.clips)
 
 

@@ -9,9 +9,11 @@ import re
 import select
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hbi_infer.cli import main
 from tests.builders.in_process import run_main
@@ -49,6 +51,14 @@ def run(
         check=False,
         timeout=60,
     )
+
+
+def run_python(
+    code: str, *arguments: object, prefix: Sequence[str] = (), **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run a script in a process of its own."""
+    command = [*prefix, sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
 
 
 IN_TURN = """

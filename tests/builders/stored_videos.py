@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
+from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from hbi_infer.index.sqlite_file import APPLICATION_ID, Identity
 from hbi_infer.index.sqlite_store import SqliteStore
 from hbi_infer.index.store import FileVersion, LedgerEntry
 from hbi_infer.options import EVERYTHING, Filter
@@ -59,3 +65,82 @@ def put(store: SqliteStore, *videos: Video) -> None:
 
 def paths(store: SqliteStore, where: Filter = EVERYTHING) -> set[str]:
     return {clip.path for clip in store.clips(store.clip_ids(where).tolist())}
+
+
+def content(store: SqliteStore) -> dict[str, Any]:
+    """All that a store says of each video, except for the numbers of its rows."""
+    ids = store.clip_ids(EVERYTHING)
+    found, records = store.fetch_tokens(ids)
+    near, cosines = store.candidates(np.ones(LAYOUT.width, np.float32), EVERYTHING, len(ids))
+    assert (found == ids).all()
+    assert sorted(near.tolist()) == ids.tolist()
+    cosine_of = dict(zip(near.tolist(), cosines.tolist(), strict=True))
+    clips: dict[str, list[Any]] = {path: [] for path in store.ledger()}
+    for clip, record in zip(store.clips(ids.tolist()), records, strict=True):
+        times = clip.start_seconds, clip.end_seconds, clip.frame_seconds.tobytes(), clip.video_seconds
+        clips[clip.path].append((*times, record.tobytes(), cosine_of[clip.clip_id]))
+    assert all(len(store.clip_ids_of(path)) == len(clips[path]) for path in clips)
+    return {path: (entry, clips[path]) for path, entry in store.ledger().items()}
+
+
+OLD_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE videos (
+    video_id INTEGER PRIMARY KEY,
+    path TEXT NOT NULL UNIQUE,
+    size_bytes INTEGER NOT NULL,
+    modified_ns INTEGER NOT NULL,
+    status TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    {problem}
+    duration_seconds REAL
+);
+CREATE TABLE clips (
+    clip_id INTEGER PRIMARY KEY AUTOINCREMENT,
+    video_id INTEGER NOT NULL REFERENCES videos ON DELETE CASCADE,
+    start_seconds REAL NOT NULL,
+    end_seconds REAL NOT NULL,
+    frame_seconds BLOB NOT NULL
+);
+CREATE INDEX clips_by_video ON clips (video_id);
+CREATE TABLE pooled (clip_id INTEGER PRIMARY KEY REFERENCES clips ON DELETE CASCADE, vector BLOB NOT NULL);
+CREATE TABLE tokens (clip_id INTEGER PRIMARY KEY REFERENCES clips ON DELETE CASCADE, record BLOB NOT NULL);
+PRAGMA application_id = {mark};
+PRAGMA user_version = {version};
+PRAGMA journal_mode = WAL;
+"""
+
+
+def write_old_index(path: Path, identity: Identity, version: int, *videos: Video) -> None:
+    """Writes an index as format 1 or 2 had it."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        problem = "problem TEXT," if version > 1 else ""
+        connection.executescript(OLD_SCHEMA.format(problem=problem, mark=APPLICATION_ID, version=version))
+        connection.executemany(
+            "INSERT INTO meta VALUES (?, CAST(? AS TEXT))",
+            [(key, os.fsencode(value)) for key, value in identity.meta().items()],
+        )
+        for video in videos:
+            _put_old(connection, version, video)
+
+
+def _put_old(connection: sqlite3.Connection, version: int, video: Video) -> None:
+    entry, size = video.record, video.record.version
+    problem = [entry.problem] if version > 1 else []
+    video_id = connection.execute(
+        f"INSERT INTO videos VALUES (NULL, CAST(? AS TEXT), ?, ?, ?, ?, {'?, ' * len(problem)}?)",
+        (
+            os.fsencode(entry.path),
+            size.size_bytes,
+            size.modified_ns,
+            entry.status,
+            entry.reason,
+            *problem,
+            entry.duration_seconds,
+        ),
+    ).lastrowid
+    for clip, record, vector in zip(video.clips, video.tokens, video.vectors.astype("<f2"), strict=True):
+        times = clip.start_seconds, clip.end_seconds, clip.timestamps_seconds.astype("<f8").tobytes()
+        clip_id = connection.execute("INSERT INTO clips VALUES (NULL, ?, ?, ?, ?)", (video_id, *times)).lastrowid
+        connection.execute("INSERT INTO pooled VALUES (?, ?)", (clip_id, vector.tobytes()))
+        connection.execute("INSERT INTO tokens VALUES (?, ?)", (clip_id, record.tobytes()))

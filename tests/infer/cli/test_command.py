@@ -152,6 +152,7 @@ def test_a_name_that_is_too_long_is_told_in_one_line(library: Path) -> None:
         (["retrieve", "--videos", ".", "--query", "red", "--newer", "soon"], "'soon' does not match the formats '%Y"),
         (["retrieve", "--videos", ".", "--query", "red", "--older", "20261126"], "Invalid value for '--older'"),
         (["retrieve", "--videos", ".", "--query", "red", "--no-update", "--rebuild"], "--no-update nothing: give one"),
+        (["index", ".", "--verify", "--rebuild"], "--rebuild throws it away: give one of them"),
         (["qa", "--video", ".", "-q", "what?", "--no-update", "--rebuild"], "--no-update nothing: give one"),
         (["retreive"], "Did you mean 'retrieve'?"),
         (["index"], "Missing argument"),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
 
-from tests.builders.command_line import COMMAND, WITHOUT_ROOTS_RIGHTS, run
+from tests.builders.command_line import COMMAND, IN_TURN, WITHOUT_ROOTS_RIGHTS, run, run_python
 from tests.builders.tiny_bundle import NOTICE, write_tiny_bundle, write_video
 from tests.paths import ROOT
 
@@ -42,6 +44,64 @@ def test_index_tells_what_it_did_and_what_failed(library: Path, bundle: Path, tm
     }
     retried = json.loads(run(*arguments, "--json", "--retry-failed").stdout)
     assert [failure["path"] for failure in retried["update"]["failed"]] == ["damaged.mp4"]
+
+
+def test_verify_mends_what_is_damaged_from_the_videos(bundle: Path, tmp_path: Path) -> None:
+    videos, index_file = tmp_path / "videos", tmp_path / "i.sqlite"
+    for name in ("red", "green", "blue"):
+        write_video(videos / f"{name}.mp4", name, seconds_each=1.0)
+    arguments = ("index", videos, "--bundle", bundle, "--index", index_file)
+    assert run(*arguments).returncode == 0
+    with closing(sqlite3.connect(index_file, isolation_level=None)) as connection:
+        sql = "UPDATE tokens SET record = zeroblob(length(record)) WHERE clip_id = (SELECT first_clip FROM videos "
+        connection.executemany(sql + "WHERE path = ?)", [("red.mp4",), ("blue.mp4",)])
+    (videos / "blue.mp4").unlink()
+    done = run(*arguments, "--verify", "--json")
+    gone, mended = [{"path": path, "reason": "has changed in the index"} for path in ("blue.mp4", "red.mp4")]
+    document = json.loads(done.stdout)
+    assert document["verified"] == {"videos": 1, "clips": 1, "damaged": [gone, mended], "fault": ""}
+    assert (document["update"]["added"], document["index"]["clips"], done.returncode) == (1, 2, 3)
+    assert done.stderr.splitlines()[1:] == [
+        "warning: blue.mp4 has changed in the index: it is indexed anew",
+        "warning: red.mp4 has changed in the index: it is indexed anew",
+        "note: 1 videos with 1 clips are as they were indexed",
+        "warning: blue.mp4 cannot be searched: has changed in the index",
+    ]
+    index_file.write_bytes(b"")
+    search = ("retrieve", "--videos", videos, "--bundle", bundle, "--index", index_file, "--query", "red")
+    told = run(*search, "--no-update")
+    assert told.returncode == 1
+    assert f"error: the index {index_file} is damaged (it has 0 bytes): make it anew" in told.stderr
+    done = run(*arguments, "--verify")
+    assert done.returncode == 0
+    assert "warning: the index is damaged (it has 0 bytes): what cannot be read is indexed anew" in done.stderr
+    assert done.stdout.endswith(f"2 clips in the index {index_file}\n")
+
+
+def test_commands_that_only_read_need_to_write_nothing(library: Path, tmp_path: Path) -> None:
+    """With the embedded model, which does every task."""
+    folder = tmp_path / "index"
+    index_file = folder / "i.sqlite"
+    folder.mkdir()
+    assert run("index", library, "--index", index_file).returncode == 3
+    (folder / "i.sqlite.lock").unlink()
+    index_file.chmod(0o444)
+    folder.chmod(0o555)
+    use = ["--index", str(index_file)]
+    red = str(library / "red.mp4")
+    commands = [
+        ["retrieve", "--videos", str(library), "--query", "red", "--no-update", *use],
+        ["retrieve", "--videos", str(library), "--like", red, "--no-update", *use],
+        ["qa", "--video", str(library), "-q", "what colour?", "--no-update", *use],
+        ["caption", str(library), "--no-update", *use],
+        ["explain", "--video", red, "--query", "red", "--videos", str(library), *use],
+    ]
+    done = run_python(IN_TURN, json.dumps(commands), prefix=WITHOUT_ROOTS_RIGHTS)
+    folder.chmod(0o755)
+    told = [line for line in done.stderr.splitlines() if not line.startswith(("note: ", "warning: damaged.mp4 "))]
+    assert [line for line in told if not line.startswith("exit code")] == []
+    assert [line.split()[-1] for line in told] == ["0", "0", "3", "3", "0"]
+    assert list(folder.iterdir()) == [index_file]
 
 
 def test_a_folder_without_videos(bundle: Path, tmp_path: Path) -> None:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import subprocess
-import sys
 import tempfile
-import textwrap
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +15,9 @@ import pytest
 from hbi_infer.errors import IndexStoreError
 from hbi_infer.index.sqlite_file import FORMAT_VERSION, Identity
 from hbi_infer.index.sqlite_store import SqliteStore
-from hbi_infer.index.store import FileVersion, LedgerEntry
 from hbi_infer.options import EVERYTHING
 from hbi_infer.tokens.layout import TokenLayout
-from hbi_infer.video.decoded_video import Problem
+from tests.builders.command_line import run_python
 from tests.builders.stored_videos import paths, put, video
 
 
@@ -88,34 +84,10 @@ def test_an_index_of_a_folder_that_is_not_there_is_not_taken_for_another_one(
         assert paths(store) == {"a.mp4", "b.mp4"}
 
 
-def test_an_index_of_format_1_keeps_its_videos_and_learns_the_kinds_of_problems(file: Path, identity: Identity) -> None:
-    reasons: dict[str, Problem] = {
-        "cannot be opened: Permission denied": "not_opened",
-        "took longer than 120 s to decode": "too_slow",
-        "crashed the decoder (SIGSEGV)": "crashed",
-        "makes the model give numbers that are not finite": "not_finite",
-        "is empty": "damaged",
-    }
-    with closing(SqliteStore(file, identity)) as store:
-        clips = store.clips(store.clip_ids(EVERYTHING).tolist())
-        for reason in reasons:
-            entry = LedgerEntry(path=reason, version=FileVersion(1, 2), status="failed", reason=reason)
-            store.put(entry, [], video("x").tokens[:0], video("x").vectors[:0])
-    with closing(sqlite3.connect(file)) as connection:
-        connection.execute("ALTER TABLE videos DROP COLUMN problem")
-        connection.execute("PRAGMA user_version = 1")
-    for _ in range(2):
-        with closing(SqliteStore(file, identity)) as store:
-            ledger = store.ledger()
-            assert {name: entry.problem for name, entry in ledger.items() if entry.status == "failed"} == reasons
-            assert ledger["a.mp4"] == video("a.mp4").record
-            assert len(store.clips(store.clip_ids(EVERYTHING).tolist())) == len(clips) == 4
-
-
 def test_an_index_of_a_newer_format_is_refused(file: Path, identity: Identity) -> None:
     with closing(sqlite3.connect(file)) as connection:
         connection.execute(f"PRAGMA user_version = {FORMAT_VERSION + 1}")
-    with pytest.raises(IndexStoreError, match="format 3 and this hbi-infer reads up to 2: pip install --upgrade"):
+    with pytest.raises(IndexStoreError, match="format 4 and this hbi-infer reads up to 3: pip install --upgrade"):
         SqliteStore(file, identity)
     with closing(SqliteStore(file, identity, rebuild=True)) as store:
         put(store, video("c.mp4"))
@@ -276,8 +248,3 @@ def read_all(file: Path, identity: Identity) -> None:
         ids = store.clip_ids(EVERYTHING)
         store.fetch_tokens(ids)
         store.clips(ids.tolist())
-
-
-def run_python(code: str, *arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)  # type: ignore[call-overload,no-any-return]

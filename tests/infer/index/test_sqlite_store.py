@@ -5,11 +5,15 @@ import resource
 import sqlite3
 import subprocess
 import sys
-import textwrap
+import time
 import unicodedata
-from contextlib import closing
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
+from threading import Event
 
 import numpy as np
 import pytest
@@ -20,7 +24,8 @@ from hbi_infer.index.sqlite_store import SqliteStore
 from hbi_infer.index.store import FileVersion, LedgerEntry, TokenStore
 from hbi_infer.options import EVERYTHING, Filter, Finding
 from hbi_infer.tokens.levels import unit
-from tests.builders.stored_videos import LAYOUT, paths, put, video
+from tests.builders.command_line import run_python
+from tests.builders.stored_videos import LAYOUT, content, paths, put, video
 
 
 def test_what_was_put_comes_back(store: SqliteStore, tmp_path: Path, identity: Identity) -> None:
@@ -54,10 +59,127 @@ def test_the_store_is_what_searching_needs(store: SqliteStore) -> None:
     assert len(ids) == len(cosines) == len(searched.fetch_tokens(ids)[0]) == 0
 
 
-def test_the_use_of_a_closed_store_is_a_bug_and_not_a_damaged_index(store: SqliteStore) -> None:
+def test_the_use_of_a_closed_store_is_told(store: SqliteStore) -> None:
+    put(store, video("a.mp4"))
+    ids = store.clip_ids(EVERYTHING)
     store.close()
-    with pytest.raises(sqlite3.ProgrammingError):
-        store.ledger()
+    store.close()
+    uses: list[Callable[[], object]] = [
+        store.ledger,
+        store.version,
+        store.num_clips,
+        store.was_made_anew,
+        lambda: store.entry("a.mp4"),
+        lambda: store.clip_ids(EVERYTHING),
+        lambda: store.candidates(np.ones(LAYOUT.width, np.float32), EVERYTHING, 5),
+        lambda: store.fetch_tokens(ids),
+        lambda: store.clips(ids.tolist()),
+        lambda: put(store, video("b.mp4")),
+        lambda: store.remove(["a.mp4"]),
+    ]
+    for use in uses:
+        with pytest.raises(IndexStoreError, match=r"the index .*index\.sqlite is closed: open it again"):
+            use()
+
+
+def test_threads_read_one_store_while_another_one_writes(store: SqliteStore) -> None:
+    """Every reader sees whole videos: those put before it reads, and perhaps more."""
+    put(store, *(video(f"{number}.mp4", 3, seed=number) for number in range(5)))
+    done = Event()
+
+    def write() -> None:
+        for number in range(5, 40):
+            put(store, video(f"{number}.mp4", 3, seed=number))
+            store.remove([f"{number - 5}.mp4"])
+        done.set()
+
+    def read() -> int:
+        times = 0
+        while not done.is_set() or not times:
+            assert 5 <= len(store.ledger()) <= 6
+            ids = store.clip_ids(EVERYTHING)
+            assert len(ids) in (15, 18)
+            assert len(store.fetch_tokens(ids)[0]) % 3 == 0
+            assert len(store.candidates(np.ones(LAYOUT.width, np.float32), EVERYTHING, 100)[0]) in (15, 18)
+            assert len(store.clips(ids.tolist())) % 3 == store.num_clips() % 3 == 0
+            times += 1
+        return times
+
+    with ThreadPoolExecutor(5) as pool:
+        readers = [pool.submit(read) for _ in range(4)]
+        pool.submit(write).result(60)
+        assert all(reader.result(60) for reader in readers)
+    assert set(store.ledger()) == {f"{number}.mp4" for number in range(35, 40)}
+
+
+def test_a_store_that_another_thread_closes_is_told(store: SqliteStore) -> None:
+    put(store, video("a.mp4", 50))
+
+    def read() -> None:
+        while True:
+            content(store)
+
+    with ThreadPoolExecutor(3) as pool:
+        readers = [pool.submit(read) for _ in range(3)]
+        time.sleep(0.1)
+        store.close()
+        for reader in readers:
+            with pytest.raises(IndexStoreError, match="is closed"):
+                reader.result(60)
+
+
+@pytest.mark.parametrize("time_ns", [10_413_792_000 * 10**9, -(10**20), 2**63, -(2**63) - 1])
+def test_a_file_of_any_time_is_stored(store: SqliteStore, time_ns: int) -> None:
+    put(store, video("a.mp4", version=FileVersion(5, time_ns)), video("b.mp4", seed=1))
+    assert store.ledger()["a.mp4"].version == FileVersion(5, time_ns)
+    put(store, video("a.mp4", version=FileVersion(5, time_ns + 1)))
+    assert store.ledger()["a.mp4"].version == FileVersion(5, time_ns + 1)
+    late = "a.mp4" if time_ns > 0 else "b.mp4"
+    [before, after] = (
+        paths(store, Filter(**{name: datetime(1968 if time_ns < 0 else 2200, 1, 1)}))  # type: ignore[arg-type]
+        for name in ("older_than", "newer_than")
+    )
+    assert (before, after) == ({"a.mp4", "b.mp4"} - {late}, {late})
+
+
+def test_a_reason_that_is_no_text_is_stored(store: SqliteStore) -> None:
+    entry = LedgerEntry(path="a.mp4", version=FileVersion(1, 1), status="failed", reason=f"in {chr(0xDCE9)}")
+    store.put(entry, [], video("x").tokens[:0], video("x").vectors[:0])
+    assert store.ledger()["a.mp4"].reason == "in \\udce9"
+
+
+NUM_FLIPS = 200
+
+
+def test_a_changed_bit_anywhere_is_told_or_changes_nothing(tmp_path: Path, identity: Identity) -> None:
+    """Bits of the whole file, a third of them where SQLite keeps its lists."""
+    path = tmp_path / "index.sqlite"
+    with closing(SqliteStore(path, identity)) as store:
+        put(store, *(video(f"dir{n % 3}/{n}.mp4", 1 + n % 4, seed=n, duration_seconds=n / 3) for n in range(12)))
+        put(store, video("late.mp4", 2, version=FileVersion(1, 2**70)), video("dir1/1.mp4", 3, seed=99))
+        store.remove(["dir0/3.mp4", "dir2/8.mp4"])
+        expected = content(store)
+    whole, random = path.read_bytes(), Random(0)
+    same = 0
+    for number in range(NUM_FLIPS):
+        position = random.randrange(len(whole))
+        if number % 3 == 0:  # the head of a page
+            position = position // 4096 * 4096 + random.randrange(64)
+        changed = bytearray(whole)
+        changed[position] ^= 1 << random.randrange(8)
+        for file in tmp_path.glob("index.sqlite*"):
+            file.unlink()
+        path.write_bytes(changed)
+        try:
+            with (
+                closing(SqliteStore(path, identity, read_only=number % 2 == 0)) as store,
+                nullcontext() if number % 2 == 0 else store.sole_writer(),
+            ):
+                assert content(store) == expected, f"bit at {position}"
+            same += 1
+        except IndexStoreError:
+            pass
+    assert NUM_FLIPS - same > NUM_FLIPS // 8
 
 
 def test_putting_a_video_again_replaces_it_and_removing_leaves_nothing(store: SqliteStore) -> None:
@@ -225,11 +347,6 @@ def test_values_that_make_no_sense_are_told(file: Path, identity: Identity, dama
         connection.execute(damage)
     with pytest.raises(IndexStoreError, match=r"is damaged .*--rebuild"):
         read_all(file, identity)
-
-
-def run_python(code: str, *arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)  # type: ignore[call-overload,no-any-return]
 
 
 def test_a_full_disk_is_told_and_loses_nothing(store: SqliteStore) -> None:

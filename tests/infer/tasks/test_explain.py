@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,12 @@ import pytest
 
 from hbi_infer.api import HBI, Index
 from hbi_infer.errors import BundleError, IndexStoreError, InputError, VideoError
+from hbi_infer.index.checksums import SealedType
 from hbi_infer.index.clip_tokens import IndexedFileChangedWarning
 from hbi_infer.index.folder_index import default_location
 from hbi_infer.model.bundle import Bundle
 from hbi_infer.model.tokenizer import Tokenizer, clip_tokenizer_json
-from hbi_infer.options import Explaining
+from hbi_infer.options import EVERYTHING, Explaining
 from hbi_infer.tasks.explain import Explanation, LevelExplanation, NoFramesWarning, read_thumbnails
 from hbi_infer.tasks.texts import QueryTruncatedWarning
 from hbi_infer.tokens.banzhaf import banzhaf_interaction
@@ -232,12 +231,14 @@ def test_a_slot_that_does_not_exist_is_damage(index: Index, folder: Path) -> Non
 
 
 def damage(index: Index, field: str, value: float) -> None:
-    """Put a value into every record of the index."""
-    with closing(sqlite3.connect(index.store.path)) as connection, connection:
-        for clip_id, blob in connection.execute("SELECT clip_id, record FROM tokens").fetchall():
-            record = np.frombuffer(blob, index.store.layout.dtype).copy()
-            record[field] = value
-            connection.execute("UPDATE tokens SET record = ? WHERE clip_id = ?", (record.tobytes(), clip_id))
+    """Put a value into every record of the index, with a checksum that is right."""
+    ids, records = index.store.fetch_tokens(index.store.clip_ids(EVERYTHING))
+    records = records.copy()
+    records[field] = value
+    sealed = SealedType(index.store.layout.dtype).seal(ids, records)
+    with index.store._transaction() as execute:
+        for clip_id, record in zip(ids.tolist(), sealed, strict=True):
+            execute("UPDATE tokens SET record = ? WHERE clip_id = ?", (record, clip_id))
 
 
 def test_json_says_everything_and_comes_back(index: Index, folder: Path) -> None:
