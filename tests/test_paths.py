@@ -24,10 +24,7 @@ INNER = (
     "hbi_infer.bench",
     "hbi_infer.cli",
     "hbi_infer.files",
-    "hbi_infer.index.sqlite_file",
-    "hbi_infer.index.sqlite_store",
-    "hbi_infer.index.store",
-    "hbi_infer.index.update",
+    "hbi_infer.index.",
     "hbi_infer.model.bundle_files",
     "hbi_infer.render.caption_file",
     "hbi_infer.render.tables",
@@ -41,11 +38,13 @@ INNER = (
     "hbi_export.report",
 )
 """Modules and rooms that no program imports."""
+OUTER = ("hbi_infer.index.clip_tokens", "hbi_infer.index.folder_index")
+"""Those of an inner room that a program may call."""
 MODULES = [
     name
     for package, path in FILES
     if package != "hbi_engines"
-    and not (name := f"{package}.{name_of(package, path).replace('/', '.')}").startswith(INNER)
+    and (not (name := f"{package}.{name_of(package, path).replace('/', '.')}").startswith(INNER) or name in OUTER)
     and path.name != "__init__.py"
 ]
 
