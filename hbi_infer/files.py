@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import errno
 import fnmatch
-import hashlib
 import os
 import re
 import stat
 import sys
-import unicodedata
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -105,6 +103,8 @@ def fitting_name(stem: str, ending: str, longest: int) -> str:
 
 def short_hash(name: str) -> str:
     """Returns eight digits that tell names apart and are the same in every run."""
+    import hashlib  # a command that starts need not wait for it
+
     return hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
 
 
@@ -120,6 +120,8 @@ def longest_name(folder: Path) -> int:
 
 def one_form(text: str) -> str:
     """Returns a text in one of the forms that Unicode has for the same letters (NFC); macOS writes names in another."""
+    import unicodedata  # a command that starts need not wait for it
+
     return unicodedata.normalize("NFC", text)
 
 

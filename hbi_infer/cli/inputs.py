@@ -17,7 +17,6 @@ from hbi_infer.files import exists, is_folder
 from hbi_infer.options import Finding
 from hbi_infer.render import stdout
 from hbi_infer.render.progress import index_progress
-from hbi_infer.video.discovery import IN_WORDS, by_reason, summary
 
 if TYPE_CHECKING:
     from hbi_infer.api import HBI, Index
@@ -210,6 +209,8 @@ def update_index(
 
 def _tell_left_out(left_out: Sequence[LeftOut], *, verbose: bool, also_others: bool) -> None:
     """Says what is left out, by number or, up to `MOST_LISTED` for each reason, by name."""
+    from hbi_infer.video.discovery import IN_WORDS, by_reason, summary
+
     if not verbose:
         if also_others or any(each.reason != "other_suffix" for each in left_out):
             stdout.note("note", f"left out: {summary(left_out)}; --verbose lists them")
@@ -283,6 +284,8 @@ def model_document(hbi: Encoder) -> dict[str, Any]:
 
 def index_document(opened: Index, report: IndexReport | None) -> dict[str, Any]:
     """Describes a model, an index and its update for JSON."""
+    from hbi_infer.video.discovery import by_reason
+
     update = None
     if report is not None:
         faults = {name: [fault.to_json() for fault in getattr(report, name)] for name in ("partial", "failed")}

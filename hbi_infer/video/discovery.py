@@ -13,7 +13,6 @@ from hbi_engines.operating_system import may_enter
 from hbi_infer.errors import InputError
 from hbi_infer.files import is_folder, path_matcher
 from hbi_infer.options import VIDEOS_BY_SUFFIX, Finding
-from hbi_infer.video.content import has_video
 
 # fmt: off
 VIDEO_SUFFIXES = frozenset({
@@ -257,6 +256,8 @@ class _Search:
             if by_suffix:
                 return None
             if suffix not in SUFFIXES_NOT_READ or self._all_files:
+                from hbi_infer.video.content import has_video  # most folders have no such file
+
                 if has_video(Path(entry.path)):
                     return None
                 return "format_not_read" if suffix in SUFFIXES_NOT_READ else "no_video_inside"

@@ -250,6 +250,8 @@ class _Reading:
         try:
             for number, packet in enumerate(filled_packets(container, stream)):
                 if number == len(ticks):
+                    if self._packets.damage:  # looking at the packets ended here too
+                        break
                     raise VideoError("changed while it was read")
                 if not is_needed[number]:
                     continue

@@ -199,6 +199,21 @@ def test_no_cut_raises(tmp_path: Path, kind: str, share: float) -> None:
     assert all(clip.mask.any() for clip in video.clips)
 
 
+def test_a_video_with_too_many_frames_ends_where_looking_at_them_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last wanted frame is spoilt, so that the next good one is looked for beyond that place."""
+    path = tmp_path / "video.avi"
+    write_video(path, "avi-mjpeg", keyframe_interval=1)
+    for number in range(50, 60):
+        overwrite_packet(path, number)
+    monkeypatch.setattr("hbi_infer.video.packets.MAX_PACKETS", 60)
+    video = decode(path, ONE_A_SECOND)
+    assert (video.status, video.problem) == ("partial", "too_large")
+    assert "it has more than 60 frames" in video.reason
+    assert numbers(video.clips[0]) == [0, 25]
+
+
 def test_a_damaged_frame_gives_way_to_the_next_good_one(tmp_path: Path) -> None:
     """The frames of an intra-coded video stand alone: only the damaged one is lost."""
     path = tmp_path / "video.avi"
