@@ -243,10 +243,11 @@ def _shifts(decoding: NDArray[np.int64], tick_seconds: float) -> tuple[NDArray[n
     shifts, is_stray, ahead = np.zeros(len(decoding), np.int64), np.zeros(len(decoding), bool), 0
     if not len(steps) or not tick_seconds > 0:
         return shifts, is_stray, ahead
-    usual = max(1, int(np.median(np.abs(steps))))
-    back, far = round(_BACK_SECONDS / tick_seconds), max(round(_DAY_SECONDS / tick_seconds), _FAR_STEPS * usual)
-    if not ((steps < -back) | (steps > far)).any():
+    back, far = round(_BACK_SECONDS / tick_seconds), round(_DAY_SECONDS / tick_seconds)
+    if steps.min() >= -back and steps.max() <= far:
         return shifts, is_stray, ahead
+    usual = max(1, int(np.median(np.abs(steps))))
+    far = max(far, _FAR_STEPS * usual)
     near = max(back, 3 * usual)
     starts = [0, *(np.flatnonzero(np.abs(steps) > near) + 1).tolist()]
     ends = [*starts[1:], len(decoding)]
@@ -268,6 +269,8 @@ def _shifts(decoding: NDArray[np.int64], tick_seconds: float) -> tuple[NDArray[n
 def _is_apart(shown: NDArray[np.int64], decoding: NDArray[np.int64], tick_seconds: float) -> NDArray[np.bool_]:
     """Returns (K,) bool: the frame would be shown long before it is decoded, or after all that a decoder keeps back."""
     margin = _DELAY_SECONDS / tick_seconds if tick_seconds > 0 else 0.0
+    if len(decoding) and np.abs(shown - decoding).max() <= margin:
+        return np.zeros(len(decoding), bool)
     later = decoding[np.minimum(np.arange(len(decoding)) + MOST_DELAY, len(decoding) - 1)]
     if len(decoding) > 1:
         margin = max(margin, MOST_DELAY * float(np.median(np.abs(np.diff(decoding)))))

@@ -17,6 +17,9 @@ from hbi_infer.options import Fit, FrameSampling, Rounding
 from hbi_infer.video.colours import scaled_rgb
 from hbi_infer.video.packets import MAX_SIDE, check_size
 
+_AS_STORED = np.eye(2, dtype=np.int32)
+"""Matrix of a frame that is neither turned nor mirrored, as nearly all are."""
+
 
 class FrameScaler:
     """Scales frames by libswscale's bicubic and makes them square, as `FrameSampling` says.
@@ -81,9 +84,11 @@ class FrameScaler:
 
     def _cut(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Cuts the centre (S, S, 3) out of an image (H, W, 3) uint8, or puts black bars beside it."""
-        square = np.zeros((self._size, self._size, 3), np.uint8)
         (top, above), (left, before) = (self._margin(length) for length in image.shape[:2])
         part = image[top : top + self._size, left : left + self._size]
+        if part.shape[:2] == (self._size, self._size):
+            return np.ascontiguousarray(part)
+        square = np.zeros((self._size, self._size, 3), np.uint8)
         square[above : above + part.shape[0], before : before + part.shape[1]] = part
         return square
 
@@ -117,18 +122,22 @@ def _matrix(frame: VideoFrame) -> NDArray[np.int32]:
     # The stubs of PyAV 18 say that these are keyed by strings only.
     side_data = cast("Mapping[SideDataType, SideData]", frame.side_data)
     if SideDataType.DISPLAYMATRIX not in side_data:
-        return np.array([[1, 0], [0, 1]], np.int32)
+        return _AS_STORED
     return np.frombuffer(bytes(side_data[SideDataType.DISPLAYMATRIX]), np.int32).reshape(3, 3)[:2, :2]
 
 
 def _is_turned(matrix: NDArray[np.int32]) -> bool:
     """Returns whether the screen's x is the stored y: a turn by 90 or 270 degrees."""
+    if matrix is _AS_STORED:
+        return False
     magnitude = np.abs(matrix.astype(np.int64))
     return bool(magnitude[0, 1] > magnitude[0, 0])
 
 
 def _upright(image: NDArray[np.uint8], matrix: NDArray[np.int32]) -> NDArray[np.uint8]:
     """Turns and mirrors an image (H, W, 3) uint8 as a player does; angles are rounded to right ones."""
+    if matrix is _AS_STORED:
+        return image
     if _is_turned(matrix):
         image, matrix = image.transpose(1, 0, 2), matrix[::-1]
     return image[:: -1 if matrix[1, 1] < 0 else 1, :: -1 if matrix[0, 0] < 0 else 1]
