@@ -7,6 +7,7 @@ format is Protocol Buffers; the few fields that matter are read here, for the pa
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from hbi_engines.errors import EngineError
@@ -64,18 +65,26 @@ class _DamagedError(Exception):
     """The bytes are no message, so that every runtime refuses them, and says why."""
 
 
-def check_graph(content: bytes) -> None:
+class CheckedGraph(bytes):
+    """The bytes of a graph that `check_graph` has let pass; it looks at them once."""
+
+
+def check_graph(content: bytes) -> CheckedGraph:
     """Refuses a graph that names a file, or whose functions would grow without end when they are written out.
+
+    Returns:
+        The same bytes.
 
     Raises:
         EngineError: The graph is refused; says what is in it. What is no graph at all is left to the runtime.
     """
+    if isinstance(content, CheckedGraph):
+        return content
     if content[4:8] == b"ORTM":
         raise EngineError("the graph is in ONNX Runtime's own format, not in ONNX: export it again")
-    try:
+    with suppress(_DamagedError):
         _check_model(content)
-    except _DamagedError:
-        return
+    return CheckedGraph(content)
 
 
 def _check_model(content: bytes) -> None:

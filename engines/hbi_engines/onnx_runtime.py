@@ -28,6 +28,8 @@ from hbi_engines.time_limit import StoppedInTime, wait_for
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 CHOOSE = 'pip install "hbi-infer[cpu]", or for an NVIDIA GPU pip install "hbi-infer[gpu]" (one of them, never both)'
 WHEELS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml", "onnxruntime-openvino", "onnxruntime-qnn")
+LOOPS = (b"Loop", b"Scan", b"SequenceMap")
+"""Operators that may repeat for ever."""
 NUMPY_NAMES = {
     "tensor(bool)": "bool",
     "tensor(uint8)": "uint8",
@@ -176,8 +178,12 @@ def _session(graph: bytes, provider: str, how: EngineOptions) -> Any:
         with _mapped("refused the graph"):
             return runtime.InferenceSession(graph, options, providers=[provider], enable_fallback=0)
 
-    # It computes what is constant in the graph, which may take forever.
-    return wait_for(load, how.limit_seconds, "loading", stop=partial(options.set_load_cancellation_flag, True))
+    stop = partial(options.set_load_cancellation_flag, True)
+    if any(name in graph for name in LOOPS):
+        # It computes what is constant in the graph: a loop may take forever, and is not stopped.
+        return wait_for(load, how.limit_seconds, "loading", stop=stop)
+    with StoppedInTime(stop, how.limit_seconds, "loading"):  # a thread of its own would make loading slower
+        return load()
 
 
 def _import() -> Any:

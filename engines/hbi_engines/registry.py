@@ -109,8 +109,7 @@ def open_engine(
 def _open(graph: Path | bytes, device: str, options: EngineOptions) -> Engine:
     """Opens a graph as bytes that have been checked: from a file, a runtime would read the files that it names."""
     content = graph if isinstance(graph, bytes) else _read(graph)
-    check_graph(content)
-    return RUNTIMES[device].open(content, options)
+    return RUNTIMES[device].open(check_graph(content), options)
 
 
 def _read(path: Path) -> bytes:

@@ -94,10 +94,9 @@ class Bundle:
             )
         content = self._checked(self.manifest.graphs[name].file)
         try:
-            check_graph(content)
+            return check_graph(content)
         except EngineError as error:
             raise BundleError(f"{name} of {self.path}: {error}") from error
-        return content
 
     def tokenizer_json(self) -> str:
         """Reads the text of the tokenizer's file, checked against its hash.
