@@ -178,7 +178,9 @@ class _Decoder:
         self._stretch: Stretch | None = None
         self._received: DecodedVideo | VideoError | None = None
         self._worker = WorkerProcess(__name__)
-        self._thread: Thread | None = None
+        self._begun: SimpleQueue[bool] = SimpleQueue()
+        self._thread = Thread(target=self._receive, daemon=True)
+        self._thread.start()
         self.is_alive = True
 
     def begin(self, path: Path, stretch: Stretch | None) -> None:
@@ -192,8 +194,7 @@ class _Decoder:
         }
         self._worker.send(job | asdict(self._limits))
         self._received = None
-        self._thread = Thread(target=self._receive, daemon=True)
-        self._thread.start()
+        self._begun.put(True)
 
     def take(self) -> DecodedVideo:
         """Returns the video that was received.
@@ -209,18 +210,19 @@ class _Decoder:
     def stop(self) -> None:
         """Ends the process, now."""
         self._worker.end()
-        if self._thread:
-            self._thread.join()
+        self._begun.put(False)
+        self._thread.join()
         self._worker.kill()
 
     def _receive(self) -> None:
-        """Receives a video, in a thread."""
-        try:
-            self._received = self._video()
-        except VideoError as error:
-            self._received = error
-        finally:
-            self._ready.put(self)
+        """Receives one video after another, in a thread: starting one for each would make the caller wait."""
+        while self._begun.get():
+            try:
+                self._received = self._video()
+            except VideoError as error:
+                self._received = error
+            finally:
+                self._ready.put(self)
 
     def _video(self) -> DecodedVideo:
         """Receives the clips of a video as they are decoded, and its end."""
