@@ -30,6 +30,8 @@ FALLBACK_SECONDS = 10.0
 
 Situation: TypeAlias = Literal["watching", "gone", "empty", "made_anew", "not_told"]
 
+_Identity: TypeAlias = tuple[int, int] | None
+
 
 class Settling:
     """Decides which files wait: those that were not the same for long enough.
@@ -129,45 +131,45 @@ class Watcher:
             KeyboardInterrupt: It was interrupted; all that it told of is stored.
         """
         index = self.open_index()
+        settling = Settling(index.folder, self.settle_seconds)
         try:
-            path, folder = index.store.path, index.folder
-            with sole_writer(path.with_name(path.name + ".watch"), lambda: _refuse(path)):
-                settling = Settling(folder, self.settle_seconds)
-                while True:
-                    index = self._keep_up(index, settling)
+            while True:
+                path, file = index.store.path, _identity(index.store.path)
+                with sole_writer(path.with_name(path.name + ".watch"), lambda path=path: _refuse(path)):  # type: ignore[misc]
+                    self._keep_up(index, file, settling)
+                self._wait_until_back(index.folder)
+                if _identity(path) != file:
+                    self._tell("made_anew", index.folder)
+                    index.close()
+                    index = self.open_index()
         finally:
             index.close()
 
-    def _keep_up(self, index: FolderIndex, settling: Settling) -> FolderIndex:
-        """Watches until the folder or the index's file is another one; returns the index that is there now."""
-        folder, file = index.folder, _identity(index.store.path)
-        root = _identity(folder)
+    def _keep_up(self, index: FolderIndex, file: _Identity, settling: Settling) -> None:
+        """Watches until the folder, or the index's file, is another one."""
+        root = _identity(index.folder)
         due = time.monotonic()
         for has_changed in self._ticks(index):
-            if _identity(index.store.path) != file:
-                self._tell("made_anew", folder)
-                index.close()
-                return self._opened_again(folder)
-            if _identity(folder) != root:
-                self._wait_until_back(folder)
-                return index
+            if (_identity(index.folder), _identity(index.store.path)) != (root, file):
+                return
             now = time.monotonic()
             due = min(due, now + self.settle_seconds / 4) if has_changed else due
             if now >= due:
-                self._look(index, settling)
+                self._look(index, file, settling)
                 rest = self.poll_seconds or RESCAN_SECONDS
                 due = time.monotonic() + (min(rest, self.settle_seconds) if settling.is_waiting else rest)
-        return index
 
-    def _look(self, index: FolderIndex, settling: Settling) -> None:
+    def _look(self, index: FolderIndex, file: _Identity, settling: Settling) -> None:
         try:
             with settling.a_look():
                 self.update(index, self.on_change, settling)
-        except InputError:  # no video, for now or for good: what is indexed is kept
-            self._tell("empty" if _identity(index.folder) else "gone", index.folder)
-        else:
             settling.remember_drives(index.store.ledger())
             self._tell("watching", index.folder)
+        except InputError:  # no video, for now or for good: what is indexed is kept
+            self._tell("empty" if _identity(index.folder) else "gone", index.folder)
+        except IndexStoreError:
+            if _identity(index.store.path) == file:
+                raise
 
     def _tell(self, situation: Situation, folder: Path) -> None:
         if situation != self._situation:
@@ -178,10 +180,6 @@ class Watcher:
         while _identity(folder) is None:
             self._tell("gone", folder)
             time.sleep(TICK_SECONDS)
-
-    def _opened_again(self, folder: Path) -> FolderIndex:
-        self._wait_until_back(folder)
-        return self.open_index()
 
     def _ticks(self, index: FolderIndex) -> Iterator[bool]:
         """Yields, every `TICK_SECONDS` or sooner, whether the system told of a change; ends where it cannot tell."""
@@ -210,7 +208,7 @@ class Watcher:
             yield False
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identity(path: Path) -> _Identity:
     """Returns what tells a file or folder from another one of its name; None if it is not there."""
     try:
         status = os.stat(path)  # noqa: PTH116 - `Path.stat` is the same
