@@ -1,7 +1,5 @@
 """The commands `hbi-infer info` and `hbi-infer doctor`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

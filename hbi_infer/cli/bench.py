@@ -1,7 +1,5 @@
 """The command `hbi-infer bench`."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """The command `hbi-infer qa`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

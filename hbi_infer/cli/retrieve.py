@@ -1,7 +1,5 @@
 """The command `hbi-infer retrieve`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -154,13 +152,13 @@ class _Found:
 
     asked: str
     document: dict[str, Any]
-    matches: list[Match]
+    matches: "list[Match]"
 
     def to_json(self) -> dict[str, Any]:
         return {**self.document, "results": [match.to_json() for match in self.matches]}
 
 
-def _found(opened: Index, texts: list[str], options: Searching) -> list[_Found]:
+def _found(opened: "Index", texts: list[str], options: Searching) -> list[_Found]:
     from hbi_infer.tasks.search import search
     from hbi_infer.tasks.texts import encode_texts
 
@@ -169,11 +167,11 @@ def _found(opened: Index, texts: list[str], options: Searching) -> list[_Found]:
     return [_Found(text, {"query": text, "cut_at_word": cut}, matches) for text, cut, matches in found]
 
 
-def _found_like(opened: Index, video: Path, options: Searching) -> _Found:
+def _found_like(opened: "Index", video: Path, options: Searching) -> _Found:
     return _Found(str(video), {"like": str(video)}, opened.like(video, options))
 
 
-def _rank_captions(hbi: HBI, video: Path, captions: list[str], top_k: int, style: Style) -> None:
+def _rank_captions(hbi: "HBI", video: Path, captions: list[str], top_k: int, style: "Style") -> None:
     from hbi_infer.render import tables
 
     ranked = hbi.rank_captions(video, captions, top_k=top_k)

@@ -8,7 +8,6 @@ import io
 import json
 import os
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, TextIO
@@ -65,6 +64,8 @@ def bugs_told() -> Iterator[None]:
     try:
         yield
     except Exception:  # noqa: BLE001 - any bug
+        import traceback  # late: every start of the command would wait for it
+
         sys.stderr.write(printable_lines(traceback.format_exc()))
         sys.exit(1)
 
