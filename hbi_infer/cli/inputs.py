@@ -203,11 +203,11 @@ def update_index(
     for fault in report.partial:
         stdout.note("warning", f"{fault.path} is indexed in part: {fault.reason}")
     if report.left_out:
-        _tell_left_out(report.left_out, verbose=options.verbose, also_others=tell_others)
+        tell_left_out(report.left_out, verbose=options.verbose, also_others=tell_others)
     return report
 
 
-def _tell_left_out(left_out: Sequence[LeftOut], *, verbose: bool, also_others: bool) -> None:
+def tell_left_out(left_out: Sequence[LeftOut], *, verbose: bool, also_others: bool) -> None:
     """Says what is left out, by number or, up to `MOST_LISTED` for each reason, by name."""
     from hbi_infer.video.discovery import IN_WORDS, by_reason, summary
 

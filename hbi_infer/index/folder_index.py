@@ -7,6 +7,8 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,7 +20,15 @@ from hbi_infer.files import is_file, is_folder
 from hbi_infer.index.sqlite_file import DamagedIndexError, Identity
 from hbi_infer.index.sqlite_store import SqliteStore
 from hbi_infer.index.store import ClipIds, VideoFault
-from hbi_infer.index.update import IndexProgress, IndexReport, check_has_videos, plan_update, run_update
+from hbi_infer.index.update import (
+    HoldsBack,
+    IndexProgress,
+    IndexReport,
+    VideoChange,
+    check_has_videos,
+    plan_update,
+    run_update,
+)
 from hbi_infer.index.verify import Verification, verify_file
 from hbi_infer.model.encoder import Encoder, token_layout
 from hbi_infer.options import EVERYTHING, Finding
@@ -171,6 +181,8 @@ class FolderIndex:
         workers: int | None = None,
         progress: Callable[[IndexProgress], None] | None = None,
         on_wait: Callable[[], None] | None = None,
+        on_change: Callable[[VideoChange], None] = lambda _: None,
+        holds_back: HoldsBack | None = None,
     ) -> IndexReport:
         """Indexes what is new or has changed, and forgets what is gone.
 
@@ -184,6 +196,8 @@ class FolderIndex:
             workers: Decoding processes; None lets `decode_many` choose.
             progress: Called at the start and after each video.
             on_wait: Called once if another process is updating the index.
+            on_change: Called after each change is stored.
+            holds_back: Decision which files wait for a later update.
 
         Raises:
             InputError: There is no video in the folder.
@@ -192,15 +206,23 @@ class FolderIndex:
         started = time.perf_counter()
         known = self.finding
         finding = known if finding is None else finding
-        plan = plan_update(self.folder, self.store, retry_failed=retry_failed, finding=finding)
+        plan_now = partial(
+            plan_update, self.folder, self.store, retry_failed=retry_failed, finding=finding, holds_back=holds_back
+        )
+        plan = plan_now()
         if plan.is_empty and finding == known:
             report = plan.report()
         else:
             with self.store.sole_writer(on_wait):
                 # Once more: another process may have done some of it.
-                plan = plan_update(self.folder, self.store, retry_failed=retry_failed, finding=finding)
+                plan = plan_now()
                 self.store.remember(finding)
-                report = run_update(plan, self.store, self.encoder, workers=workers, progress=progress)
+                report = run_update(
+                    plan, self.store, self.encoder, workers=workers, progress=progress, on_change=on_change
+                )
+        if plan.marked:
+            with suppress(IndexStoreError):  # they are only of use later
+                self.store.put_marks(plan.marked)
         report.total_seconds = time.perf_counter() - started
         return report
 

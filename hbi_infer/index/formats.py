@@ -1,7 +1,7 @@
 """Older formats of the embedded store: brought up to date in place, or read as they are where nothing can be written.
 
 Format 2 told the kinds of problems apart. Format 3 has a checksum for each row, names the clips of a video in its row,
-and keeps totals.
+and keeps totals. Format 4 has a mark of each file's content, which is read when the file is next seen unchanged.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hbi_infer.index.checksums import SealedType, row_checksum
-from hbi_infer.index.rows import CLIP_COLUMNS, VIDEO_COLUMNS, Contents, VideoRow
+from hbi_infer.index.rows import CLIP_COLUMNS, Contents, VideoRow
 from hbi_infer.index.sqlite_file import (
     FORMAT_VERSION,
     DamagedIndexError,
@@ -38,6 +38,12 @@ END WHERE status <> 'ok'
 """
 """Statements from format 1 to format 2."""
 
+VIDEO_COLUMNS = (
+    "video_id, CAST(path AS BLOB), size_bytes, modified_ns, CAST(status AS BLOB), CAST(reason AS BLOB), "
+    "CAST(problem AS BLOB), duration_seconds, first_clip, num_clips"
+)
+"""Columns that the checksum of a video was made of in format 3."""
+
 CHECKSUMS = f"""
 ALTER TABLE videos ADD COLUMN first_clip INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE videos ADD COLUMN num_clips INTEGER NOT NULL DEFAULT 0;
@@ -51,6 +57,12 @@ UPDATE videos SET checksum = row_checksum({VIDEO_COLUMNS})
 """  # noqa: S608
 """Statements from format 2 to format 3, without the large tables."""
 
+MARKS = """
+ALTER TABLE videos ADD COLUMN digest BLOB;
+ALTER TABLE videos ADD COLUMN status_ns INTEGER
+"""
+"""Statements from format 3 to format 4."""
+
 SEALS = """
 UPDATE pooled SET vector = sealed_vector(clip_id, vector);
 UPDATE tokens SET record = sealed_record(clip_id, record)
@@ -59,13 +71,17 @@ UPDATE tokens SET record = sealed_record(clip_id, record)
 COPIES = """
 PRAGMA temp_store = MEMORY;
 CREATE TEMP TABLE meta AS SELECT * FROM main.meta;
-CREATE TEMP TABLE videos AS SELECT * FROM main.videos;
+CREATE TEMP TABLE videos AS SELECT * FROM main.videos
+"""
+"""Statements that put copies of small tables, in memory, in front of those of the file."""
+
+COPIES_AND_SEALS = """
 CREATE TEMP TABLE clips AS SELECT * FROM main.clips;
 CREATE INDEX temp.clips_by_id ON clips (clip_id);
 CREATE TEMP VIEW pooled AS SELECT clip_id, sealed_vector(clip_id, vector) AS vector FROM main.pooled;
 CREATE TEMP VIEW tokens AS SELECT clip_id, sealed_record(clip_id, record) AS record FROM main.tokens
 """
-"""Statements that put tables in memory, and views of the large ones, in front of those of the file."""
+"""Statements that put another table in memory, and views of the large ones, in front of those of the file."""
 
 
 def bring_up_to_date(connection: sqlite3.Connection, path: Path, identity: Identity) -> None:
@@ -77,8 +93,10 @@ def bring_up_to_date(connection: sqlite3.Connection, path: Path, identity: Ident
     with transaction(connection):
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if version < FORMAT_VERSION:  # else another process was quicker
-            _add_checksums(connection, path, identity, version)
-            _execute(connection, SEALS)
+            if version < 3:
+                _add_checksums(connection, path, identity, version)
+                _execute(connection, SEALS)
+            _add_marks(connection, path, identity)
             connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
 
 
@@ -88,9 +106,12 @@ def read_as_newest(connection: sqlite3.Connection, path: Path, identity: Identit
     Raises:
         DamagedIndexError: Its rows do not belong together.
     """
-    _add_functions(connection, identity)
     _execute(connection, COPIES)
-    _add_checksums(connection, path, identity, version)
+    if version < 3:
+        _add_functions(connection, identity)
+        _execute(connection, COPIES_AND_SEALS)
+        _add_checksums(connection, path, identity, version)
+    _add_marks(connection, path, identity)
 
 
 def _add_checksums(connection: sqlite3.Connection, path: Path, identity: Identity, version: int) -> None:
@@ -98,13 +119,28 @@ def _add_checksums(connection: sqlite3.Connection, path: Path, identity: Identit
     if version < 2:
         _execute(connection, PROBLEMS)
     _execute(connection, CHECKSUMS)
-    rows = connection.execute(f"SELECT {VIDEO_COLUMNS}, checksum FROM videos").fetchall()  # noqa: S608
-    contents = Contents.of(VideoRow(*row) for row in rows)
+    contents = Contents.of(_rows_of_format_3(connection))
     for table in ("clips", "pooled", "tokens"):
         found = connection.execute(f"SELECT count(*), coalesce(sum(clip_id), 0) FROM {table}").fetchone()  # noqa: S608
         if found != (contents.num_clips, contents.clip_ids):
             raise DamagedIndexError(path, "clips that belong to no video")
     write_meta(connection, read_meta(connection, path, has_checksum=False), contents)
+
+
+def _add_marks(connection: sqlite3.Connection, path: Path, identity: Identity) -> None:
+    """Adds the marks, which nobody knows yet. A damaged row, and totals that are wrong, stay so, to be found."""
+    salt = identity.salt
+    old = [row for row in _rows_of_format_3(connection) if row_checksum(row[:10], salt) == row.checksum]
+    new = [row._replace(checksum=row_checksum(row[:-1], salt)) for row in old]
+    _execute(connection, MARKS)
+    connection.executemany("UPDATE videos SET checksum = ? WHERE video_id = ?", [(row[-1], row[0]) for row in new])
+    meta = read_meta(connection, path)
+    write_meta(connection, meta, Contents.from_text(meta["contents"]).changed(gone=old, new=new))
+
+
+def _rows_of_format_3(connection: sqlite3.Connection) -> list[VideoRow]:
+    rows = connection.execute(f"SELECT {VIDEO_COLUMNS}, checksum FROM videos").fetchall()  # noqa: S608
+    return [VideoRow._make((*row[:-1], None, None, row[-1])) for row in rows]
 
 
 def _add_functions(connection: sqlite3.Connection, identity: Identity) -> None:

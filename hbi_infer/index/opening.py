@@ -126,7 +126,7 @@ def open_to_read(path: Path, identity: Identity) -> tuple[sqlite3.Connection, Fi
             if _is_empty(connection, path):
                 raise DamagedIndexError(path, "it has no tables")
             version = check_format(connection, path)
-            meta = read_meta(connection, path, has_checksum=version == FORMAT_VERSION)
+            meta = read_meta(connection, path, has_checksum=version >= 3)
             check_model(meta, path, identity)
             check_folder(connection, meta, path, identity)
             if version < FORMAT_VERSION:
@@ -164,7 +164,7 @@ def _connect_to_read(path: Path) -> tuple[sqlite3.Connection, FileState | None]:
 def _check(connection: sqlite3.Connection, path: Path, identity: Identity) -> None:
     """Checks what an index is of, and brings its format and its folder up to date."""
     version = check_format(connection, path)
-    meta = read_meta(connection, path, has_checksum=version == FORMAT_VERSION)
+    meta = read_meta(connection, path, has_checksum=version >= 3)
     check_model(meta, path, identity)
     check_folder(connection, meta, path, identity)
     if version < FORMAT_VERSION:

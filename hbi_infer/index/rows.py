@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import numpy as np
 
 from hbi_infer.index.checksums import row_checksum
-from hbi_infer.index.store import ClipIds, FileVersion, LedgerEntry
+from hbi_infer.index.store import ClipIds, ContentMark, FileVersion, LedgerEntry
 
 if TYPE_CHECKING:
     from hbi_infer.index.store import Status
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 VIDEO_COLUMNS = (
     "video_id, CAST(path AS BLOB), size_bytes, modified_ns, CAST(status AS BLOB), CAST(reason AS BLOB), "
-    "CAST(problem AS BLOB), duration_seconds, first_clip, num_clips"
+    "CAST(problem AS BLOB), duration_seconds, first_clip, num_clips, digest, status_ns"
 )
 """Columns of a `VideoRow`, but for the checksum that is made of them. A name is bytes, for it need not be text."""
 
 INSERT_VIDEO = (
     "INSERT INTO videos (video_id, path, size_bytes, modified_ns, status, reason, problem, duration_seconds, "
-    "first_clip, num_clips, checksum) "
-    "VALUES (?, CAST(? AS TEXT), ?, ?, CAST(? AS TEXT), CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?, ?)"
+    "first_clip, num_clips, digest, status_ns, checksum) "
+    "VALUES (?, CAST(? AS TEXT), ?, ?, CAST(? AS TEXT), CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?, ?, ?, ?)"
 )
-"""Statement that takes a `VideoRow`; in an index that was of format 1, columns stand in another order."""
+"""Statement that takes a `VideoRow`; in an index that was of an older format, columns stand in another order."""
 
 CLIP_COLUMNS = "clip_id, video_id, start_seconds, end_seconds, frame_seconds"
 """Columns that the checksum of a clip is made of."""
@@ -53,6 +53,8 @@ class VideoRow(NamedTuple):
         seconds: Duration of the video; None when not known.
         first_clip: Id of its first clip; 0 if it has none.
         num_clips: Number of its clips.
+        digest: Hash of the file's head and tail; None if not known.
+        status_ns: Time at which anything about the file last changed, as `stored` gives it; None without a hash.
         checksum: Checksum of all that stands above.
     """
 
@@ -66,6 +68,8 @@ class VideoRow(NamedTuple):
     seconds: float | None
     first_clip: int
     num_clips: int
+    digest: bytes | None
+    status_ns: int | bytes | None
     checksum: int
 
     @classmethod
@@ -82,6 +86,8 @@ class VideoRow(NamedTuple):
             stored_seconds(entry.duration_seconds),
             first_clip if num_clips else 0,
             num_clips,
+            entry.mark.digest if entry.mark else None,
+            stored(entry.mark.status_ns) if entry.mark else None,
         )
         return cls(*row, row_checksum(row, salt))
 
@@ -104,6 +110,7 @@ class VideoRow(NamedTuple):
             reason=self.reason.decode(),
             problem=cast("Problem", self.problem.decode()) if self.problem else None,
             duration_seconds=self.seconds,
+            mark=None if self.digest is None else ContentMark(self.digest, int(self.status_ns or 0)),
         )
 
 

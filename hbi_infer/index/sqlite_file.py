@@ -19,7 +19,7 @@ from hbi_infer.index.rows import Contents
 from hbi_infer.index.store import FileVersion
 from hbi_infer.tokens.layout import TokenLayout
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 APPLICATION_ID = int.from_bytes(b"HBIx", "big")
 """Mark in the file's header: no other program's database is taken for an index, or replaced by one."""
 
@@ -39,6 +39,8 @@ CREATE TABLE videos (
     duration_seconds REAL,
     first_clip INTEGER NOT NULL,
     num_clips INTEGER NOT NULL,
+    digest BLOB,
+    status_ns INTEGER,
     checksum INTEGER NOT NULL
 );
 CREATE TABLE clips (

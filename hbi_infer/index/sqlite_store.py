@@ -15,9 +15,9 @@ import sqlite3
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -47,7 +47,7 @@ from hbi_infer.index.sqlite_file import (
     transaction,
     write_meta,
 )
-from hbi_infer.index.store import ClipIds, LedgerEntry, StoredClip
+from hbi_infer.index.store import ClipIds, LedgerEntry, Move, StoredClip
 from hbi_infer.index.writer_lock import sole_writer
 from hbi_infer.options import EVERYTHING, VIDEOS_BY_SUFFIX, Filter, Finding
 from hbi_infer.tokens.layout import PackedTokens, TokenLayout, widen
@@ -55,6 +55,10 @@ from hbi_infer.tokens.similarity import top
 
 if TYPE_CHECKING:
     from hbi_infer.video.decoded_video import Clip
+
+
+ClipTimes: TypeAlias = tuple[float, float, npt.NDArray[np.float64]]
+"""Start and end of a clip and (F,) the times of its frames, in seconds."""
 
 
 class SqliteStore:
@@ -197,33 +201,38 @@ class SqliteStore:
                 begin_anew(self._connection, self._identity)
                 self._write_finding()
             gone = self._forget(video.path)
-            video_id, first_clip = execute(
-                "SELECT (SELECT coalesce(max(video_id), 0) + 1 FROM videos), "
-                "(SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'clips')"
-            ).fetchone()
-            row = VideoRow.of(video, video_id, first_clip, len(clips), self._identity.salt)
+            row = self._new_row(video, len(clips))
             execute(INSERT_VIDEO, row)
-            self._put_clips(row, clips, records, pooled)
+            times = [(clip.start_seconds, clip.end_seconds, clip.timestamps_seconds) for clip in clips]
+            self._put_clips(row, times, records, pooled)
             self._update_contents(gone=gone, new=[row])
         if self.begins_anew:
             self.begins_anew, self._known_schema = False, self._schema()
 
+    def _new_row(self, video: LedgerEntry, num_clips: int) -> VideoRow:
+        """Returns the row of a video that is to be stored, within a transaction."""
+        video_id, first_clip = self._connection.execute(
+            "SELECT (SELECT coalesce(max(video_id), 0) + 1 FROM videos), "
+            "(SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'clips')"
+        ).fetchone()
+        return VideoRow.of(video, video_id, first_clip, num_clips, self._identity.salt)
+
     def _put_clips(
-        self, video: VideoRow, clips: Sequence[Clip], records: PackedTokens, pooled: npt.NDArray[Any]
+        self, video: VideoRow, times: Sequence[ClipTimes], records: PackedTokens, pooled: npt.NDArray[Any]
     ) -> None:
-        """Stores the B clips of a video, their records (B,) and their pooled vectors (B, D), within a transaction."""
-        if not len(clips) == len(records) == len(pooled):
-            raise ValueError(f"{len(clips)} clips, {len(records)} records and {len(pooled)} vectors: one is shorter")
+        """Stores B clips of a video: times, records (B,) and pooled vectors (B, D), within a transaction."""
+        if not len(times) == len(records) == len(pooled):
+            raise ValueError(f"{len(times)} clips, {len(records)} records and {len(pooled)} vectors: one is shorter")
         ids = clip_ids([video])
         rows = [
             (
                 clip_id,
                 video.video_id,
-                stored_seconds(clip.start_seconds),
-                stored_seconds(clip.end_seconds),
-                clip.timestamps_seconds.astype("<f8").tobytes(),
+                stored_seconds(start),
+                stored_seconds(end),
+                frames.astype("<f8").tobytes(),
             )
-            for clip_id, clip in zip(ids.tolist(), clips, strict=True)
+            for clip_id, (start, end, frames) in zip(ids.tolist(), times, strict=True)
         ]
         write = self._connection.executemany
         salt = self._identity.salt
@@ -232,6 +241,64 @@ class SqliteStore:
         write("INSERT INTO pooled VALUES (?, ?)", zip(ids.tolist(), sealed, strict=True))
         sealed = self._records.seal(ids, records)
         write("INSERT INTO tokens VALUES (?, ?)", zip(ids.tolist(), sealed, strict=True))
+
+    def take_over(self, moves: Sequence[Move]) -> None:
+        """Gives files the tokens of others, all at once, in place of what was known of their paths.
+
+        Names may be swapped: each source is the one that bore its name before.
+        """
+        with self._transaction():
+            sources = {source: row for source in {move.source for move in moves} for row in self._listed(source)}
+            if len(sources) < len({move.source for move in moves}):
+                raise self._damaged("videos are missing")
+            old = [sources[move.source] for move in moves if not move.is_copy]
+            new = [self._moved(move, sources[move.source]) for move in moves]
+            # Under these names for a moment, which no file has; the copies have theirs already.
+            execute_many = self._connection.executemany
+            execute_many(
+                "UPDATE videos SET path = '/' || video_id WHERE video_id = ?", [(row.video_id,) for row in old]
+            )
+            gone = [row for move in moves for row in self._forget(move.entry.path)]
+            execute_many(
+                "UPDATE videos SET path = CAST(? AS TEXT), digest = ?, status_ns = ?, checksum = ? WHERE video_id = ?",
+                [(row.path, row.digest, row.status_ns, row.checksum, row.video_id) for row in new],
+            )
+            self._update_contents(gone=old + gone, new=new)
+
+    def _moved(self, move: Move, source: VideoRow) -> VideoRow:
+        """Returns the row of a file that takes over the tokens of another one; a copy is stored without its name."""
+        if not move.is_copy:
+            return VideoRow.of(move.entry, source.video_id, source.first_clip, source.num_clips, self._identity.salt)
+        row = self._new_row(move.entry, source.num_clips)
+        self._connection.execute(INSERT_VIDEO, row._replace(path=b"/%d" % row.video_id))
+        ids = clip_ids([source])
+        times = [(clip.start_seconds, clip.end_seconds, clip.frame_seconds) for clip in self.clips(ids.tolist())]
+        vectors = self._rows(
+            "SELECT clip_id, vector FROM pooled WHERE clip_id IN (SELECT value FROM json_each(?)) ORDER BY clip_id",
+            (json.dumps(ids.tolist()),),
+        )
+        pooled = self._unsealed(vectors, self._vectors)[1]
+        records = self.fetch_tokens(ids)[1]
+        if not len(times) == len(records) == len(pooled) == source.num_clips:
+            raise self._damaged("clips are missing")
+        self._put_clips(row, times, records, pooled)
+        return row
+
+    def put_marks(self, videos: Iterable[LedgerEntry]) -> None:
+        """Keeps the marks of those of the videos that are still stored as these entries say, but for the marks."""
+        with self._transaction() as execute:
+            old, new = [], []
+            for video in videos:
+                for row in self._listed(video.path):
+                    if replace(row.entry, mark=video.mark) == video:
+                        old.append(row)
+                        new.append(VideoRow.of(video, row.video_id, row.first_clip, row.num_clips, self._identity.salt))
+            for row in new:
+                execute(
+                    "UPDATE videos SET digest = ?, status_ns = ?, checksum = ? WHERE video_id = ?",
+                    (row.digest, row.status_ns, row.checksum, row.video_id),
+                )
+            self._update_contents(gone=old, new=new)
 
     def remove(self, paths: Iterable[str]) -> None:
         """Forgets these videos."""

@@ -49,6 +49,19 @@ class FileVersion:
         return f"{self.size_bytes} {self.modified_ns}"
 
 
+@dataclass(frozen=True)
+class ContentMark:
+    """A mark of a file's content.
+
+    Attributes:
+        digest: Hash of the file's head and tail.
+        status_ns: Time of the last change of anything about the file, its name among them, when the hash was read.
+    """
+
+    digest: bytes
+    status_ns: int
+
+
 NO_VERSION = FileVersion(0, 0)
 """Version in the ledger of a file that could not be looked at."""
 
@@ -83,6 +96,7 @@ class LedgerEntry:
         reason: Description of the fault; empty when there is none.
         problem: Kind of fault; None when there is none.
         duration_seconds: Duration of the video; None when not known.
+        mark: Mark of the file's content; None if it was not read yet.
     """
 
     path: str
@@ -91,6 +105,7 @@ class LedgerEntry:
     reason: str = ""
     problem: Problem | None = None
     duration_seconds: float | None = None
+    mark: ContentMark | None = None
 
     @property
     def fault(self) -> VideoFault:
@@ -100,6 +115,21 @@ class LedgerEntry:
     def has_changed(self, path: Path) -> bool:
         """Returns whether the file at `path` is another than the one indexed; one that is gone has not changed."""
         return FileVersion.of(path) not in (None, self.version)
+
+
+@dataclass(frozen=True)
+class Move:
+    """A file that holds what another one held when it was indexed.
+
+    Attributes:
+        source: Path of the other one in the ledger.
+        entry: Entry of the file.
+        is_copy: Whether the other one keeps its tokens.
+    """
+
+    source: str
+    entry: LedgerEntry
+    is_copy: bool
 
 
 @dataclass(frozen=True, kw_only=True)

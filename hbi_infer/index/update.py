@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from hbi_engines.operating_system import may_read
 from hbi_infer.errors import BundleError, EngineError, InputError
+from hbi_infer.index.content_mark import FileLook, read_mark
+from hbi_infer.index.moves import find_moves
 from hbi_infer.index.sqlite_store import SqliteStore
-from hbi_infer.index.store import NO_VERSION, FileVersion, LedgerEntry, VideoFault
+from hbi_infer.index.store import NO_VERSION, FileVersion, LedgerEntry, Move, VideoFault
 from hbi_infer.model.encoder import BATCH_CLIPS, Encoder, encode_clips
 from hbi_infer.options import VIDEOS_BY_SUFFIX, Finding
 from hbi_infer.tokens.layout import PackedTokens, is_finite
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
     from hbi_infer.options import FrameSampling
     from hbi_infer.tokens.levels import Levels
     from hbi_infer.video.decoded_video import Clip, DecodedVideo
+
+
+MARKING_SECONDS = 0.5
+"""Longest time that an update spends on looking into files that seem unchanged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,13 +53,40 @@ class IndexProgress:
     path: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class VideoChange:
+    """One change of the index, told once it is stored.
+
+    Attributes:
+        kind: What happened to the video.
+        path: Path of the video, relative to the folder.
+        source: Path of the video that it was moved or copied from; empty for other kinds.
+        clips: Number of its clips.
+        reason: Description of the fault of a partial or failed video; empty when there is none.
+    """
+
+    kind: Literal["added", "changed", "moved", "copied", "removed", "failed"]
+    path: str
+    source: str = ""
+    clips: int = 0
+    reason: str = ""
+
+
+class HoldsBack(Protocol):
+    """Decision whether a file is left as it is for now, because it may still be written."""
+
+    def __call__(self, path: str, version: FileVersion | None, /) -> bool:
+        """Returns whether to wait; the version is that of the file now, None if it is gone."""
+
+
 @dataclass(kw_only=True)
 class IndexReport:
     """The outcome of an update.
 
     Attributes:
-        added: Number of new videos.
+        added: Number of new videos, copies of known ones among them.
         changed: Number of videos that were indexed before and were indexed again.
+        moved: Number of videos that were found under another name; they were not decoded.
         removed: Number of videos that are gone.
         unchanged: Number of videos that were left alone, including those that failed before and have not changed.
         partial: Fault of each video of which only a part could be decoded; it is searchable.
@@ -71,6 +104,7 @@ class IndexReport:
 
     added: int = 0
     changed: int = 0
+    moved: int = 0
     removed: int = 0
     unchanged: int = 0
     partial: list[VideoFault] = field(default_factory=list)
@@ -96,29 +130,34 @@ class Plan:
     Attributes:
         added: Files to index: path -> its entry in the ledger so far.
         changed: The same for files that were indexed before.
+        moved: Files that take over the tokens of others.
         removed: Paths in the ledger that are gone from the folder.
         unreadable: Fault of each file or folder that cannot be looked at.
         left_out: Files and folders that are not taken for videos.
         num_unchanged: Number of files to leave alone.
+        marked: Entries of unchanged files whose mark was read now.
     """
 
     added: dict[Path, LedgerEntry]
     changed: dict[Path, LedgerEntry]
+    moved: list[Move]
     removed: list[str]
     unreadable: list[VideoFault]
     left_out: list[LeftOut]
     num_unchanged: int
+    marked: list[LedgerEntry]
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to do."""
-        return not (self.added or self.changed or self.removed)
+        return not (self.added or self.changed or self.moved or self.removed)
 
     def report(self) -> IndexReport:
         """Returns the report, to be filled while the plan is carried out."""
         return IndexReport(
-            added=len(self.added),
+            added=len(self.added) + sum(move.is_copy for move in self.moved),
             changed=len(self.changed),
+            moved=sum(not move.is_copy for move in self.moved),
             removed=len(self.removed),
             unchanged=self.num_unchanged,
             failed=list(self.unreadable),
@@ -126,42 +165,115 @@ class Plan:
         )
 
 
-def plan_update(folder: Path, store: SqliteStore, *, retry_failed: bool, finding: Finding = VIDEOS_BY_SUFFIX) -> Plan:
+def plan_update(
+    folder: Path,
+    store: SqliteStore,
+    *,
+    retry_failed: bool,
+    finding: Finding = VIDEOS_BY_SUFFIX,
+    holds_back: HoldsBack | None = None,
+) -> Plan:
     """Compares the folder with the ledger.
+
+    Args:
+        folder: The folder.
+        store: The index.
+        retry_failed: Whether failed videos are tried again though they have not changed.
+        finding: Choice of the files that are videos.
+        holds_back: Decision which files are left for a later update; None holds back none. A file that takes over the
+            tokens of another one is complete, and is not asked about.
 
     Raises:
         InputError: There is no video in the folder.
     """
     content = look_through(folder, finding)
-    found = {_relative(path, folder): path for path in content.videos}
-    if not found and (store.begins_anew or not content.unreadable):
+    if not content.videos and (store.begins_anew or not content.unreadable):
         raise _no_videos(folder, content, finding)
     ledger = {} if store.begins_anew else store.ledger()
-    added, changed = {}, {}
-    for name, path in found.items():
-        known = ledger.get(name)
-        if known is None:
-            added[path] = _new_entry(name, path)
-        elif known.has_changed(path) or (retry_failed and _may_pass(known)) or _can_be_opened_now(path, known):
-            changed[path] = _new_entry(name, path)
+    found = {_relative(path, folder): path for path in content.videos}
+    files = _compare(found, ledger, retry_failed)
     unknown = {path.relative_to(folder): reason for path, reason in content.unreadable.items()}
-    # A drive that is linked to may come back.
-    gone_links = [PurePath(each.path) for each in content.left_out if each.reason == "linked_to_nothing"]
-    missing = ledger.keys() - found.keys()
+    missing = _missing(ledger.keys() - found.keys(), unknown, content.left_out)
+    gone = {*missing, *(entry.path for entry in files.changed.values())}
+    known = [entry for entry in ledger.values() if not _is_tried_again(entry, retry_failed)]
+    moves = find_moves(files.added | files.changed, known, gone)
+    sources = {move.source for move in moves.values() if not move.is_copy}
+
+    def now(new: dict[Path, LedgerEntry]) -> dict[Path, LedgerEntry]:
+        rest = {path: entry for path, entry in new.items() if path not in moves}
+        return {path: each for path, each in rest.items() if not (holds_back and holds_back(each.path, each.version))}
+
     return Plan(
-        added=added,
-        changed=changed,
-        removed=sorted(
-            path
-            for path in missing
-            if not any(map(PurePath(path).is_relative_to, unknown))
-            and not any(link in PurePath(path).parents for link in gone_links)
-        ),
+        added=now(files.added),
+        changed=now(files.changed | files.retried),
+        moved=list(moves.values()),
+        removed=[path for path in missing if path not in sources and not (holds_back and holds_back(path, None))],
         unreadable=[
             VideoFault(path.as_posix(), f"cannot be read: {reason}", "not_opened") for path, reason in unknown.items()
         ],
         left_out=content.left_out,
-        num_unchanged=len(found) - len(added) - len(changed),
+        num_unchanged=len(found) - len(files.new),
+        marked=files.marked,
+    )
+
+
+@dataclass
+class _Files:
+    """Files that are new to the index, or otherwise to be looked at: path -> entry as the file is now.
+
+    Attributes:
+        added: Files that the ledger does not know.
+        changed: Files that were indexed as something else.
+        retried: Files that have not changed and are tried again.
+        marked: Entries in the ledger of unchanged files, with a mark that was read now.
+    """
+
+    added: dict[Path, LedgerEntry] = field(default_factory=dict)
+    changed: dict[Path, LedgerEntry] = field(default_factory=dict)
+    retried: dict[Path, LedgerEntry] = field(default_factory=dict)
+    marked: list[LedgerEntry] = field(default_factory=list)
+
+    @property
+    def new(self) -> dict[Path, LedgerEntry]:
+        """Files that are not left alone."""
+        return self.added | self.changed | self.retried
+
+
+def _compare(found: dict[str, Path], ledger: dict[str, LedgerEntry], retry_failed: bool) -> _Files:
+    """Compares each file with its entry in the ledger.
+
+    A file whose mark is missing, or that was renamed or the like since it was marked, is looked into. That takes no
+    longer than `MARKING_SECONDS`: other such files count as unchanged until the next update.
+    """
+    files = _Files()
+    until = time.monotonic() + MARKING_SECONDS
+    for name, path in found.items():
+        known, look = ledger.get(name), FileLook.at(path)
+        entry = LedgerEntry(path=name, version=look.version if look else NO_VERSION)
+        if known is None:
+            files.added[path] = entry
+        elif look and look.version != known.version:
+            files.changed[path] = entry
+        elif _is_tried_again(known, retry_failed) and (retry_failed or may_read(path)):
+            files.retried[path] = entry
+        elif look and (known.mark is None or known.mark.status_ns != look.status_ns) and time.monotonic() < until:
+            mark = read_mark(path, known.version)
+            if mark and known.mark and mark.digest != known.mark.digest:
+                files.changed[path] = entry
+            elif mark:
+                files.marked.append(replace(known, mark=mark))
+    return files
+
+
+def _missing(names: Collection[str], unknown: Collection[Path], left_out: list[LeftOut]) -> list[str]:
+    """Returns those of the names, sorted, that do not lie where nothing can be seen for now."""
+    # A drive that is linked to may come back.
+    gone_links = [PurePath(each.path) for each in left_out if each.reason == "linked_to_nothing"]
+    return sorted(
+        name
+        for name in names
+        if not any(map(PurePath(name).is_relative_to, unknown))
+        and not any(link in PurePath(name).parents for link in gone_links)
     )
 
 
@@ -195,20 +307,15 @@ def _may_pass(known: LedgerEntry) -> bool:
     return known.status == "failed" or known.problem not in (None, "damaged")
 
 
-def _can_be_opened_now(path: Path, failed: LedgerEntry) -> bool:
-    """Returns whether a file can be opened now that could not be: permissions change without a change of the file."""
-    return failed.problem == "not_opened" and may_read(path)
+def _is_tried_again(known: LedgerEntry, retry_failed: bool) -> bool:
+    """Returns whether what is known of a file is not relied on; permissions change without a change of the file."""
+    return known.problem == "not_opened" or (retry_failed and _may_pass(known))
 
 
 def _relative(path: Path, folder: Path) -> str:
     """Returns the path of a file in the folder as the ledger has it."""
     # By hand: of ten thousand files, `Path.relative_to` takes longer than looking at them.
     return os.fspath(path)[len(os.path.join(folder, "")) :].replace(os.sep, "/")  # noqa: PTH118
-
-
-def _new_entry(name: str, path: Path) -> LedgerEntry:
-    """Returns the entry of a file as it is now, before it is decoded: the next update finds a change in between."""
-    return LedgerEntry(path=name, version=FileVersion.of(path) or NO_VERSION)
 
 
 def run_update(
@@ -218,11 +325,19 @@ def run_update(
     *,
     workers: int | None = None,
     progress: Callable[[IndexProgress], None] | None = None,
+    on_change: Callable[[VideoChange], None] = lambda _: None,
 ) -> IndexReport:
     """Carries out a plan: other processes decode the videos, this one encodes batches across videos and stores them."""
     report = plan.report()
+    if plan.moved:
+        store.take_over(plan.moved)
+    for move in plan.moved:
+        kind: Literal["copied", "moved"] = "copied" if move.is_copy else "moved"
+        on_change(VideoChange(kind=kind, path=move.entry.path, source=move.source, reason=move.entry.reason))
     store.remove(plan.removed)
-    _Run(plan.added | plan.changed, store, encoder, report, progress).run(workers)
+    for path in plan.removed:
+        on_change(VideoChange(kind="removed", path=path))
+    _Run(plan, store, encoder, report, progress, on_change).run(workers)
     return report
 
 
@@ -241,13 +356,16 @@ class _Run:
 
     def __init__(
         self,
-        todo: dict[Path, LedgerEntry],
+        plan: Plan,
         store: SqliteStore,
         encoder: Encoder,
         report: IndexReport,
         progress: Callable[[IndexProgress], None] | None,
+        on_change: Callable[[VideoChange], None],
     ) -> None:
-        self._todo = todo
+        self._todo = plan.added | plan.changed
+        self._changed = {entry.path for entry in plan.changed.values()}
+        self._on_change = on_change
         self._store = store
         self._encoder = encoder
         self._report = report
@@ -304,6 +422,7 @@ class _Run:
             problem=decoded.problem,
             duration_seconds=duration,
         )
+        record = replace(record, mark=read_mark(decoded.path, record.version))
         video = _PendingVideo(record, decoded.clips)
         self._queue.extend((video, clip) for clip in decoded.clips)
         if not decoded.clips:
@@ -349,6 +468,9 @@ class _Run:
         self._report.clips += len(clips)
         self._num_done += 1
         self._say_progress(record.path)
+        kind: Literal["added", "changed", "failed"] = "changed" if record.path in self._changed else "added"
+        kind = "failed" if record.status == "failed" else kind
+        self._on_change(VideoChange(kind=kind, path=record.path, clips=len(clips), reason=record.reason))
 
     def _say_progress(self, path: str) -> None:
         if self._progress is not None:

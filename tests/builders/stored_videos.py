@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hbi_infer.index.sqlite_file import APPLICATION_ID, Identity
+from hbi_infer.index.checksums import row_checksum
+from hbi_infer.index.rows import VIDEO_COLUMNS, Contents, VideoRow
+from hbi_infer.index.sqlite_file import APPLICATION_ID, Identity, write_meta
 from hbi_infer.index.sqlite_store import SqliteStore
 from hbi_infer.index.store import FileVersion, LedgerEntry
 from hbi_infer.options import EVERYTHING, Filter
@@ -111,8 +113,29 @@ PRAGMA journal_mode = WAL;
 """
 
 
+def write_index_of_format_3(path: Path, identity: Identity, *videos: Video) -> None:
+    """Writes an index as format 3 had it: without marks, in the table and in the checksums."""
+    with closing(SqliteStore(path, identity)) as store:
+        put(store, *videos)
+    columns = VIDEO_COLUMNS.removesuffix(", digest, status_ns")
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("ALTER TABLE videos DROP COLUMN digest")
+        connection.execute("ALTER TABLE videos DROP COLUMN status_ns")
+        connection.create_function("row_checksum", -1, lambda *row: row_checksum(row, identity.salt))
+        connection.execute(f"UPDATE videos SET checksum = row_checksum({columns})")
+        rows = [
+            VideoRow(*row[:-1], None, None, row[-1])
+            for row in connection.execute(f"SELECT {columns}, checksum FROM videos")
+        ]
+        write_meta(connection, identity.meta(), Contents.of(rows))
+        connection.execute("PRAGMA user_version = 3")
+
+
 def write_old_index(path: Path, identity: Identity, version: int, *videos: Video) -> None:
-    """Writes an index as format 1 or 2 had it."""
+    """Writes an index as format 1, 2 or 3 had it."""
+    if version == 3:
+        write_index_of_format_3(path, identity, *videos)
+        return
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         problem = "problem TEXT," if version > 1 else ""
         connection.executescript(OLD_SCHEMA.format(problem=problem, mark=APPLICATION_ID, version=version))

@@ -32,6 +32,7 @@ def test_index_tells_what_it_did_and_what_failed(library: Path, bundle: Path, tm
     assert document["update"] | {"total_seconds": 0} == {
         "added": 0,
         "changed": 0,
+        "moved": 0,
         "removed": 0,
         "unchanged": 4,
         "partial": [],
@@ -44,6 +45,15 @@ def test_index_tells_what_it_did_and_what_failed(library: Path, bundle: Path, tm
     }
     retried = json.loads(run(*arguments, "--json", "--retry-failed").stdout)
     assert [failure["path"] for failure in retried["update"]["failed"]] == ["damaged.mp4"]
+
+
+def test_a_renamed_file_is_told_as_moved(bundle: Path, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "videos" / "red.mp4", "red", seconds_each=1.0)
+    arguments = ("index", tmp_path / "videos", "--bundle", bundle, "--index", tmp_path / "i.sqlite")
+    run(*arguments)
+    video.rename(video.with_name("blue.mp4"))
+    done = run(*arguments)
+    assert done.stdout.startswith("0 added, 0 changed, 1 moved, 0 removed, 0 unchanged; 0 clips in ")
 
 
 def test_verify_mends_what_is_damaged_from_the_videos(bundle: Path, tmp_path: Path) -> None:

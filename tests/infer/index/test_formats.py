@@ -29,7 +29,7 @@ def expected(store: SqliteStore) -> dict[str, object]:
     return content(store)
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_an_older_index_keeps_all_and_is_sound_afterwards(
     tmp_path: Path, identity: Identity, version: int, expected: dict[str, object]
 ) -> None:
@@ -92,6 +92,34 @@ def test_a_damaged_older_index_is_told(tmp_path: Path, identity: Identity, damag
         closing(SqliteStore(path, identity, read_only=read_only)) as store,
     ):
         content(store)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE videos SET size_bytes = 11 WHERE video_id = 2",
+        "UPDATE videos SET num_clips = 'x' WHERE video_id = 2",
+        "DELETE FROM videos WHERE video_id = 2",
+        "UPDATE meta SET value = 'x' WHERE key = 'contents'",
+    ],
+)
+def test_damage_in_an_index_of_format_3_outlives_the_upgrade_and_is_mended(
+    tmp_path: Path, identity: Identity, damage: str
+) -> None:
+    path = tmp_path / "old.sqlite"
+    write_old_index(path, identity, 3, *VIDEOS)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(damage)
+    for read_only in (True, False):
+        with (
+            pytest.raises(IndexStoreError, match=r"is damaged .*--verify"),
+            closing(SqliteStore(path, identity, read_only=read_only)) as store,
+        ):
+            content(store)
+    found = verify_file(path, identity)
+    assert not found.is_sound
+    assert found.videos == (0 if "meta" in damage else 3), "no more is lost than must be"
+    assert verify_file(path, identity).is_sound
 
 
 def test_an_older_index_of_another_model_stays_as_it_is(tmp_path: Path, identity: Identity) -> None:

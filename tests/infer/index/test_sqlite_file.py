@@ -87,7 +87,7 @@ def test_an_index_of_a_folder_that_is_not_there_is_not_taken_for_another_one(
 def test_an_index_of_a_newer_format_is_refused(file: Path, identity: Identity) -> None:
     with closing(sqlite3.connect(file)) as connection:
         connection.execute(f"PRAGMA user_version = {FORMAT_VERSION + 1}")
-    with pytest.raises(IndexStoreError, match="format 4 and this hbi-infer reads up to 3: pip install --upgrade"):
+    with pytest.raises(IndexStoreError, match="format 5 and this hbi-infer reads up to 4: pip install --upgrade"):
         SqliteStore(file, identity)
     with closing(SqliteStore(file, identity, rebuild=True)) as store:
         put(store, video("c.mp4"))

@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -21,7 +22,8 @@ import pytest
 from hbi_infer.errors import IndexStoreError
 from hbi_infer.index.sqlite_file import Identity
 from hbi_infer.index.sqlite_store import SqliteStore
-from hbi_infer.index.store import FileVersion, LedgerEntry, TokenStore
+from hbi_infer.index.store import ContentMark, FileVersion, LedgerEntry, Move, TokenStore
+from hbi_infer.index.verify import verify_file
 from hbi_infer.options import EVERYTHING, Filter, Finding
 from hbi_infer.tokens.levels import unit
 from tests.builders.command_line import run_python
@@ -361,6 +363,78 @@ def test_a_full_disk_is_told_and_loses_nothing(store: SqliteStore) -> None:
     store._connection.execute("PRAGMA max_page_count = 1000000")
     put(store, video("b.mp4"))
     assert paths(store) == kept | {"b.mp4"}
+
+
+MARK = ContentMark(b"0123456789abcdef", 77)
+
+
+def moved(source: LedgerEntry, path: str, *, is_copy: bool = False) -> Move:
+    return Move(source.path, replace(source, path=path, mark=MARK), is_copy)
+
+
+def test_names_are_swapped_copied_and_taken_at_once(store: SqliteStore, tmp_path: Path, identity: Identity) -> None:
+    a, b, c = video("a.mp4", 3), video("b.mp4", 1, seed=1, status="partial", reason="cut"), video("c.mp4", seed=2)
+    put(store, a, b, c)
+    before = content(store)
+    ids = {name: store.clip_ids_of(name).tolist() for name in before}
+    store.take_over(
+        [
+            moved(a.record, "b.mp4"),
+            moved(b.record, "c.mp4"),
+            moved(a.record, "x/copy.mp4", is_copy=True),
+            moved(b.record, "a.mp4", is_copy=True),
+        ]
+    )
+    for again in (store, SqliteStore(tmp_path / "cache" / "index.sqlite", identity)):
+        after = content(again)
+        sources = {"b.mp4": "a.mp4", "c.mp4": "b.mp4", "x/copy.mp4": "a.mp4", "a.mp4": "b.mp4"}
+        assert {name: entry for name, (entry, _) in after.items()} == {
+            name: replace(before[source][0], path=name, mark=MARK) for name, source in sources.items()
+        }
+        assert {name: clips for name, (_, clips) in after.items()} == {
+            name: before[source][1] for name, source in sources.items()
+        }
+        assert again.clip_ids_of("b.mp4").tolist() == ids["a.mp4"], "a moved video keeps its clips"
+        assert again.num_clips() == 8
+    again.close()
+    put(store, video("new.mp4", 2, seed=5))
+    assert verify_file(store.path, identity).is_sound
+
+
+def test_a_move_from_what_is_not_there_changes_nothing(store: SqliteStore) -> None:
+    a = video("a.mp4")
+    put(store, a)
+    before = content(store)
+    with pytest.raises(IndexStoreError, match="damaged"):
+        store.take_over([moved(a.record, "b.mp4"), moved(video("none.mp4").record, "c.mp4")])
+    assert content(store) == before
+
+
+def test_a_damaged_video_is_not_copied(store: SqliteStore, tmp_path: Path) -> None:
+    a = video("a.mp4")
+    put(store, a)
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as connection:
+        connection.execute("UPDATE tokens SET record = zeroblob(length(record)) WHERE clip_id = 1")
+    with pytest.raises(IndexStoreError, match="damaged"):
+        store.take_over([moved(a.record, "b.mp4", is_copy=True)])
+    assert set(store.ledger()) == {"a.mp4"}
+
+
+def test_marks_are_kept_only_of_videos_that_are_stored_as_was_thought(store: SqliteStore, identity: Identity) -> None:
+    a, b = video("a.mp4"), video("b.mp4", seed=1)
+    put(store, a, b)
+    store.put_marks(
+        [
+            replace(a.record, mark=MARK),
+            replace(b.record, version=FileVersion(11, 20), mark=MARK),
+            replace(a.record, path="none.mp4", mark=MARK),
+        ]
+    )
+    assert {name: entry.mark for name, entry in store.ledger().items()} == {"a.mp4": MARK, "b.mp4": None}
+    late = replace(a.record, mark=ContentMark(b"1" * 16, -(2**70)))
+    store.put_marks([late])
+    assert store.entry("a.mp4") == late
+    assert verify_file(store.path, identity).is_sound
 
 
 FILL = """

@@ -17,8 +17,8 @@ import pytest
 
 from hbi_infer.api import HBI, Index
 from hbi_infer.errors import BundleError, EngineError, InputError
-from hbi_infer.index.store import VideoFault
-from hbi_infer.index.update import IndexProgress, plan_update
+from hbi_infer.index.store import FileVersion, VideoFault
+from hbi_infer.index.update import IndexProgress, IndexReport, VideoChange, plan_update
 from hbi_infer.options import Finding
 from hbi_infer.tokens.levels import LevelTokens
 from tests.builders.tiny_bundle import COLOURS, write_video
@@ -247,6 +247,161 @@ def test_a_video_that_could_not_be_opened_is_indexed_once_it_can_be(model: HBI, 
         video.chmod(0o644)
         report = index.update(workers=0)
         assert (report.changed, report.clips, index.failures()) == (1, 1, [])
+
+
+def update(index: Index) -> tuple[IndexReport, set[tuple[str, str, str]]]:
+    changes: list[VideoChange] = []
+    report = index.update(workers=0, on_change=changes.append)
+    return report, {(change.kind, change.source, change.path) for change in changes}
+
+
+def colours(index: Index) -> dict[str, str]:
+    """The colour that each video is found by; every one has but one clip."""
+    found = {}
+    for colour in COLOURS:
+        for match in index.search(colour, top_k=10):
+            name = match.path.relative_to(index.folder).as_posix()
+            if name not in found or match.score > found[name][0]:
+                found[name] = match.score, colour
+    return {name: colour for name, (_, colour) in found.items()}
+
+
+@pytest.fixture
+def three(tmp_path: Path, model: HBI) -> Iterator[Index]:
+    """An index of three videos of one size and time, but for blue.mp4, and of one colour each."""
+    folder = tmp_path / "three"
+    for colour in COLOURS:
+        write_video(folder / f"{colour}.mp4", colour)
+    size = max(path.stat().st_size for path in folder.iterdir())
+    for path in folder.iterdir():
+        with path.open("ab") as file:
+            file.write(bytes(size + (path.stem == "blue") - path.stat().st_size))
+        os.utime(path, ns=(10**18, 10**18))
+    with Index.open(folder, model, location=tmp_path / "three.sqlite") as index:
+        assert index.update(workers=0).added == 3
+        assert colours(index) == {f"{colour}.mp4": colour for colour in COLOURS}
+        yield index
+
+
+def test_moved_files_are_not_decoded_again(three: Index) -> None:
+    folder = three.folder
+    (folder / "sub").mkdir()
+    (folder / "red.mp4").rename(folder / "sub" / "red.mp4")
+    (folder / "green.mp4").rename(folder / "Green.MP4")
+    report, changes = update(three)
+    assert changes == {("moved", "red.mp4", "sub/red.mp4"), ("moved", "green.mp4", "Green.MP4")}
+    assert (report.moved, report.added, report.removed, report.changed, report.unchanged) == (2, 0, 0, 0, 1)
+    assert (report.clips, report.decode_seconds) == (0, 0.0)
+    assert colours(three) == {"sub/red.mp4": "red", "Green.MP4": "green", "blue.mp4": "blue"}
+    assert update(three)[1] == set()
+
+
+def test_swapped_names_are_seen_though_size_and_time_are_the_same(three: Index) -> None:
+    folder = three.folder
+    (folder / "red.mp4").rename(folder / "t")
+    (folder / "green.mp4").rename(folder / "red.mp4")
+    (folder / "t").rename(folder / "green.mp4")
+    report, changes = update(three)
+    assert changes == {("moved", "green.mp4", "red.mp4"), ("moved", "red.mp4", "green.mp4")}
+    assert (report.moved, report.clips) == (2, 0)
+    assert colours(three) == {"red.mp4": "green", "green.mp4": "red", "blue.mp4": "blue"}
+
+
+def test_a_new_file_takes_the_name_of_a_moved_one(three: Index) -> None:
+    folder = three.folder
+    (folder / "red.mp4").rename(folder / "old.mp4")
+    write_video(folder / "red.mp4", "green")
+    _, changes = update(three)
+    assert changes == {("moved", "red.mp4", "old.mp4"), ("changed", "", "red.mp4")}
+    assert colours(three) == {"old.mp4": "red", "red.mp4": "green", "green.mp4": "green", "blue.mp4": "blue"}
+
+
+def test_a_moved_file_takes_the_place_of_another_one(three: Index) -> None:
+    (three.folder / "red.mp4").replace(three.folder / "blue.mp4")
+    report, changes = update(three)
+    assert changes == {("moved", "red.mp4", "blue.mp4")}
+    assert (report.moved, report.removed) == (1, 0)
+    assert colours(three) == {"blue.mp4": "red", "green.mp4": "green"}
+
+
+def test_copies_with_their_time_and_hard_links_take_over_the_tokens(three: Index) -> None:
+    shutil.copy2(three.folder / "red.mp4", three.folder / "copy.mp4")
+    os.link(three.folder / "green.mp4", three.folder / "link.mp4")
+    shutil.copyfile(three.folder / "blue.mp4", three.folder / "later.mp4")
+    report, changes = update(three)
+    assert changes == {
+        ("copied", "red.mp4", "copy.mp4"),
+        ("copied", "green.mp4", "link.mp4"),
+        ("added", "", "later.mp4"),
+    }
+    assert (report.added, report.moved, report.clips, report.unchanged) == (3, 0, 1, 3)
+    expected = {"copy.mp4": "red", "link.mp4": "green", "later.mp4": "blue"}
+    assert colours(three) == expected | {f"{colour}.mp4": colour for colour in COLOURS}
+
+
+def test_a_file_whose_content_was_changed_with_a_kept_time_is_not_mistaken(three: Index) -> None:
+    red, green = (three.folder / f"{colour}.mp4" for colour in ("red", "green"))
+    green.unlink()
+    (three.folder / "new.mp4").write_bytes(red.read_bytes())
+    red.write_bytes(
+        write_video(three.folder.parent / "other.mp4", "blue").read_bytes().ljust(red.stat().st_size, b"\0")
+    )
+    for path in (red, three.folder / "new.mp4"):
+        os.utime(path, ns=(10**18, 10**18))
+    _, changes = update(three)
+    assert changes == {("moved", "red.mp4", "new.mp4"), ("changed", "", "red.mp4"), ("removed", "", "green.mp4")}
+    assert colours(three) == {"new.mp4": "red", "red.mp4": "blue", "blue.mp4": "blue"}
+
+
+def test_a_file_that_became_a_folder_is_forgotten_and_looked_into(three: Index) -> None:
+    (three.folder / "red.mp4").rename(three.folder.parent / "kept")
+    (three.folder / "red.mp4").mkdir()
+    (three.folder.parent / "kept").rename(three.folder / "red.mp4" / "inner.mp4")
+    assert update(three)[1] == {("moved", "red.mp4", "red.mp4/inner.mp4")}
+    assert colours(three)["red.mp4/inner.mp4"] == "red"
+
+
+def test_a_failed_file_that_was_moved_stays_failed_until_asked(index: Index, folder: Path) -> None:
+    index.update(workers=0)
+    (folder / "damaged.mp4").rename(folder / "worse.mp4")
+    report, changes = update(index)
+    assert (changes, report.failed) == ({("moved", "damaged.mp4", "worse.mp4")}, [])
+    assert [fault.path for fault in index.failures()] == ["worse.mp4"]
+    (folder / "worse.mp4").rename(folder / "worst.mp4")
+    report = index.update(workers=0, retry_failed=True)
+    assert (report.added, report.removed, len(report.failed)) == (1, 1, 1)
+
+
+def test_marks_are_added_to_what_is_seen_unchanged(three: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    marked = three.store.ledger()
+    for name in ("red.mp4", "green.mp4"):
+        three.store.put_marks([replace(marked[name], mark=None)])
+    (three.folder / "green.mp4").rename(three.folder / "lost.mp4")
+    monkeypatch.setattr("hbi_infer.index.update.MARKING_SECONDS", -1.0)
+    assert update(three)[1] == {("added", "", "lost.mp4"), ("removed", "", "green.mp4")}
+    assert three.store.ledger()["red.mp4"].mark is None, "there was no time"
+    monkeypatch.undo()
+    assert update(three)[1] == set()
+    assert three.store.ledger()["red.mp4"] == marked["red.mp4"]
+
+
+def test_what_is_held_back_is_neither_decoded_nor_forgotten_and_moves_are_not(three: Index) -> None:
+    folder = three.folder
+    write_video(folder / "new.mp4", "red")
+    write_video(folder / "blue.mp4", "red", "red")
+    (folder / "red.mp4").unlink()
+    (folder / "green.mp4").rename(folder / "moved.mp4")
+    asked = []
+
+    def holds_back(path: str, version: FileVersion | None) -> bool:
+        asked.append((path, version is None))
+        return True
+
+    report = three.update(workers=0, holds_back=holds_back)
+    assert set(asked) == {("new.mp4", False), ("blue.mp4", False), ("red.mp4", True)}
+    assert (report.added, report.changed, report.removed, report.moved) == (0, 0, 0, 1)
+    assert set(three.store.ledger()) == {"red.mp4", "blue.mp4", "moved.mp4"}
+    assert update(three)[1] == {("added", "", "new.mp4"), ("changed", "", "blue.mp4"), ("removed", "", "red.mp4")}
 
 
 class NotFinite(HBI):
