@@ -22,6 +22,7 @@ from timing import timed
 
 from hbi_infer import HBI
 from hbi_infer.api import Index
+from hbi_infer.index.content_mark import read_mark
 from hbi_infer.index.store import FileVersion, LedgerEntry
 from hbi_infer.model.bundle import default_bundle_path
 from hbi_infer.tokens.levels import LevelTokens, unit
@@ -94,7 +95,8 @@ def prepare(folder: Path, location: Path, hbi: HBI, num_clips: int) -> None:
                 for start in sampling.clip_seconds * np.arange(CLIPS_PER_VIDEO)
             ]
             stat = path.stat()
-            record = LedgerEntry(path=path.name, version=FileVersion(stat.st_size, stat.st_mtime_ns))
+            version = FileVersion(stat.st_size, stat.st_mtime_ns)
+            record = LedgerEntry(path=path.name, version=version, mark=read_mark(path, version))
             index.store.put(record, clips, index.store.layout.pack(levels), hbi.scoring.pooled(levels))
 
 

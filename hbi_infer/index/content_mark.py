@@ -15,7 +15,7 @@ EDGE_BYTES = 64 * 1024
 
 @dataclass(frozen=True)
 class FileLook:
-    """What the system says of a file.
+    """Size and times of a file.
 
     Attributes:
         version: Its size and the time of its last change.

@@ -58,7 +58,7 @@ class VideoChange:
     """One change of the index, told once it is stored.
 
     Attributes:
-        kind: What happened to the video.
+        kind: Kind of change.
         path: Path of the video, relative to the folder.
         source: Path of the video that it was moved or copied from; empty for other kinds.
         clips: Number of its clips.

@@ -234,9 +234,9 @@ def show_update(report: IndexReport, num_clips: int, path: Path) -> None:
     """Shows the counts and times of an index update."""
     moved = f"{report.moved} moved, " if report.moved else ""
     emit(
-        f"{report.added} added, {report.changed} changed, {moved}{report.removed} removed, {report.unchanged} unchanged; "
-        f"{report.clips} clips in {report.total_seconds:.1f} s ({report.clips_per_second:.1f} clips/s: "
-        f"waiting for frames {report.wait_seconds:.1f} s, encoding {report.encode_seconds:.1f} s, storing "
+        f"{report.added} added, {report.changed} changed, {moved}{report.removed} removed, "
+        f"{report.unchanged} unchanged; {report.clips} clips in {report.total_seconds:.1f} s "
+        f"({report.clips_per_second:.1f} clips/s: waiting for frames {report.wait_seconds:.1f} s, encoding {report.encode_seconds:.1f} s, storing "
         f"{report.store_seconds:.1f} s; decoding, beside it, {report.decode_seconds:.1f} s)\n"
         f"{num_clips} clips in the index {printable(str(path))}\n"
     )
