@@ -233,10 +233,11 @@ def _side_by_side(widths: Sequence[int], room: int) -> list[list[int]]:
 def show_update(report: IndexReport, num_clips: int, path: Path) -> None:
     """Shows the counts and times of an index update."""
     moved = f"{report.moved} moved, " if report.moved else ""
+    counts = f"{report.added} added, {report.changed} changed, {moved}{report.removed} removed"
     emit(
-        f"{report.added} added, {report.changed} changed, {moved}{report.removed} removed, "
-        f"{report.unchanged} unchanged; {report.clips} clips in {report.total_seconds:.1f} s "
-        f"({report.clips_per_second:.1f} clips/s: waiting for frames {report.wait_seconds:.1f} s, encoding {report.encode_seconds:.1f} s, storing "
+        f"{counts}, {report.unchanged} unchanged; "
+        f"{report.clips} clips in {report.total_seconds:.1f} s ({report.clips_per_second:.1f} clips/s: "
+        f"waiting for frames {report.wait_seconds:.1f} s, encoding {report.encode_seconds:.1f} s, storing "
         f"{report.store_seconds:.1f} s; decoding, beside it, {report.decode_seconds:.1f} s)\n"
         f"{num_clips} clips in the index {printable(str(path))}\n"
     )
