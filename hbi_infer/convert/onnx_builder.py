@@ -91,8 +91,8 @@ class Attention:
 
     def behind(self, norm: Norm) -> Attention:
         """Returns the attention that takes scale and shift of a norm before it over."""
-        parts = (norm.folded_into(part) for part in (self.query, self.key, self.value))
-        return Attention(*parts, self.output, self.heads)
+        query, key, value = (norm.folded_into(part) for part in (self.query, self.key, self.value))
+        return Attention(query, key, value, self.output, self.heads)
 
     @property
     def scaled(self) -> Linear:
@@ -280,7 +280,7 @@ class GraphBuilder:
 
     def serialised(self) -> bytes:
         """Returns the bytes of the checked model; the same calls give the same bytes."""
-        content = self.model().SerializeToString(deterministic=True)
+        content: bytes = self.model().SerializeToString(deterministic=True)
         onnx.checker.check_model(content, full_check=True)
         return content
 
