@@ -50,7 +50,7 @@ PICKLE_LIMIT_BYTES = 2**26
 MOST_TENSORS = 1_000_000
 OLD_MAGIC = 0x1950A86A20F9469CFC6C
 DAMAGED = (ValueError, LookupError, TypeError, AttributeError, OverflowError, OSError, zipfile.BadZipFile)
-"""What following a damaged pickle, or one made to do harm, may raise."""
+"""Errors that following a damaged pickle, or one made to do harm, may raise."""
 _MARK = object()
 
 _CONSTANTS: dict[str, Callable[[], Any]] = {
