@@ -85,12 +85,13 @@ class _RefusedError(Exception):
     """A pickle asks for an import that is not made."""
 
 
-def read_zip(path: Path) -> dict[str, Any]:
+def read_zip(path: Path | str) -> dict[str, Any]:
     """Reads the mapping of a file that `torch.save` wrote: names to tensors of any shape such as (D, D), or to more.
 
     Raises:
         BundleError: The file is damaged, or holds more than tensors, which is not run.
     """
+    path = Path(path)
     try:
         with zipfile.ZipFile(path) as archive:
             return _mapping(_load(archive.read(_pickle_of(archive)), _Records(archive).storage, is_strict=True))
@@ -98,12 +99,13 @@ def read_zip(path: Path) -> dict[str, Any]:
         raise _refused(path, error) from error
 
 
-def read_old(path: Path) -> dict[str, Any]:
+def read_old(path: Path | str) -> dict[str, Any]:
     """Reads the same of a file that PyTorch wrote before version 1.6: pickles, with the numbers behind them.
 
     Raises:
         BundleError: The file is damaged, or holds more than tensors, which is not run.
     """
+    path = Path(path)
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return _mapping(_OldFile(content).load())
