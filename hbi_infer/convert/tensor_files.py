@@ -55,8 +55,9 @@ def _read(path: Path) -> dict[str, Any]:
         return _read_safetensors(path)
     if not start.startswith(STARTS):
         raise BundleError(
-            f"{path} is not a PyTorch file of tensors, and was not run (it begins with {start!r}, as no such file "
-            "does): give a state dict alone, as torch.save(model.state_dict(), FILE) writes it"
+            f"{path} is not a PyTorch file of tensors, or holds more than tensors, and was not run (it begins with "
+            f"{start!r}, as no such file does): give a state dict alone, as torch.save(model.state_dict(), FILE) "
+            "writes it"
         )
     if is_torchscript(path):
         return read_torchscript(path)
