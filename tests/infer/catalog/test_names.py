@@ -111,9 +111,9 @@ def test_a_typo(typo: str, meant: str) -> None:
 
 def test_a_name_that_is_like_nothing() -> None:
     assert nearest("xyzzy") == ""
-    with pytest.raises(InputError, match="^there is no bundle at xyzzy and no model of that name: give a bundle's"):
+    with pytest.raises(InputError, match=r"^there is no bundle at xyzzy and no model of that name: give a bundle's"):
         parse_name("xyzzy")
-    with pytest.raises(InputError, match="^the name of the model is empty: give a bundle's folder or zip, shapes"):
+    with pytest.raises(InputError, match=r"^the name of the model is empty: give a bundle's folder or zip, shapes"):
         parse_name(" ")
 
 
