@@ -132,18 +132,19 @@ def _described(name: HubName, sibling: Any) -> HubFile:
     return file
 
 
-def download(model: HubModel, folder: Path, files: Iterable[HubFile], progress: Progress | None = None) -> None:
+def download(model: HubModel, folder: Path | str, files: Iterable[HubFile], progress: Progress | None = None) -> None:
     """Gets files of a model into a folder; what is there already is kept, and a part of a file is gone on with.
 
     Args:
         model: The model.
         folder: Folder of this commit's files; made if need be.
-        files: Which of the model's files.
+        files: Those of the model's files to get.
         progress: Called while bytes arrive, with the bytes of all the model's files.
 
     Raises:
         HubError: A file cannot be had, or is not the one that the hub describes; says what to do.
     """
+    folder = Path(folder)
     done = sum(_size(folder / file.name) for file in model.files)
     for file in files:
         target = folder / file.name

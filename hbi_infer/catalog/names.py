@@ -1,4 +1,4 @@
-"""What the name of a model means: a bundle on this machine, a word of ours, or a model of the hub.
+"""Names of models: a bundle on this machine, a word of ours, or a model of the hub.
 
 Only a name of the hub makes anything be fetched, so a text counts as one only where nothing on this machine fits it.
 """
