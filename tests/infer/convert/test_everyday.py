@@ -86,7 +86,7 @@ QUERIES = {
     "a street with bicycles and taxis": "bikes",
     "traffic": "bikes",
     "a man with a bow tie": "carphone_pristine",
-    "inside a car": "carphone_pristine",
+    "a necktie": "carphone_pristine",
     "a rabbit in the grass": "bigbuckbunny",
     "an animal": "bigbuckbunny",
 }
