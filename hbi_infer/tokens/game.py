@@ -33,7 +33,7 @@ class Game:
 
 
 def game_of(text: LevelTokens, video: LevelTokens, rate: float = 1.0) -> Game:
-    """Makes the game of one level of one pair, (1, T, D) and (1, V, D), with its exact map; padding is no player."""
+    """Makes the game of one level, each side a batch of one, with its exact map; padding is no player."""
     (text_units, text_weights), (video_units, video_weights) = (_players(text), _players(video))
     cosines = text_units @ video_units.T
     interaction = banzhaf_interaction(cosines[None], text_weights[None], video_weights[None])[0]
