@@ -199,7 +199,10 @@ def explain(
     chosen = video.clips[number]
     frame_seconds = tuple(chosen.frame_seconds[np.isfinite(chosen.frame_seconds)].tolist())
     rates = encoder.scoring.rates
-    games = {name: game_of(query.levels[name], chosen.levels[name], rate) for name, rate in rates.items()}
+    games = {
+        name: game_of(query.levels[name], chosen.levels[name], rate, encoder.scoring.directions)
+        for name, rate in rates.items()
+    }
     word_groups = groups_by_level(query.levels, query.batch.ids.shape[1], len(words))
     frame_groups = groups_by_level(chosen.levels, len(chosen.frame_seconds), len(frame_seconds))
     levels = {

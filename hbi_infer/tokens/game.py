@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from hbi_infer.tokens.banzhaf import banzhaf_interaction
 from hbi_infer.tokens.levels import LevelTokens, unit
+from hbi_infer.tokens.similarity import Directions
 
 Floats = npt.NDArray[np.float64]
 
@@ -23,6 +24,7 @@ class Game:
         video_weights: (V,), above 0 with a sum of 1.
         interaction: (T, V).
         rate: Factor of the game's value in the sum over several games.
+        directions: Sums of the similarity that count.
     """
 
     cosines: Floats
@@ -30,19 +32,21 @@ class Game:
     video_weights: Floats
     interaction: Floats
     rate: float = 1.0
+    directions: Directions = "both"
 
 
-def game_of(text: LevelTokens, video: LevelTokens, rate: float = 1.0) -> Game:
+def game_of(text: LevelTokens, video: LevelTokens, rate: float = 1.0, directions: Directions = "both") -> Game:
     """Makes the game of one level, each side a batch of one, with its exact map; padding is no player."""
     (text_units, text_weights), (video_units, video_weights) = (_players(text), _players(video))
     cosines = text_units @ video_units.T
-    interaction = banzhaf_interaction(cosines[None], text_weights[None], video_weights[None])[0]
+    interaction = banzhaf_interaction(cosines[None], text_weights[None], video_weights[None], directions=directions)[0]
     return Game(
         cosines=cosines,
         text_weights=text_weights,
         video_weights=video_weights,
         interaction=interaction,
         rate=rate,
+        directions=directions,
     )
 
 

@@ -17,8 +17,9 @@ released merging makes them, has none."""
 def groups_by_level(levels: Levels, num_places: int, num_real: int) -> dict[str, Groups]:
     """Returns the words (or frames) that each real token stands for, at each level where they are known.
 
-    Tokens of the first level are the words or frames themselves if there are as many. `slots` lead from the tokens of
-    a higher level down to them. A level's only token stands for everything.
+    `slots` lead from the words or frames to the tokens of the first level, and from the tokens of each level to those
+    of the next. Without slots, tokens of the first level are the words or frames themselves if there are as many. A
+    level's only token stands for everything.
 
     Args:
         levels: A batch of one.
@@ -26,16 +27,14 @@ def groups_by_level(levels: Levels, num_places: int, num_real: int) -> dict[str,
         num_real: Number of them without padding, which comes last.
     """
     known: dict[str, Groups] = {}
-    groups: Groups | None = None
+    groups: Groups | None = tuple((place,) if place < num_real else () for place in range(num_places))
     for number, (name, level) in enumerate(levels.items()):
         num_tokens = level.weights.shape[1]
         if num_tokens == 1:
             groups = (tuple(range(num_real)),)
-        elif number == 0 and num_tokens == num_places:
-            groups = tuple((place,) if place < num_real else () for place in range(num_places))
-        elif groups is not None and level.slots is not None:
+        elif groups is not None and level.slots is not None and level.slots.shape[1] == len(groups):
             groups = _gathered(groups, level.slots[0], num_tokens)
-        else:
+        elif number > 0 or num_tokens != num_places:
             groups = None
         if groups is not None:
             known[name] = tuple(groups[token] for token in np.flatnonzero(level.weights[0] > 0))

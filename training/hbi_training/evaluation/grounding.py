@@ -29,6 +29,7 @@ from hbi_infer.tokens.fidelity import measure_fidelity
 from hbi_infer.tokens.game import Floats, Game, game_of
 from hbi_infer.tokens.groups import Groups, groups_by_level
 from hbi_infer.tokens.levels import Levels, LevelTokens, item
+from hbi_infer.tokens.similarity import Directions
 from hbi_training.data.frame_cache import FrameCache
 from hbi_training.data.records import Phrase, VideoRecord
 from hbi_training.model.token_interaction import TokensByLevel
@@ -170,6 +171,7 @@ def measure_grounding(
     cache: FrameCache,
     *,
     max_words: int,
+    directions: Directions = "both",
     all_captions: bool = False,
 ) -> dict[str, float]:
     """Measures the maps of captions that have phrases with moments, each with its own clip.
@@ -179,6 +181,7 @@ def measure_grounding(
         records: Clips of the split.
         cache: Frames of the clips.
         max_words: Largest number of tokens of a text, start and end included.
+        directions: Sums of the similarity that count.
         all_captions: True takes every caption of a clip; False one, the first of the first clip, the second of the
             second and so on, so that all sorts of captions occur.
 
@@ -240,7 +243,11 @@ def _captions(
 
 
 def _pairs(
-    encoder: TokenEncoder, wanted: Sequence[tuple[int, tuple[Phrase, ...]]], cache: FrameCache, max_words: int
+    encoder: TokenEncoder,
+    wanted: Sequence[tuple[int, tuple[Phrase, ...]]],
+    cache: FrameCache,
+    max_words: int,
+    directions: Directions,
 ) -> Iterator[tuple[dict[str, LevelMaps], list[Moment]]]:
     """Yields the maps of each caption with its clip, and its phrases that say something."""
     for start in range(0, len(wanted), PAIRS_AT_ONCE):
@@ -255,7 +262,7 @@ def _pairs(
             if moments:
                 word_groups = groups_by_level(item(texts, place), batch.ids.shape[1], len(pieces))
                 frame_groups = groups_by_level(item(videos, place), mask.shape[1], int(mask[place].sum()))
-                yield _maps(item(texts, place), item(videos, place), word_groups, frame_groups), moments
+                yield _maps(item(texts, place), item(videos, place), word_groups, frame_groups, directions), moments
 
 
 def _moments(phrases: Sequence[Phrase], pieces: Sequence[str], seconds: Floats) -> Iterator[Moment]:
@@ -267,11 +274,17 @@ def _moments(phrases: Sequence[Phrase], pieces: Sequence[str], seconds: Floats) 
 
 
 def _maps(
-    text: Levels, video: Levels, word_groups: dict[str, Groups], frame_groups: dict[str, Groups]
+    text: Levels,
+    video: Levels,
+    word_groups: dict[str, Groups],
+    frame_groups: dict[str, Groups],
+    directions: Directions,
 ) -> dict[str, LevelMaps]:
     """Returns the maps of each level of one pair whose words and frames are known."""
     return {
-        level: LevelMaps(game_of(text[level], video[level]), word_groups[level], frame_groups[level])
+        level: LevelMaps(
+            game_of(text[level], video[level], directions=directions), word_groups[level], frame_groups[level]
+        )
         for level in text
         if level in word_groups and level in frame_groups
     }
