@@ -190,9 +190,8 @@ def measure_grounding(
         tokens such as "entity/effective_words"; empty if no phrase can be measured.
     """
     found: dict[str, list[float]] = defaultdict(list)
-    for number, (maps, moments) in enumerate(
-        _pairs(encoder, _captions(records, cache, all_captions), cache, max_words)
-    ):
+    wanted = _captions(records, cache, all_captions)
+    for number, (maps, moments) in enumerate(_pairs(encoder, wanted, cache, max_words, directions)):
         for level, measured in maps.items():
             for moment in moments:
                 for name, value in _measure(measured, moment):
