@@ -112,8 +112,8 @@ class Searching:
         rerank: Number of best results that are scored again by reconstructed tokens and ordered by that score; 0
             leaves it out, and fewer than `top_k` count as `top_k`. Only single texts can be reranked.
         without: Texts that say what must not be there; `hbi_infer.tasks.query` says how that counts.
-        dedupe: Which results of other videos are folded into a better one: "same" folds clips that show the same
-            pictures, as those of copied files, "near" also nearly the same ones, as of other encodings, "off" none.
+        dedupe: Likeness of the clips of other videos that are folded into a better result: "same" folds those that show
+            the same, as copied files do, "near" also those that show nearly the same, as other encodings do, "off" none.
     """
 
     top_k: int = 10

@@ -23,7 +23,7 @@ class Duplicates:
 
     Args:
         index: The index that the clips are of.
-        how: Which clips are duplicates: those that are the "same", or those that are "near" each other too.
+        how: Likeness of duplicates: "same", or "near" for those that are nearly the same too.
         most: Largest number of clips that repeat none.
     """
 

@@ -1,4 +1,4 @@
-"""What is asked of an index: one text or a video, several texts that must all match, and what must not be there.
+"""A query to an index: one text or a video, several texts that must all match, and what must not be there.
 
 Scores of different texts cannot be compared as they are: one text is near to every clip, another to none. Where texts
 are weighed against each other, each is put on a scale of its own first: by how many standard deviations a clip's score
@@ -47,7 +47,7 @@ class Scale:
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """What a clip must match, and what it must not.
+    """Things that a clip must match, and things that it must not.
 
     Attributes:
         wanted: P texts, or the clips of a video, each a batch of one.
@@ -70,7 +70,7 @@ class Query:
         return self.joined or bool(self.unwanted)
 
     def parts_of(self, part: int) -> Sequence[Levels]:
-        """Returns what a result is shown for: the part that gave its score, or all of them if they are joined."""
+        """Returns the P texts or clips that a result is shown for: the one that gave its score, or all that are joined."""
         return self.wanted if self.joined else [self.wanted[part]]
 
     def combined(
