@@ -9,9 +9,10 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.builders.command_line import on_terminal, run
-from tests.builders.tiny_bundle import NOTICE, write_video
+from tests.builders.tiny_bundle import COLOURS, NOTICE, write_video
 
 
 def test_retrieve_indexes_first_then_ranks(library: Path, bundle: Path, tmp_path: Path) -> None:
@@ -71,7 +72,7 @@ def test_json_has_everything(search: list[str], library: Path, bundle: Path, ind
     assert [result["rank"] for result in green["results"]] == [1, 2, 3, 4]
     best = green["results"][0]
     assert best.keys() == {
-        "rank", "score", "path", "start_seconds", "end_seconds", "best_frame_seconds", "video_seconds"
+        "rank", "score", "path", "start_seconds", "end_seconds", "best_frame_seconds", "video_seconds", "copies"
     }  # fmt: skip
     assert (best["path"], best["start_seconds"]) == (str(library / "green then blue.mkv"), 0.0)
     assert best["score"] == pytest.approx(1.5, abs=0.05)
@@ -84,7 +85,7 @@ def test_csv(search: list[str]) -> None:
     rows = list(csv.DictReader(io.StringIO(run(*search, "--query", 'blue, "very" blue', "--csv").stdout)))
     assert len(rows) == 3
     assert rows[0]["query"] == 'blue, "very" blue'
-    assert list(rows[0]) == ["query", "rank", "score", "file", "start_seconds", "end_seconds", "best_frame_seconds"]
+    assert ",".join(rows[0]) == "query,rank,score,file,start_seconds,end_seconds,best_frame_seconds,copies"
 
 
 def test_queries_from_a_file(search: list[str], tmp_path: Path) -> None:
@@ -98,6 +99,76 @@ def test_like_a_video_of_the_folder_and_another_one(search: list[str], library: 
     assert inside.split("\t")[3] == f"{library}/green then blue.mkv"
     outside = write_video(tmp_path / "elsewhere.mp4", "red", seconds_each=1.0)
     assert run(*search, "--like", str(outside), "-k", "1").stdout.split("\t")[3] == f"{library}/red.mp4"
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_like_a_picture(search: list[str], library: Path, tmp_path: Path, suffix: str) -> None:
+    photo = tmp_path / f"photo.{suffix}"
+    Image.new("RGB", (90, 60), COLOURS["blue"]).save(photo)
+    answer = json.loads(run(*search, "--like", photo, "--json").stdout)["answers"][0]
+    assert answer["like"] == str(photo)
+    best = {(Path(result["path"]).name, result["start_seconds"]) for result in answer["results"][:2]}
+    assert best == {("blue.mp4", 0.0), ("green then blue.mkv", 2.0)}
+
+
+def test_a_picture_that_cannot_be_read_is_one_line(search: list[str], tmp_path: Path) -> None:
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(b"\xff\xd8\xff" + b"no picture")
+    done = run(*search, "--like", photo)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.search(
+        rf"^error: {photo} is no JPEG, PNG or WebP picture .*: give a JPEG, PNG or WebP", done.stderr, re.M
+    )
+
+
+def test_queries_that_must_all_match(search: list[str]) -> None:
+    queries = ("-q", "green", "-q", "blue", "--all", "--all-clips")
+    (answer,) = json.loads(run(*search, *queries, "--json").stdout)["answers"]
+    assert (answer["queries"], answer["cut_at_words"]) == (["green", "blue"], [None, None])
+    assert len(answer["results"]) == 4
+    assert Path(answer["results"][-1]["path"]).name == "red.mp4", "it matches neither"
+    assert {line.split("\t")[0] for line in run(*search, *queries).stdout.splitlines()} == {"green and blue"}
+
+
+def test_a_query_without_something(search: list[str]) -> None:
+    asked = ("-q", "green", "--without", "blue", "--all-clips")
+    (answer,) = json.loads(run(*search, *asked, "--json").stdout)["answers"]
+    assert (answer["query"], answer["without"]) == ("green", ["blue"])
+    assert [Path(result["path"]).name for result in answer["results"][:2]] == ["green then blue.mkv", "red.mp4"]
+    lines = run(*search, *asked).stdout.splitlines()
+    assert {line.split("\t")[0] for line in lines} == {"green, without blue"}
+
+
+def test_copies_are_folded_unless_all_are_wanted(bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "videos"
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        write_video(folder / name, "red", seconds_each=1.0)
+    write_video(folder / "blue.mp4", "blue", seconds_each=1.0)
+    arguments = ("retrieve", "--videos", folder, "--bundle", bundle, "--index", tmp_path / "i.sqlite", "-q", "red")
+    lines = [line.split("\t") for line in run(*arguments).stdout.splitlines()]
+    assert [(line[3].rpartition("/")[2], line[7]) for line in lines] == [("a.mp4", "2"), ("blue.mp4", "0")]
+    assert len(run(*arguments, "--no-dedupe").stdout.splitlines()) == 4
+    assert run(*arguments, "--dedupe-near").stdout == run(*arguments, "--dedupe").stdout == run(*arguments).stdout
+    first = json.loads(run(*arguments, "--json").stdout)["answers"][0]["results"][0]
+    assert [Path(copy["path"]).name for copy in first["copies"]] == ["b.mp4", "c.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--all"], "give one of --query"),
+        (["--like", "a.jpg", "--all"], "--all joins what --query"),
+        (["--video", "a.mp4", "--captions", "b.txt", "--without", "red"], "--without goes with --query"),
+        (["-q", "red", "--without", "blue", "--rerank", "2"], "--rerank scores one text"),
+        (["-q", "red", "-q", "blue", "--all", "--rerank", "2"], "--rerank scores one text"),
+        (["-q", "red", "--no-dedupe", "--dedupe-near"], "give one of them"),
+    ],
+)
+def test_options_that_do_not_go_together(library: Path, arguments: list[str], message: str) -> None:
+    videos = () if "--video" in arguments else ("--videos", library)
+    done = run("retrieve", *videos, *arguments)
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.replace("│", " ").split())
 
 
 def test_captions_of_a_video(bundle: Path, library: Path, tmp_path: Path) -> None:
@@ -143,7 +214,7 @@ def test_no_update_reads_no_video(search: list[str], library: Path) -> None:
 def test_nothing_to_search_is_told_before_anything_is_indexed(library: Path, bundle: Path, tmp_path: Path) -> None:
     index_file = tmp_path / "i.sqlite"
     arguments = ("retrieve", "--videos", library, "--bundle", bundle, "--index", index_file)
-    for wrong in (("--query", ""), ("--like", tmp_path / "none.mp4")):
+    for wrong in (("--query", ""), ("-q", "a", "--without", ""), ("--like", tmp_path / "none.mp4")):
         assert run(*arguments, *wrong).returncode == 1
         assert not index_file.exists()
     done = run(*arguments, "--query", "red", "--no-update")
