@@ -37,5 +37,6 @@ def indexed(library: Path, bundle: Path, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture
 def search(library: Path, bundle: Path, indexed: Path) -> Iterator[list[str]]:
-    """The arguments of a search of the indexed library."""
-    return ["retrieve", "--videos", str(library), "--bundle", str(bundle), "--index", str(indexed)]
+    """The arguments of a search of the indexed library for everything in it, however badly it matches."""
+    shared = ["--videos", str(library), "--bundle", str(bundle), "--index", str(indexed)]
+    return ["retrieve", *shared, "--min-match", "0"]
