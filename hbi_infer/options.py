@@ -117,7 +117,7 @@ class Searching:
             leaves it out, and fewer than `top_k` count as `top_k`. Only single texts can be reranked.
         without: Texts that say what must not be there; `hbi_infer.tasks.query` says how that counts.
         dedupe: Likeness of the clips of other videos that are folded into a better result: "same" folds those that show
-            the same, as copied files do, "near" also those that show nearly the same, as other encodings do, "off" none.
+            the same, as copied files do, "near" also what shows nearly the same, as other encodings do, "off" none.
         min_match: Least `match` of a result, from 0 to 1; see `hbi_infer.tokens.background`. What is like a video has
             no match and is never left out.
     """

@@ -70,7 +70,7 @@ class Query:
         return self.joined or bool(self.unwanted)
 
     def parts_of(self, part: int) -> Sequence[Levels]:
-        """Returns the P texts or clips that a result is shown for: the one that gave its score, or all that are joined."""
+        """Returns the P texts or clips that a result is shown for: the one that gave its score, or all if joined."""
         return self.wanted if self.joined else [self.wanted[part]]
 
     def combined(

@@ -19,6 +19,7 @@ from hbi_infer.index.background import background_of
 from hbi_infer.model.bundle import write_bundle
 from hbi_infer.model.manifest import GraphSpec
 from hbi_infer.options import EVERYTHING, Filter, Searching
+from hbi_infer.tasks.search import well_matched
 from hbi_infer.tasks.texts import encode_texts
 from hbi_infer.tokens.similarity import similarity
 from tests.builders.searched_index import VIDEOS, names, search
