@@ -23,7 +23,7 @@ from hbi_engines.engine import TensorSpec
 from hbi_infer.errors import BundleError, InputError
 from hbi_infer.model.graph_names import GRAPHS, TASKS, graphs_of_task
 from hbi_infer.model.strict_json import parse_strictly
-from hbi_infer.options import ADDED_LATER, FrameSampling
+from hbi_infer.options import ADDED_LATER, MIN_MATCH, FrameSampling
 from hbi_infer.tokens.scoring import Scoring
 from hbi_infer.tokens.similarity import Directions
 
@@ -36,6 +36,7 @@ RANGES = {
     "vocabulary_size": (1, 10**7),
     "logit_scale": (1e-6, 1e6),
     "batch_clips": (1, 1024),
+    "min_match": (0.0, 1.0),
     "video_tokens": (1, 2**16),
     "text_tokens": (1, 2**16),
     "rate": (0, 1e6),
@@ -149,6 +150,8 @@ class BundleManifest:
         logit_scale: Factor of a score where a softmax over scores is taken.
         batch_clips: Largest number of clips that the graph `video_encoder` is given at a time; what it needs in memory
             rises with them.
+        min_match: Least `match` of a result that a person is shown unless asked otherwise; 0 for a model whose right
+            results are not more unusual than its wrong ones.
         tasks: Tasks that the bundle can do, of `TASK_GRAPHS`.
         answers: Answers that the logits of the graph `answerer` stand for, in their order; none without the task "qa".
         tokenizer: File of the tokenizer.
@@ -171,6 +174,7 @@ class BundleManifest:
     directions: Directions = field(default="both", metadata=ADDED_LATER)
     logit_scale: float
     batch_clips: int = field(default=16, metadata=ADDED_LATER)
+    min_match: float = field(default=MIN_MATCH, metadata=ADDED_LATER)
     tasks: tuple[str, ...]
     answers: tuple[str, ...] = field(default=(), metadata=ADDED_LATER)
     tokenizer: TokenizerSpec
