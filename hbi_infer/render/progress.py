@@ -20,6 +20,36 @@ def index_progress(doing: str = "indexing") -> Iterator[Callable[[IndexProgress]
 
 
 @contextmanager
+def download_bar() -> Iterator[Callable[[int, int], None]]:
+    """Shows a bar of bytes with rate and time left, from the first call on; none where stderr is no terminal.
+
+    Yields:
+        (bytes done, bytes in total) -> None, which updates the bar.
+    """
+    if not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    bar = Progress("downloading", *columns, "left", console=Console(stderr=True), transient=True)
+    task = bar.add_task("", total=None)
+
+    def show(done_bytes: int, total_bytes: int) -> None:
+        bar.update(task, completed=done_bytes, total=total_bytes)
+        if done_bytes < total_bytes:
+            bar.start()
+        else:
+            bar.stop()
+
+    try:
+        yield show
+    finally:
+        bar.stop()
+
+
+@contextmanager
 def progress_bar(doing: str, what: str) -> Iterator[Callable[[int, int, int], None]]:
     """Shows a progress bar with rate and time left, from the first call on; none where stderr is no terminal.
 

@@ -34,6 +34,7 @@ class Faults:
         hidden: Files that are listed and not given.
         status: Status with which every request is answered.
         page: Text with which every request is answered, as a login page does.
+        stated_bytes: File -> size that is stated in place of its own.
         seconds: Wait before each answer with a file.
     """
 
@@ -46,6 +47,7 @@ class Faults:
     hidden: set[str] = field(default_factory=set)
     status: int | None = None
     page: str = ""
+    stated_bytes: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
 
 
@@ -185,6 +187,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(404, "RevisionNotFound")
             return
         siblings = [described(path) for path in sorted(self.served.models[model].iterdir())]
+        for sibling in siblings:
+            sibling["size"] = self.served.faults.stated_bytes.get(str(sibling["rfilename"]), sibling["size"])
         gated = "manual" if model in self.served.faults.gated else False
         document = {"id": model, "sha": commit, "private": False, "gated": gated, "siblings": siblings}
         self._answer(200, json.dumps(document).encode(), Content_Type="application/json")
