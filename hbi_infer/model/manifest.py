@@ -106,6 +106,8 @@ class Provenance:
         metrics: Measured metrics in this precision: name -> number, text or a further mapping.
         quantized_from: Hash of the bundle that `hbi-export quantize` made this one of; "" for an exported one.
         calibration: Data that the ranges of an int8 bundle were measured on.
+        origin: Model that a bundle was converted from: its name on the hub, or its folder's; "" for one trained here.
+        revision: Commit of that model on the hub; "" for a folder.
     """
 
     recipe: str
@@ -115,6 +117,8 @@ class Provenance:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     quantized_from: str = field(default="", metadata=ADDED_LATER)
     calibration: str = field(default="", metadata=ADDED_LATER)
+    origin: str = field(default="", metadata=ADDED_LATER)
+    revision: str = field(default="", metadata=ADDED_LATER)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -304,6 +304,7 @@ def show_bundle(bundle: Bundle) -> None:
         ("code", provenance.code_version),
         ("made of", provenance.quantized_from and f"the bundle with sha256 {provenance.quantized_from}"),
         ("ranges", provenance.calibration),
+        ("origin", " at ".join(filter(None, (provenance.origin, provenance.revision)))),
         *(("metric", f"{name} {value}") for name, value in _flat(provenance.metrics)),
     ]
     emit("".join(f"{name:<8}{printable(value)}\n" for name, value in facts if value))

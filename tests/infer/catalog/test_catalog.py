@@ -218,9 +218,9 @@ def test_removing(catalog: Catalog, hub: Hub) -> None:
     size_bytes, was_default = catalog.remove("tiny/clip")
     assert (size_bytes > 1000, was_default) == (True, False)
     assert [each.name for each in catalog.at_hand()[0]] == ["shapes"]
-    with pytest.raises(InputError, match="^tiny/clip is not on this machine: hbi-infer models lists what is$"):
+    with pytest.raises(InputError, match=r"^tiny/clip is not on this machine: hbi-infer models lists what is$"):
         catalog.remove("tiny/clip")
-    with pytest.raises(InputError, match="^shapes is a part of hbi-infer and cannot be removed$"):
+    with pytest.raises(InputError, match=r"^shapes is a part of hbi-infer and cannot be removed$"):
         catalog.remove("shapes")
     with pytest.raises(InputError, match="was not built by hbi-infer, which leaves it as it is"):
         catalog.remove("./mine")
@@ -277,7 +277,7 @@ def test_no_network_and_no_cache(catalog: Catalog, hub: Hub) -> None:
     path = catalog.resolve("tiny/clip")
     hub.close()
     assert catalog.resolve("tiny/clip") == path
-    with pytest.raises(HubError, match="^cannot get tiny/clip from"):
+    with pytest.raises(HubError, match=r"^cannot get tiny/clip from"):
         catalog.get("tiny/clip")
     assert catalog.resolve("tiny/clip") == path
 
