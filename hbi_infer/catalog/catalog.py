@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -186,6 +186,19 @@ class Catalog:
             write_default(SHAPES, settings_file())
         return size_bytes, was_default
 
+    def default_at_hand(self) -> tuple[Default, Path | None]:
+        """Returns the default model and its bundle, or None in place of one that is not on this machine.
+
+        Raises:
+            InputError: The settings are damaged or name no model.
+            BundleError: A record of revisions is damaged.
+        """
+        default = default_model()
+        meant = self._default(default)
+        if isinstance(meant, Path):
+            return default, meant if exists(meant) else None
+        return default, self._found(meant)
+
     def names(self) -> list[str]:
         """Returns the names of the bundles that were built on this machine."""
         with suppress(HBIError):
@@ -227,10 +240,11 @@ class Catalog:
         """Returns the bundle that a name means, which is got if it is not here."""
         if isinstance(meant, Path):
             return meant
-        if meant == SHAPES:
-            return default_bundle_path()
-        found = self.shelf.find(meant, self._makers.version(meant))
-        return found or self._get(meant, listener or Listener(), refresh=False)
+        return self._found(meant) or self._get(meant, listener or Listener(), refresh=False)
+
+    def _found(self, meant: str | HubName) -> Path | None:
+        """Returns the bundle of a model, or None if it is not here."""
+        return default_bundle_path() if meant == SHAPES else self.shelf.find(meant, self._makers.version(meant))
 
     def _get(self, meant: str | HubName, listener: Listener, *, refresh: bool) -> Path:
         """Gets a model, as the only process that does; without a refresh one that is here by now will do."""
@@ -260,7 +274,8 @@ class Catalog:
         folder = self.shelf.downloads(name, model.commit)
         self._check_room(model)
         hub.download(model, folder, [file for file in model.files if file.is_description], listener.progress)
-        self._makers.check(folder)
+        with self._forgetting(name):
+            self._makers.check(folder)
         listener.step(f"downloading {model.size_bytes / 1e6:,.1f} MB of {name}")
         hub.download(model, folder, model.files, listener.progress)
         path = self._make(name, folder, model.commit, version, listener)
@@ -279,16 +294,22 @@ class Catalog:
             )
 
     def _make(self, name: str | HubName, source: Path, commit: str, version: str, listener: Listener) -> Path:
-        """Makes a bundle and puts it in its place; files of the hub that cannot be converted are thrown away."""
+        """Makes a bundle and puts it in its place."""
         listener.step(f"building the bundle of {name}")
         with self.shelf.building() as folder:
-            try:
+            with self._forgetting(name):
                 self._makers.make(name, source, folder / "bundle", commit)
-            except HBIError as error:
-                if isinstance(name, HubName) and not isinstance(error.__cause__, OSError):
-                    self.shelf.forget_downloads(name)
-                raise
             return self.shelf.keep(folder / "bundle", name, commit, version)
+
+    @contextmanager
+    def _forgetting(self, name: str | HubName) -> Iterator[None]:
+        """Throws files of the hub away if they cannot be converted; a full disk is no fault of theirs."""
+        try:
+            yield
+        except HBIError as error:
+            if isinstance(name, HubName) and not isinstance(error.__cause__, OSError):
+                self.shelf.forget_downloads(name)
+            raise
 
 
 def _is_whole(path: Path) -> bool:

@@ -16,6 +16,8 @@ from urllib.parse import unquote, urlsplit
 
 INFO = re.compile(r"/api/models/([^/]+/[^/]+)/revision/(.+)")
 FILE = re.compile(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
+REVISIONS = ("main", "v1")
+"""Revisions that mean a model's newest commit."""
 LARGE_BYTES = 1000
 """Files of at least this size are stored as the hub stores large ones, with a SHA-256."""
 
@@ -125,7 +127,6 @@ def running_hub(models: Mapping[str, Path]) -> Iterator[Hub]:
 
 class _Handler(BaseHTTPRequestHandler):
     served: Hub
-    protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
         """Answer."""
@@ -183,7 +184,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(401, "RepoNotFound")
             return
         commit = self.served.commit(model)
-        if revision not in ("main", "v1", commit):
+        if revision not in (*REVISIONS, commit):
             self._refuse(404, "RevisionNotFound")
             return
         siblings = [described(path) for path in sorted(self.served.models[model].iterdir())]
@@ -195,7 +196,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _file(self, model: str, revision: str, name: str) -> None:
         faults = self.served.faults
-        if not self._may_see(model) or revision != self.served.commit(model):
+        if not self._may_see(model) or revision not in (*REVISIONS, self.served.commit(model)):
             self._refuse(404, "RevisionNotFound")
             return
         if model in faults.gated and not self._has_token():

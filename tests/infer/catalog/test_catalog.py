@@ -193,7 +193,7 @@ def test_what_is_at_hand(catalog: Catalog, hub: Hub) -> None:
     found, damaged = catalog.at_hand()
     assert damaged == []
     assert [(each.name, each.revision, each.is_default, each.tasks) for each in found] == [
-        ("shapes", "", False, ("retrieve", "rerank", "qa", "caption")),
+        ("shapes", "", False, ("retrieve", "qa", "caption")),
         ("everyday", "", False, ("retrieve",)),
         ("tiny/clip@v1", hub.commit("tiny/clip"), False, ("retrieve",)),
         (str(Path.cwd() / "mine"), "", True, ("retrieve", "qa")),
