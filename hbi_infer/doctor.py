@@ -119,7 +119,7 @@ def examine(time_limit_seconds: float = TIME_LIMIT_SECONDS) -> Diagnosis:
         problems.append(wheels)
     if (problem := _import_problem("av")) or (problem := _import_problem("tokenizers")):
         problems.append(f"{problem}; pip install --force-reinstall hbi-infer")
-    default, problem = _default_model()
+    default, problem = default_model_part()
     if problem:
         problems.append(problem)
     if not any(trial.status == "works" for trial in trials):
@@ -244,7 +244,7 @@ def _parts() -> Iterator[Part]:
         yield Part(f"GPU {number}", gpu.compute_capability, f"{gpu.name}, {gpu.memory_bytes / 2**30:.0f} GiB")
 
 
-def _default_model() -> tuple[Part, str]:
+def default_model_part() -> tuple[Part, str]:
     """Returns the model that is meant where none is given, and what is wrong with it; nothing is downloaded."""
     try:
         default, path = our_catalog().default_at_hand()

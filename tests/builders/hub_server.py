@@ -14,6 +14,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import pytest
+from huggingface_hub import constants
+
 INFO = re.compile(r"/api/models/([^/]+/[^/]+)/revision/(.+)")
 FILE = re.compile(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
 REVISIONS = ("main", "v1")
@@ -113,6 +116,17 @@ class Hub:
     def asked(self) -> list[str]:
         """Paths of the requests so far, each with its method."""
         return [f"{request.method} {request.path}" for request in self.requests]
+
+
+def ask_in_this_process(hub: Hub, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Let `huggingface_hub` in this process ask a hub, with an empty cache and no token; it reads variables once."""
+    patch.setattr(constants, "ENDPOINT", hub.url)
+    patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
+    patch.setattr(constants, "HF_HUB_CACHE", str(folder / "hf"))
+    patch.setattr(constants, "HF_TOKEN_PATH", str(folder / "token"))
+    patch.setattr(constants, "HF_HUB_OFFLINE", False)
+    patch.setenv("NO_PROXY", "127.0.0.1")
+    patch.delenv("HF_TOKEN", raising=False)
 
 
 @contextmanager

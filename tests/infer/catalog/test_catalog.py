@@ -20,7 +20,7 @@ from hbi_infer.catalog.settings import settings_file, write_default
 from hbi_infer.catalog.shelf import Shelf
 from hbi_infer.errors import BundleError, HubError, InputError
 from hbi_infer.model.bundle import Bundle, default_bundle_path
-from tests.builders.hub_server import Hub, running_hub, write_random_model
+from tests.builders.hub_server import Hub, ask_in_this_process, running_hub, write_random_model
 from tests.builders.tiny_bundle import write_tiny_bundle
 from tests.paths import ROOT
 
@@ -66,11 +66,7 @@ def catalog(tmp_path: Path, makers: TinyMakers, monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with running_hub({"tiny/clip": write_random_model(tmp_path / "served")}) as running:
-        monkeypatch.setattr(constants, "ENDPOINT", running.url)
-        template = running.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        ask_in_this_process(running, tmp_path, monkeypatch)
         yield running
 
 
