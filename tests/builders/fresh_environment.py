@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import venv
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,9 +49,3 @@ def make_environment(folder: Path, variables: dict[str, str], *extras: str) -> F
     quiet = ("--quiet", "--disable-pip-version-check", "--constraint", ROOT / "constraints.txt")
     environment.run("python", "-m", "pip", "install", *quiet, f"{ROOT}[{','.join(extras)}]")
     return environment
-
-
-def without_torch(environment: FreshEnvironment) -> bool:
-    """Whether the environment lacks PyTorch and transformers."""
-    script = "import importlib.util as u; print(u.find_spec('torch') or u.find_spec('transformers'))"
-    return environment.run("python", "-c", script).stdout == "None\n" and sys.prefix != str(environment.folder)

@@ -86,7 +86,7 @@ def test_a_table_on_a_terminal(home: Path) -> None:
     status, shown = on_terminal("models")
     assert status == 0
     assert "models at hand" in shown
-    row = next(line for line in shown.splitlines() if line.startswith("shapes"))
+    row = next(line for line in shown.splitlines() if line.strip().startswith("shapes"))
     assert "yes" in row
     assert "embedded in hbi-infer" in row
 
