@@ -30,20 +30,20 @@ class Makers(Protocol):
     def version(self, name: str | HubName) -> str:
         """Returns the version of the maker of a model: letters and digits."""
 
-    def check(self, source: Path) -> None:
+    def check(self, source: Path | str) -> None:
         """Looks at a model's descriptions, before its weights are there.
 
         Raises:
             BundleError: The model is of a kind that is not supported.
         """
 
-    def make(self, name: str | HubName, source: Path, out: Path, commit: str) -> None:
+    def make(self, name: str | HubName, source: Path | str, out: Path | str, commit: str) -> None:
         """Makes a bundle at `out`, of the files in `source` if it is a model of the hub."""
 
 
 @dataclass(frozen=True)
 class Listener:
-    """What is called while a model is got; by default nothing is.
+    """Functions that are called while a model is got; by default they do nothing.
 
     Attributes:
         step: Receives a line for each thing that is begun.

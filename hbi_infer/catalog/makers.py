@@ -16,7 +16,7 @@ class Converters:
 
         return str(CONVERTER_VERSION if isinstance(name, HubName) else EVERYDAY_VERSION)
 
-    def check(self, source: Path) -> None:
+    def check(self, source: Path | str) -> None:
         """Looks at a model's descriptions, before its weights are there.
 
         Raises:
@@ -26,7 +26,7 @@ class Converters:
 
         check_kind(source)
 
-    def make(self, name: str | HubName, source: Path, out: Path, commit: str) -> None:
+    def make(self, name: str | HubName, source: Path | str, out: Path | str, commit: str) -> None:
         """Makes a bundle at `out`, of the files in `source` if it is a model of the hub.
 
         Raises:

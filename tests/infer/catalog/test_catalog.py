@@ -36,16 +36,16 @@ class TinyMakers:
     def version(self, name: str | HubName) -> str:
         return self.number
 
-    def check(self, source: Path) -> None:
-        self.asked.append(("check", sorted(file.name for file in source.iterdir())))
+    def check(self, source: Path | str) -> None:
+        self.asked.append(("check", sorted(file.name for file in Path(source).iterdir())))
         if self.refused:
             raise self.refused
 
-    def make(self, name: str | HubName, source: Path, out: Path, commit: str) -> None:
+    def make(self, name: str | HubName, source: Path | str, out: Path | str, commit: str) -> None:
         self.asked.append(("make", str(name), commit))
         if self.fault:
             raise self.fault
-        write_tiny_bundle(out)
+        write_tiny_bundle(Path(out))
 
 
 @pytest.fixture
