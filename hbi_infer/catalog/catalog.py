@@ -37,8 +37,10 @@ class Makers(Protocol):
             BundleError: The model is of a kind that is not supported.
         """
 
-    def make(self, name: str | HubName, source: Path | str, out: Path | str, commit: str) -> None:
-        """Makes a bundle at `out`, of the files in `source` if it is a model of the hub."""
+    def make(
+        self, name: str | HubName, source: Path | str, out: Path | str, commit: str, progress: Callable[[str], None]
+    ) -> None:
+        """Makes a bundle at `out`, of the files in `source` if it is a model of the hub; tells each step of it."""
 
 
 @dataclass(frozen=True)
@@ -298,7 +300,7 @@ class Catalog:
         listener.step(f"building the bundle of {name}")
         with self.shelf.building() as folder:
             with self._forgetting(name):
-                self._makers.make(name, source, folder / "bundle", commit)
+                self._makers.make(name, source, folder / "bundle", commit, listener.step)
             return self.shelf.keep(folder / "bundle", name, commit, version)
 
     @contextmanager

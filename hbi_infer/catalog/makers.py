@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from hbi_infer.catalog.names import HubName
@@ -12,7 +13,7 @@ class Converters:
 
     def version(self, name: str | HubName) -> str:
         """Returns the version of the maker of a model."""
-        from hbi_infer.convert.version import CONVERTER_VERSION, EVERYDAY_VERSION
+        from hbi_infer.convert.versions import CONVERTER_VERSION, EVERYDAY_VERSION
 
         return str(CONVERTER_VERSION if isinstance(name, HubName) else EVERYDAY_VERSION)
 
@@ -26,8 +27,10 @@ class Converters:
 
         check_kind(source)
 
-    def make(self, name: str | HubName, source: Path | str, out: Path | str, commit: str) -> None:
-        """Makes a bundle at `out`, of the files in `source` if it is a model of the hub.
+    def make(
+        self, name: str | HubName, source: Path | str, out: Path | str, commit: str, progress: Callable[[str], None]
+    ) -> None:
+        """Makes a bundle at `out`, of the files in `source` if it is a model of the hub; tells each step of it.
 
         Raises:
             BundleError: The model cannot be converted, or the bundle cannot be written.
@@ -35,8 +38,8 @@ class Converters:
         if isinstance(name, HubName):
             from hbi_infer.convert.converter import convert_model
 
-            convert_model(source, out, name=name.model, origin=name.model, revision=commit)
+            convert_model(source, out, name=name.model, origin=name.model, revision=commit, progress=progress)
         else:
             from hbi_infer.convert.everyday import build_everyday
 
-            build_everyday(out)
+            build_everyday(out, progress=progress)

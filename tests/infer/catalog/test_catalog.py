@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -41,7 +41,10 @@ class TinyMakers:
         if self.refused:
             raise self.refused
 
-    def make(self, name: str | HubName, source: Path | str, out: Path | str, commit: str) -> None:
+    def make(
+        self, name: str | HubName, source: Path | str, out: Path | str, commit: str, progress: Callable[[str], None]
+    ) -> None:
+        progress(f"making {name}")
         self.asked.append(("make", str(name), commit))
         if self.fault:
             raise self.fault
@@ -94,6 +97,7 @@ def test_a_model_of_the_hub_is_got_once(catalog: Catalog, hub: Hub, makers: Tiny
         f"looking tiny/clip up in {hub.url}",
         "downloading 0.1 MB of tiny/clip",
         "building the bundle of tiny/clip",
+        "making tiny/clip",
     ]
     hub.requests.clear()
     assert catalog.resolve("tiny/clip") == catalog.resolve(f"tiny/clip@{commit}") == path
@@ -302,8 +306,8 @@ from hbi_infer.catalog.catalog import Catalog, Listener
 from tests.infer.catalog.test_catalog import TinyMakers
 
 class SlowMakers(TinyMakers):
-    def make(self, name, source, out, commit):
-        super().make(name, source, out, commit)
+    def make(self, name, source, out, commit, progress):
+        super().make(name, source, out, commit, progress)
         print("made", flush=True)
         time.sleep(float(sys.argv[1]))
 

@@ -29,7 +29,9 @@ def test_versions_are_letters_and_digits() -> None:
 
 
 def test_a_bundle_says_where_it_is_from(source: Path, tmp_path: Path) -> None:
-    Converters().make(HubName("tiny/clip", "v1"), source, tmp_path / "bundle", "1" * 40)
+    steps: list[str] = []
+    Converters().make(HubName("tiny/clip", "v1"), source, tmp_path / "bundle", "1" * 40, steps.append)
+    assert steps
     bundle = Bundle.load(tmp_path / "bundle")
     bundle.verify()
     provenance = bundle.manifest.provenance
