@@ -118,6 +118,21 @@ def joined(layers: Sequence[Linear]) -> Linear:
     return Linear(weight, np.concatenate(biases))
 
 
+@dataclass(frozen=True)
+class BuiltGraph:
+    """A graph that is done.
+
+    Attributes:
+        content: The serialised ONNX model.
+        inputs: Its inputs.
+        outputs: Its outputs.
+    """
+
+    content: bytes
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
 class GraphBuilder:
     """A graph under construction. Its methods add nodes, and return the name of the result.
 
@@ -131,19 +146,19 @@ class GraphBuilder:
         self._nodes: list[onnx.NodeProto] = []
         self._casts: list[onnx.NodeProto] = []
         self._weights: dict[str, TensorProto] = {}
-        self._inputs: list[onnx.ValueInfoProto] = []
-        self._outputs: list[onnx.ValueInfoProto] = []
+        self._inputs: list[TensorSpec] = []
+        self._outputs: list[TensorSpec] = []
         self._made: set[str] = set()
 
     def input(self, spec: TensorSpec) -> str:
         """Adds an input of any shape such as (B, N, D)."""
-        self._inputs.append(_value_info(spec))
+        self._inputs.append(spec)
         return self._new(spec.name)
 
     def output(self, name: str, spec: TensorSpec) -> None:
         """Makes a result an output of any shape such as (B, N, D), by the name in `spec`."""
         self.node("Identity", name, name=spec.name)
-        self._outputs.append(_value_info(spec))
+        self._outputs.append(spec)
 
     def constant(self, name: str, values: Array | Sequence[int] | float) -> str:
         """Adds values of any shape such as (D, D); whole numbers become int64, and others float32."""
@@ -266,14 +281,10 @@ class GraphBuilder:
         return self.node("Div", x, least, name=name)
 
     def model(self) -> onnx.ModelProto:
-        """Returns the graph as a checked model."""
-        graph = helper.make_graph(
-            [*self._casts, *self._nodes],
-            self._name,
-            self._inputs,
-            self._outputs,
-            [self._weights[name] for name in self._weights],
-        )
+        """Returns the graph as a model."""
+        given, made = ([_value_info(spec) for spec in specs] for specs in (self._inputs, self._outputs))
+        weights = list(self._weights.values())
+        graph = helper.make_graph([*self._casts, *self._nodes], self._name, given, made, weights)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
         model.producer_name = "hbi-infer"
         return model
@@ -283,6 +294,10 @@ class GraphBuilder:
         content: bytes = self.model().SerializeToString(deterministic=True)
         onnx.checker.check_model(content, full_check=True)
         return content
+
+    def built(self) -> BuiltGraph:
+        """Returns the checked graph with its inputs and outputs."""
+        return BuiltGraph(self.serialised(), tuple(self._inputs), tuple(self._outputs))
 
     def _new(self, name: str) -> str:
         if name in self._made:
