@@ -85,8 +85,8 @@ class _RefusedError(Exception):
     """A pickle asks for an import that is not made."""
 
 
-def read_zip(path: Path | str) -> dict[str, Any]:
-    """Reads the mapping of a file that `torch.save` wrote: names to tensors of any shape such as (D, D), or to more.
+def read_zip(path: Path | str) -> Any:
+    """Reads what `torch.save` wrote: a mapping of names to tensors of any shape such as (D, D), or something else.
 
     Raises:
         BundleError: The file is damaged, or holds more than tensors, which is not run.
@@ -94,12 +94,12 @@ def read_zip(path: Path | str) -> dict[str, Any]:
     path = Path(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            return _mapping(_load(archive.read(_pickle_of(archive)), _Records(archive).storage, is_strict=True))
+            return _load(archive.read(_pickle_of(archive)), _Records(archive).storage, is_strict=True)
     except (_RefusedError, *DAMAGED) as error:
         raise _refused(path, error) from error
 
 
-def read_old(path: Path | str) -> dict[str, Any]:
+def read_old(path: Path | str) -> Any:
     """Reads the same of a file that PyTorch wrote before version 1.6: pickles, with the numbers behind them.
 
     Raises:
@@ -108,7 +108,7 @@ def read_old(path: Path | str) -> dict[str, Any]:
     path = Path(path)
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return _mapping(_OldFile(content).load())
+            return _OldFile(content).load()
     except (_RefusedError, *DAMAGED) as error:
         raise _refused(path, error) from error
 

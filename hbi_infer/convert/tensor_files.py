@@ -33,9 +33,9 @@ def read_tensors(path: Path | str) -> dict[str, Array]:
         raise BundleError(f"there is no file {path}")
     content = _read(path)
     for wrapper in _WRAPPERS:
-        if isinstance(content.get(wrapper), dict):
+        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
-    if not all(isinstance(value, np.ndarray) for value in content.values()):
+    if not isinstance(content, dict) or not all(isinstance(value, np.ndarray) for value in content.values()):
         raise BundleError(f"{path} is not a mapping of names to tensors: give a state dict")
     tensors = {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
     for name, tensor in tensors.items():
@@ -44,7 +44,7 @@ def read_tensors(path: Path | str) -> dict[str, Array]:
     return tensors
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> Any:
     try:
         with path.open("rb") as file:
             start = file.read(16)

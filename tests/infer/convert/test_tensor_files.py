@@ -104,7 +104,7 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="weight has values that are not finite"):
         read_tensors(tmp_path / "nan.pt")
     torch.save([torch.ones(2)], tmp_path / "list.pt")
-    with pytest.raises(BundleError, match="holds a list where a mapping of names belongs"):
+    with pytest.raises(BundleError, match="not a mapping of names to tensors"):
         read_tensors(tmp_path / "list.pt")
     torch.save({"weight": torch.ones(2), "epoch": 3}, tmp_path / "mixed.pt")
     with pytest.raises(BundleError, match="not a mapping of names to tensors"):
