@@ -80,7 +80,7 @@ class Preprocessing:
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """What a kind of models does where its configuration is silent.
+    """A kind of models, and what it does where its configuration is silent.
 
     Attributes:
         name: Name for messages.
@@ -239,8 +239,6 @@ def _normalisation(mean: Any, deviation: Any) -> dict[str, tuple[float, float, f
         values = [given] * 3 if isinstance(given, float | int) else given
         is_three = isinstance(values, list | tuple) and len(values) == 3
         if not is_three or any(type(value) not in (int, float) or not least <= value <= 1 for value in values):
-            raise _OtherPicturesError(
-                f"its pictures have the {name} {given!r:.100}; three numbers up to 1 belong there"
-            )
+            raise _OtherPicturesError(f"its pictures have the {name} {given!r:.100}; it must be three numbers up to 1")
         found[name] = (float(values[0]), float(values[1]), float(values[2]))
     return found

@@ -61,7 +61,7 @@ class Settings:
 
     def whole(self, key: str, default: int | None = None) -> int:
         """Returns a whole number from 1 on; of a pair of equal ones, the one."""
-        value = self._values.get(key, default)
+        value = self._or(key, default)
         if isinstance(value, list) and len(value) == 2 and value[0] == value[1]:
             value = value[0]
         if type(value) is not int or not 1 <= value <= MOST:
@@ -70,14 +70,14 @@ class Settings:
 
     def number(self, key: str, default: float, *, least: float, most: float) -> float:
         """Returns a number within bounds."""
-        value = self._values.get(key, default)
+        value = self._or(key, default)
         if type(value) not in (int, float) or not least <= value <= most:
             raise self.unsupported(key, f"a number from {least:g} to {most:g}", value)
         return float(value)
 
     def choice(self, key: str, default: Any, choices: Mapping[Any, Any] | tuple[Any, ...]) -> Any:
         """Returns one of some values, or what a mapping has for it."""
-        value = self._values.get(key, default)
+        value = self._or(key, default)
         known = isinstance(value, str | int | float | bool | None) and value in choices
         if not known:
             raise self.unsupported(key, " or ".join(map(repr, choices)), value)
@@ -95,6 +95,9 @@ class Settings:
                 raise BundleError(f"{self.where}: {key} is {value!r:.80}, a setting that is not known here; {OTHERS}")
             if known[key] is not None and value is not None and value != known[key]:
                 raise self.unsupported(key, repr(known[key]), value)
+
+    def _or(self, key: str, default: Any) -> Any:
+        return self._values[key] if key in self else default
 
     def unsupported(self, key: str, wanted: str, value: Any) -> BundleError:
         """Returns the error of a value that is not done here."""
