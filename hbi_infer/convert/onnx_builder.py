@@ -22,6 +22,7 @@ STORED_SMALLER_FROM = 1024
 """Number of values from which on a weight is stored in float16, where that is asked for."""
 
 Array = npt.NDArray[Any]
+Colours = tuple[float, float, float]
 Stored = Literal["float32", "float16"]
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu"]
 
@@ -337,14 +338,14 @@ def pixels_to_patches(graph: GraphBuilder, frames: str, *, size: int, patch: int
     return graph.node("Cast", bytes_, name=name, to=TensorProto.FLOAT)
 
 
-def patch_layer(kernel: Array, bias: Array | None, mean: Array, deviation: Array) -> Linear:
+def patch_layer(kernel: Array, bias: Array | None, mean: Colours, deviation: Colours) -> Linear:
     """Returns the layer that takes bytes of patches, as `pixels_to_patches` gives them, to their embedding.
 
     Args:
         kernel: (D, 3, P, P) of a convolution on normalised pictures.
         bias: (D,), or None.
-        mean: (3,) of values from 0 to 1.
-        deviation: (3,).
+        mean: Mean of each colour, from 0 to 1.
+        deviation: Deviation of each colour.
     """
     weight = kernel.astype(np.float64) / (255.0 * np.asarray(deviation, np.float64))[:, None, None]
     offset = -(weight.sum((2, 3)) * 255.0 * np.asarray(mean, np.float64)).sum(1)

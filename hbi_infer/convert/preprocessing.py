@@ -187,12 +187,14 @@ def _of_transformers(given: Mapping[str, Any], image_size: int, family: Family) 
             )
     elif crop not in (image_size, [image_size] * 2, {"height": image_size, "width": image_size}):
         raise _OtherPicturesError(f"crop_size is {crop!r}, and the model takes {image_size} x {image_size} pixels")
+    mean, deviation = _normalisation(said.get("image_mean", silent.mean), said.get("image_std", silent.deviation))
     return Preprocessing(
         fit=fit,
         resize_to=None if side == image_size else side,
         rounding="transformers",
         interpolation=_INTERPOLATIONS[said.get("resample", "bicubic")],
-        **_normalisation(said.get("image_mean", silent.mean), said.get("image_std", silent.deviation)),
+        mean=mean,
+        deviation=deviation,
     )
 
 
@@ -218,10 +220,12 @@ def _of_open_clip(said: Mapping[str, Any], image_size: int) -> Preprocessing:
     size = said.get("size", image_size)
     if size not in (image_size, [image_size] * 2, [3, image_size, image_size]):
         raise _OtherPicturesError(f"size is {size!r}, and the model takes {image_size} x {image_size} pixels")
+    mean, deviation = _normalisation(said.get("mean", IMAGE_MEAN), said.get("std", IMAGE_STD))
     return Preprocessing(
         fit=_FIT_OF_RESIZE_MODE[said.get("resize_mode", "shortest")],
         interpolation=said.get("interpolation", "bicubic"),
-        **_normalisation(said.get("mean", IMAGE_MEAN), said.get("std", IMAGE_STD)),
+        mean=mean,
+        deviation=deviation,
     )
 
 
@@ -232,13 +236,13 @@ def _require_values(said: Mapping[str, Any], values: Mapping[str, tuple[Any, ...
             raise _OtherPicturesError(f"{key} is {said[key]!r}; only {names} is supported")
 
 
-def _normalisation(mean: Any, deviation: Any) -> dict[str, tuple[float, float, float]]:
+def _normalisation(mean: Any, deviation: Any) -> list[tuple[float, float, float]]:
     """Checks the mean and the deviation of three colours; one number stands for three."""
-    found: dict[str, tuple[float, float, float]] = {}
+    found = []
     for name, given, least in (("mean", mean, 0.0), ("deviation", deviation, 1e-3)):
         values = [given] * 3 if isinstance(given, float | int) else given
         is_three = isinstance(values, list | tuple) and len(values) == 3
         if not is_three or any(type(value) not in (int, float) or not least <= value <= 1 for value in values):
             raise _OtherPicturesError(f"its pictures have the {name} {given!r:.100}; it must be three numbers up to 1")
-        found[name] = (float(values[0]), float(values[1]), float(values[2]))
+        found.append((float(values[0]), float(values[1]), float(values[2])))
     return found

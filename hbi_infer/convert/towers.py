@@ -140,7 +140,7 @@ class TextTower:
     @property
     def width(self) -> int:
         """Width of the pooled token."""
-        return (self.embedding if self.projection is None else self.projection.weight).shape[1]
+        return int((self.embedding if self.projection is None else self.projection.weight).shape[1])
 
 
 def video_graph(tower: VisionTower, max_frames: int, *, stored: Stored = "float32") -> BuiltGraph:
@@ -331,7 +331,7 @@ def _pooling_head(graph: GraphBuilder, head: PoolingHead, norm: Norm, x: str) ->
 
 
 def _width(tower: VisionTower) -> int:
-    return (tower.positions if tower.projection is None else tower.projection.weight).shape[1]
+    return int((tower.positions if tower.projection is None else tower.projection.weight).shape[1])
 
 
 def _ones(graph: GraphBuilder, mask: str) -> str:

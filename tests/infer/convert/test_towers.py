@@ -51,7 +51,7 @@ def vision_tower() -> VisionTower:
     return VisionTower(
         size=8,
         patch=4,
-        embedding=patch_layer(floats(WIDTH, 3, 4, 4), None, np.full(3, 0.5), np.full(3, 0.5)),
+        embedding=patch_layer(floats(WIDTH, 3, 4, 4), None, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
         class_token=floats(WIDTH, seed=3),
         positions=floats(5, WIDTH, seed=4),
         norm_before=norm(5),
