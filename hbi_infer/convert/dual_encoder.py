@@ -1,0 +1,33 @@
+"""A CLIP-like model whose files have been read: two towers, and how its scores are meant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hbi_infer.convert.preprocessing import Preprocessing
+from hbi_infer.convert.towers import TextTower, VisionTower
+from hbi_infer.model.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class DualEncoder:
+    """A model of texts and pictures.
+
+    Attributes:
+        vision: Encoder of pictures.
+        text: Encoder of texts.
+        preprocessing: How pictures are made.
+        tokenizer_json: Text of the tokenizer's file.
+        logit_scale: Factor of a cosine where a softmax over cosines is taken.
+    """
+
+    vision: VisionTower
+    text: TextTower
+    preprocessing: Preprocessing
+    tokenizer_json: str
+    logit_scale: float
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the texts."""
+        return Tokenizer.from_json(self.tokenizer_json)
