@@ -309,9 +309,11 @@ class Catalog:
         try:
             yield
         except HBIError as error:
-            if isinstance(name, HubName) and not isinstance(error.__cause__, OSError):
+            if not isinstance(name, HubName):
+                raise
+            if not isinstance(error.__cause__, OSError):
                 self.shelf.forget_downloads(name)
-            raise
+            raise BundleError(f"{name} cannot be converted: {error}") from error
 
 
 def _is_whole(path: Path) -> bool:

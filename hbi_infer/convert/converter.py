@@ -17,10 +17,8 @@ from hbi_infer.model.bundle import FILE_LIMIT_BYTES, require_bundle_folder, writ
 from hbi_infer.model.manifest import BundleManifest, GraphSpec, LevelSpec, Provenance, TokenizerSpec
 from hbi_infer.options import FrameSampling
 
-CONVERTER_VERSION = 1
-"""Number that grows whenever the same files give another bundle."""
-
-READERS: dict[str, Callable[[Path, Settings], DualEncoder]] = {"clip": read_clip}
+Reader = Callable[[Path, Settings], DualEncoder]
+READERS: dict[str, Reader] = {"clip": read_clip}
 """Kind of a model, as its config.json says -> its reader."""
 
 Progress = Callable[[str], object]
@@ -89,6 +87,21 @@ def read_model(folder: Path | str) -> DualEncoder:
         InputError: The tokenizer is missing or of another kind.
     """
     folder = Path(folder)
+    reader, config = _reader(folder)
+    return reader(folder, config)
+
+
+def check_kind(folder: Path | str) -> None:
+    """Checks that a model is of a kind that can be converted; its weights need not be there.
+
+    Raises:
+        BundleError: It is of another kind, or config.json is missing or damaged.
+    """
+    _reader(Path(folder))
+
+
+def _reader(folder: Path) -> tuple[Reader, Settings]:
+    """Returns the reader of a model's kind, and the content of its config.json."""
     content = read_settings(folder, "config.json")
     if content is None:
         raise BundleError(
@@ -102,7 +115,7 @@ def read_model(folder: Path | str) -> DualEncoder:
             f"{folder} holds a model of the kind {kind!r:.80}; {', '.join(READERS)} can be converted: choose such a "
             "model, for example openai/clip-vit-base-patch32"
         )
-    return READERS[kind](folder, config)
+    return READERS[kind], config
 
 
 def plain_name(name: str) -> str:
