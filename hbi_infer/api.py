@@ -20,7 +20,7 @@ from hbi_infer.model.token_model import TokenModel
 from hbi_infer.options import EVERYTHING, Answering, Decoding, Explaining, Filter, Finding, Searching
 
 if TYPE_CHECKING:
-    from hbi_infer.catalog.catalog import Listener
+    from hbi_infer.catalog.listener import Listener
     from hbi_infer.index.update import IndexProgress
     from hbi_infer.tasks.caption import Caption
     from hbi_infer.tasks.explain import Explanation

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
+from hbi_infer.catalog.listener import Listener
 from hbi_infer.catalog.names import HubName
 
 
@@ -27,9 +27,7 @@ class Converters:
 
         check_kind(source)
 
-    def make(
-        self, name: str | HubName, source: Path | str, out: Path | str, commit: str, progress: Callable[[str], None]
-    ) -> None:
+    def make(self, name: str | HubName, source: Path | str, out: Path | str, commit: str, listener: Listener) -> None:
         """Makes a bundle at `out`, of the files in `source` if it is a model of the hub; tells each step of it.
 
         Raises:
@@ -38,8 +36,8 @@ class Converters:
         if isinstance(name, HubName):
             from hbi_infer.convert.converter import convert_model
 
-            convert_model(source, out, name=name.model, origin=name.model, revision=commit, progress=progress)
+            convert_model(source, out, name=name.model, origin=name.model, revision=commit, progress=listener.step)
         else:
             from hbi_infer.convert.everyday import build_everyday
 
-            build_everyday(out, progress=progress)
+            build_everyday(out, progress=listener.built)

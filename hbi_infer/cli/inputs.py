@@ -20,7 +20,7 @@ from hbi_infer.render.progress import index_progress
 
 if TYPE_CHECKING:
     from hbi_infer.api import HBI, Index
-    from hbi_infer.catalog.catalog import Listener
+    from hbi_infer.catalog.listener import Listener
     from hbi_infer.index.clip_tokens import Clips
     from hbi_infer.index.store import VideoFault
     from hbi_infer.index.update import IndexReport
@@ -38,12 +38,12 @@ MOST_LISTED = 1000
 
 @contextmanager
 def catalog_listener() -> Iterator[Listener]:
-    """Yields what shows how a model is got: a note for each step, and a bar of the download."""
-    from hbi_infer.catalog.catalog import Listener
-    from hbi_infer.render.progress import download_bar
+    """Yields what shows how a model is got: a note for each step, and bars."""
+    from hbi_infer.catalog.listener import Listener
+    from hbi_infer.render.progress import build_bar, download_bar
 
-    with download_bar() as show:
-        yield Listener(lambda text: stdout.note("note", text), show)
+    with download_bar() as downloaded, build_bar() as built:
+        yield Listener(lambda text: stdout.note("note", text), downloaded, built)
 
 
 def find_bundle(name: str | None) -> Path:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.progress import ProgressColumn
+
     from hbi_infer.index.update import IndexProgress
 
 
@@ -29,16 +31,39 @@ def download_bar() -> Iterator[Callable[[int, int], None]]:
     if not sys.stderr.isatty():
         yield lambda *_: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    bar = Progress("downloading", *columns, "left", console=Console(stderr=True), transient=True)
+    with _bar("downloading", BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()) as show:
+        yield show
+
+
+@contextmanager
+def build_bar() -> Iterator[Callable[[int, int], None]]:
+    """Shows a bar of parts with the time left, from the first call on; none where stderr is no terminal.
+
+    Yields:
+        (parts done, parts in total) -> None, which updates the bar.
+    """
+    if not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
+
+    with _bar("building", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as show:
+        yield show
+
+
+@contextmanager
+def _bar(doing: str, *columns: ProgressColumn) -> Iterator[Callable[[int, int], None]]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    bar = Progress(doing, *columns, "left", console=Console(stderr=True), transient=True)
     task = bar.add_task("", total=None)
 
-    def show(done_bytes: int, total_bytes: int) -> None:
-        bar.update(task, completed=done_bytes, total=total_bytes)
-        if done_bytes < total_bytes:
+    def show(done: int, total: int) -> None:
+        bar.update(task, completed=done, total=total)
+        if done < total:
             bar.start()
         else:
             bar.stop()

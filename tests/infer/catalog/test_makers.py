@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hbi_infer.catalog.listener import Listener
 from hbi_infer.catalog.makers import Converters
 from hbi_infer.catalog.names import EVERYDAY, HubName
 from hbi_infer.errors import BundleError
@@ -30,7 +31,7 @@ def test_versions_are_letters_and_digits() -> None:
 
 def test_a_bundle_says_where_it_is_from(source: Path, tmp_path: Path) -> None:
     steps: list[str] = []
-    Converters().make(HubName("tiny/clip", "v1"), source, tmp_path / "bundle", "1" * 40, steps.append)
+    Converters().make(HubName("tiny/clip", "v1"), source, tmp_path / "bundle", "1" * 40, Listener(steps.append))
     assert steps
     bundle = Bundle.load(tmp_path / "bundle")
     bundle.verify()
