@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
+from PIL import Image
 
 from tests.builders.fresh_environment import FreshEnvironment, make_environment
 from tests.builders.hub_server import Hub, running_hub
@@ -16,6 +17,8 @@ pytestmark = pytest.mark.slow
 SAMPLES = ROOT / "samples"
 SOME_FAILED = 3
 """Exit code of a search of the samples: one of them is damaged on purpose."""
+ALL = ("--min-match", "0")
+"""Leaves out no result: the weights are random."""
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +29,9 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
 
 @pytest.fixture(scope="module")
 def environment(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> FreshEnvironment:
-    """The project and its extra for the processor, as a user installs them, for a user who has nothing yet."""
+    """The project and its extras for the processor and for `everyday`, as a user installs them, for a user who has nothing yet."""
     folder = tmp_path_factory.mktemp("fresh")
-    return make_environment(folder / "venv", hub.environment(folder), "cpu")
+    return make_environment(folder / "venv", hub.environment(folder), "cpu", "everyday")
 
 
 def test_no_pytorch_is_installed(environment: FreshEnvironment) -> None:
@@ -37,7 +40,7 @@ def test_no_pytorch_is_installed(environment: FreshEnvironment) -> None:
 
 
 def test_the_first_search_downloads_converts_and_searches(environment: FreshEnvironment, hub: Hub) -> None:
-    search = ("retrieve", "--videos", SAMPLES, "--bundle", "tiny/clip", "--query", "a dog on a beach", "--json")
+    search = ("retrieve", "--videos", SAMPLES, "--bundle", "tiny/clip", "--query", "a dog on a beach", *ALL, "--json")
     first = environment.run("hbi-infer", *search, expected=SOME_FAILED)
     document = json.loads(first.stdout)
     assert document["model"]["name"] == "tiny/clip"
@@ -70,8 +73,32 @@ def test_models_are_listed_chosen_and_removed(environment: FreshEnvironment) -> 
 def test_the_first_lines_of_the_readme_work_offline(environment: FreshEnvironment) -> None:
     offline = FreshEnvironment(environment.folder, {**environment.variables, "HF_ENDPOINT": "http://127.0.0.1:9"})
     query = "a small red circle moves left and then a blue square blinks"
-    found = offline.run("hbi-infer", "retrieve", "--videos", SAMPLES, "--query", query, expected=SOME_FAILED)
+    found = offline.run(
+        "hbi-infer", "retrieve", "--videos", SAMPLES, "--query", query, "--top-k", 1, expected=SOME_FAILED
+    )
     assert "small-red-circle-moves-left-then-blue-square-blinks" in found.stdout.splitlines()[0]
+
+
+def test_pictures_and_joined_queries_are_searched_for(environment: FreshEnvironment, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "photo.png")
+    search = ("retrieve", "--videos", SAMPLES, "--bundle", "shapes", *ALL, "--json")
+    liked = json.loads(environment.run("hbi-infer", *search, "--like", tmp_path / "photo.png").stdout)
+    assert len(liked["answers"][0]["results"]) > 1
+    queries = ("--query", "a red circle", "--query", "a blue square", "--all", "--without", "a green ring")
+    joined = json.loads(environment.run("hbi-infer", *search, *queries).stdout)
+    assert len(joined["answers"]) == 1
+    assert len(joined["answers"][0]["results"]) > 1
+
+
+def test_everyday_is_built_from_packages_and_asks_nothing_of_the_hub(environment: FreshEnvironment, hub: Hub) -> None:
+    hub.requests.clear()
+    search = ("retrieve", "--videos", SAMPLES, "--bundle", "everyday", "--query", "a traffic light", *ALL, "--json")
+    done = environment.run("hbi-infer", *search, expected=SOME_FAILED)
+    document = json.loads(done.stdout)
+    assert document["model"]["name"] == "everyday"
+    assert len(document["answers"][0]["results"]) > 1
+    assert "note: building the bundle of everyday" in done.stderr
+    assert hub.requests == []
 
 
 def test_the_doctor_is_content(environment: FreshEnvironment) -> None:
