@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -29,7 +30,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
 
 @pytest.fixture(scope="module")
 def environment(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> FreshEnvironment:
-    """The project and its extras for the processor and for `everyday`, as a user installs them, for a user who has nothing yet."""
+    """The project with its extras for the processor and for `everyday`, of a user who has nothing yet."""
     folder = tmp_path_factory.mktemp("fresh")
     return make_environment(folder / "venv", hub.environment(folder), "cpu", "everyday")
 
