@@ -66,8 +66,7 @@ class Weights:
         """Returns layers (D, D) that PyTorch stores as one (count * D, D)."""
         weights, biases = self.take(weight, count * width, width), self.take(bias, count * width)
         return [
-            Linear(part.T, shift)
-            for part, shift in zip(np.split(weights, count), np.split(biases, count), strict=True)
+            Linear(part.T, shift) for part, shift in zip(np.split(weights, count), np.split(biases, count), strict=True)
         ]
 
     def norm(self, name: str, width: int, epsilon: float) -> Norm:

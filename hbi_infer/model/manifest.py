@@ -139,7 +139,7 @@ class BundleManifest:
         directions: "both" compares each side's tokens with the other's; "text_to_video" looks only for the frame that
             each token of a text is nearest to.
         logit_scale: Factor of a score where a softmax over scores is taken.
-        logit_bias: Term that a model of pairs, such as SigLIP, adds to the scaled score before a sigmoid; None for others.
+        logit_bias: Term that a model of pairs, such as SigLIP, adds to the scaled score before a sigmoid.
         tasks: Tasks that the bundle can do, of `TASK_GRAPHS`.
         answers: Answers that the logits of the graph `answerer` stand for, in their order; none without the task "qa".
         tokenizer: File of the tokenizer.

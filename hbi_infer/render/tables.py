@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from hbi_infer.index.update import IndexReport
     from hbi_infer.model.bundle import Bundle
+    from hbi_infer.model.manifest import BundleManifest
     from hbi_infer.tasks.caption import Caption
     from hbi_infer.tasks.explain import Explanation, LevelExplanation
     from hbi_infer.tasks.qa import Answer
