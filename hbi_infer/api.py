@@ -30,38 +30,42 @@ if TYPE_CHECKING:
 class Index(FolderIndex):
     """The index of a folder of videos. Use `HBI.index`, or `open`."""
 
-    def search(self, query: str, options: Searching | None = None, *, top_k: int | None = None) -> list[Match]:
-        """Finds the clips that match a sentence best; see `hbi_infer.tasks.search.search`.
+    def search(
+        self, query: str | Sequence[str], options: Searching | None = None, *, top_k: int | None = None
+    ) -> list[Match]:
+        """Finds the clips that match a sentence best, or all of several; see `hbi_infer.tasks.search`.
 
         Args:
-            query: A sentence.
+            query: A sentence, or several that a clip must all match.
             options: How to search.
             top_k: Largest number of results, in place of that of the options.
 
         Raises:
-            InputError: The query is empty.
+            InputError: The query is empty, or the options ask for reranking and there are several sentences.
             BundleError: The options ask for reranking, and the bundle has no reconstruction.
             IndexStoreError: The index is damaged.
 
         Warns:
             QueryTruncatedWarning: The query is too long.
         """
-        from hbi_infer.tasks.search import search
+        from hbi_infer.tasks.search import search, search_all
         from hbi_infer.tasks.texts import encode_texts
 
-        return search(self, encode_texts(self.encoder, [query], "query"), _searching(options, top_k))[0]
+        options = _searching(options, top_k)
+        texts = encode_texts(self.encoder, [query] if isinstance(query, str) else query, "query")
+        return search(self, texts, options)[0] if isinstance(query, str) else search_all(self, texts, options)
 
     def like(self, video: Path | str, options: Searching | None = None, *, top_k: int | None = None) -> list[Match]:
-        """Finds the clips most like a video; see `hbi_infer.tasks.search.like`.
+        """Finds the clips most like a video or a picture; see `hbi_infer.tasks.search.like`.
 
         Args:
-            video: Any video. One that is indexed and has not changed is not decoded.
+            video: Any video, or a JPEG, PNG or WebP picture. One that is indexed and has not changed is not decoded.
             options: How to search.
             top_k: Largest number of results, in place of that of the options.
 
         Raises:
-            InputError: There is no such video, or the options ask for reranking.
-            VideoError: The video cannot be decoded.
+            InputError: There is no such file, or the options ask for reranking.
+            VideoError: The file cannot be decoded.
             IndexStoreError: The index is damaged.
         """
         from hbi_infer.index.clip_tokens import video_tokens
@@ -147,7 +151,7 @@ class HBI(TokenModel):
     def search(
         self,
         videos: Path | str,
-        query: str,
+        query: str | Sequence[str],
         options: Searching | None = None,
         *,
         top_k: int | None = None,
@@ -159,7 +163,7 @@ class HBI(TokenModel):
 
         Args:
             videos: The folder.
-            query: A sentence.
+            query: A sentence, or several that a clip must all match.
             options: How to search.
             top_k: Largest number of results, in place of that of the options.
             location: The index's file; by default in the user's cache folder.

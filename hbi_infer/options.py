@@ -14,6 +14,7 @@ with another value, so that versions that do not know it can read the rest."""
 Fit = Literal["crop", "squash", "pad"]
 Rounding = Literal["torchvision", "transformers"]
 Interpolation = Literal["bicubic", "bilinear"]
+Dedupe = Literal["off", "same", "near"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +103,10 @@ EVERYTHING = Filter()
 """The filter that every video passes."""
 
 
+MIN_MATCH = 0.97
+"""Least match of the results that a command shows: of sentences about nothing here, 3 in 100 reach it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Searching:
     """How an index is searched.
@@ -113,7 +118,12 @@ class Searching:
         shortlist: Number of clips that are scored exactly when there are too many to score all.
         exact_up_to: Largest number of clips that are all scored exactly; None for as many as fit in 512 MiB.
         rerank: Number of best results that are scored again by reconstructed tokens and ordered by that score; 0
-            leaves it out, and fewer than `top_k` count as `top_k`. Only texts can be reranked.
+            leaves it out, and fewer than `top_k` count as `top_k`. Only single texts can be reranked.
+        without: Texts that say what must not be there; `hbi_infer.tasks.query` says how that counts.
+        dedupe: Likeness of the clips of other videos that are folded into a better result: "same" folds those that show
+            the same, as copied files do, "near" also what shows nearly the same, as other encodings do, "off" none.
+        min_match: Least `match` of a result, from 0 to 1; see `hbi_infer.tokens.background`. What is like a video has
+            no match and is never left out.
     """
 
     top_k: int = 10
@@ -122,12 +132,25 @@ class Searching:
     shortlist: int = 1000
     exact_up_to: int | None = None
     rerank: int = 0
+    without: tuple[str, ...] = ()
+    dedupe: Dedupe = "same"
+    min_match: float = 0.0
 
     def __post_init__(self) -> None:
         for name, least in (("top_k", 1), ("shortlist", 1), ("rerank", 0)):
             value = getattr(self, name)
             if value < least:
                 raise InputError(f"{name} is {value}; it must be at least {least}")
+        if not 0 <= self.min_match <= 1:
+            raise InputError(f"min_match is {self.min_match}; it must be from 0 to 1")
+        if isinstance(self.without, str):
+            raise InputError(f"without is {self.without!r}; give several texts, such as ({self.without!r},)")
+        if not all(text.strip() for text in self.without):
+            raise InputError("a text of without is empty: give a sentence that says what must not be there")
+        if self.without and self.rerank:
+            raise InputError(f"rerank is {self.rerank} and without is given: only single texts can be reranked")
+        if self.dedupe not in get_args(Dedupe):
+            raise InputError(f"dedupe is {self.dedupe!r}; choose one of: {', '.join(get_args(Dedupe))}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """The command `hbi-infer retrieve`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,7 +34,7 @@ from hbi_infer.cli.options import (
 )
 from hbi_infer.errors import InputError
 from hbi_infer.files import is_file
-from hbi_infer.options import EVERYTHING, Filter, Searching
+from hbi_infer.options import EVERYTHING, MIN_MATCH, Filter, Searching
 from hbi_infer.render import stdout
 
 if TYPE_CHECKING:
@@ -52,7 +52,13 @@ def retrieve(
         list[str] | None, typer.Option("--query", "-q", metavar="TEXT", help="What to find; may be repeated.")
     ] = None,
     queries: Annotated[Path | None, typer.Option(metavar="FILE", help="A query on each line.")] = None,
-    like: Annotated[Path | None, typer.Option(metavar="VIDEO", help="Find what is like this video.")] = None,
+    like: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Find what is like this video or picture (jpg, png, webp).")
+    ] = None,
+    join: Annotated[bool, typer.Option("--all", help="A result must match all queries, not each its own.")] = False,
+    without: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="What must not be there; may be repeated.")
+    ] = None,
     video: Annotated[Path | None, typer.Option(metavar="VIDEO", help="Rank --captions for this video.")] = None,
     captions: Annotated[Path | None, typer.Option(metavar="FILE", help="A caption on each line.")] = None,
     top_k: Annotated[
@@ -62,6 +68,16 @@ def retrieve(
         int, typer.Option(metavar="N", min=0, help="Score the N best anew by reconstructed tokens, if the bundle can.")
     ] = 0,
     all_clips: Annotated[bool, typer.Option("--all-clips", help="A video may be found with several clips.")] = False,
+    dedupe: Annotated[
+        bool, typer.Option("--dedupe/--no-dedupe", help="Fold results that show the same as a better one.")
+    ] = True,
+    dedupe_near: Annotated[
+        bool, typer.Option("--dedupe-near", help="Fold also what shows nearly the same, such as other encodings.")
+    ] = False,
+    min_match: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Leave out results that match less than this; 0 leaves out none."),
+    ] = MIN_MATCH,
     path: Annotated[str | None, typer.Option(metavar="GLOB", help="Only files such as '*/cats/*'.")] = None,
     folder: Annotated[str | None, typer.Option(metavar="DIR", help="Only this folder inside --videos.")] = None,
     min_duration: Annotated[float | None, typer.Option(metavar="SECONDS", help="Only videos this long.")] = None,
@@ -93,19 +109,21 @@ def retrieve(
 
     \b
     hbi-infer retrieve --videos samples/ --query "a red circle moves left"
-    hbi-infer retrieve --videos samples/ --like samples/one.mp4 --top-k 3 --json
+    hbi-infer retrieve --videos samples/ --like photo.jpg --top-k 3 --json
+    hbi-infer retrieve --videos samples/ --query "a red circle" --query "a star" --all --without "a blue square"
     hbi-infer retrieve --video samples/one.mp4 --captions captions.txt
     """  # noqa: D301
     from hbi_infer.render import tables
 
     style = output_style(as_json, as_csv)
     _check_usage(videos, bool(query or queries), like, video, captions)
-    if rerank and (like or video):
-        raise typer.BadParameter("--rerank goes with --query (or --queries)")
+    _check_combination(join, without, rerank, has_text=bool(query or queries), is_ranking=video is not None)
+    if dedupe_near and not dedupe:
+        raise typer.BadParameter("--dedupe-near folds what --no-dedupe leaves: give one of them")
     texts = [*(query or ()), *read_lines(queries)]
-    check_texts(texts)
+    check_texts([*texts, *(without or ())])
     if (given := like or video) is not None and not is_file(given):
-        raise InputError(f"there is no file {given}: give a video to search with")
+        raise InputError(f"there is no file {given}: give a video {'or a picture ' if like else ''}to search with")
     hbi = load_model(bundle, device, verbose)
     if rerank:
         hbi.bundle.require("rerank")
@@ -121,16 +139,28 @@ def retrieve(
         newer_than=newer,
         older_than=older,
     )
-    options = Searching(top_k=top_k, where=where, all_clips=all_clips, rerank=rerank)
+    options = Searching(
+        top_k=top_k,
+        where=where,
+        all_clips=all_clips,
+        rerank=rerank,
+        without=tuple(without or ()),
+        dedupe="near" if dedupe_near else "same" if dedupe else "off",
+    )
     with updated_index(
         hbi, videos, FolderOptions(index_file, workers, rebuild, no_update, exclude, all_files, verbose)
     ) as (opened, report):
-        answers = [_found_like(opened, like, options)] if like else _found(opened, texts, options)
+        if like:
+            answers = [_found_like(opened, like, options)]
+        else:
+            answers = [_found_all(opened, texts, options)] if join else _found(opened, texts, options)
+        answers = [each.without_poor_matches(min_match) for each in answers]
         if style == "json":
             stdout.emit_json(index_document(opened, report) | {"answers": [each.to_json() for each in answers]})
         else:
             tables.show_matches([(each.asked, each.matches) for each in answers], style, as_given(videos))
-        if where != EVERYTHING and not any(each.matches for each in answers):
+        _tell_what_is_left_out(answers, min_match)
+        if where != EVERYTHING and not any(each.matches or each.left_out for each in answers):
             stdout.note("note", f"none of the {opened.store.num_clips()} indexed clips passes the filters")
     end_with(report.failed if report else [], "searched")
 
@@ -146,16 +176,53 @@ def _check_usage(
         raise typer.BadParameter("--query and --like need --videos DIR; --video with --captions takes none")
 
 
+def _check_combination(join: bool, without: list[str] | None, rerank: int, *, has_text: bool, is_ranking: bool) -> None:
+    if rerank and not has_text:
+        raise typer.BadParameter("--rerank goes with --query (or --queries)")
+    if join and not has_text:
+        raise typer.BadParameter("--all joins what --query (or --queries) gives")
+    if without and is_ranking:
+        raise typer.BadParameter("--without goes with --query (or --queries) and --like")
+    if rerank and (join or without):
+        raise typer.BadParameter("--rerank scores one text: it does not go with --all and --without")
+
+
 @dataclass(frozen=True)
 class _Found:
-    """The matches of a query, and what JSON says of the query."""
+    """The matches of a query, what JSON says of the query, and how many results were left out."""
 
     asked: str
     document: dict[str, Any]
     matches: "list[Match]"
+    left_out: int = 0
+
+    def without_poor_matches(self, min_match: float) -> "_Found":
+        from hbi_infer.tasks.search import well_matched
+
+        kept = well_matched(self.matches, min_match)
+        return replace(self, matches=kept, left_out=len(self.matches) - len(kept))
 
     def to_json(self) -> dict[str, Any]:
-        return {**self.document, "results": [match.to_json() for match in self.matches]}
+        return {
+            **self.document,
+            "results": [match.to_json() for match in self.matches],
+            "left_out": self.left_out,
+        }
+
+
+def _tell_what_is_left_out(answers: list[_Found], min_match: float) -> None:
+    left_out = sum(each.left_out for each in answers)
+    if not left_out:
+        return
+    empty = [each.asked for each in answers if not each.matches and each.left_out]
+    if len(empty) == 1:
+        nothing = f"nothing matches {empty[0]!r}: "
+    else:
+        nothing = f"nothing matches {len(empty)} of the queries: " if empty else ""
+    noun, stay = ("result matches", "stays") if left_out == 1 else ("results match", "stay")
+    stdout.note(
+        "note", f"{nothing}{left_out} {noun} less than {min_match:g} and {stay} out; --min-match 0 shows everything"
+    )
 
 
 def _found(opened: "Index", texts: list[str], options: Searching) -> list[_Found]:
@@ -164,11 +231,32 @@ def _found(opened: "Index", texts: list[str], options: Searching) -> list[_Found
 
     queries = encode_texts(opened.encoder, texts, "query")
     found = zip(queries.texts, queries.cut_at_words, search(opened, queries, options), strict=True)
-    return [_Found(text, {"query": text, "cut_at_word": cut}, matches) for text, cut, matches in found]
+    return [
+        _Found(_asked([text], options), {"query": text, "cut_at_word": cut} | _unwanted(options), matches)
+        for text, cut, matches in found
+    ]
 
 
-def _found_like(opened: "Index", video: Path, options: Searching) -> _Found:
-    return _Found(str(video), {"like": str(video)}, opened.like(video, options))
+def _found_all(opened: "Index", texts: list[str], options: Searching) -> _Found:
+    from hbi_infer.tasks.search import search_all
+    from hbi_infer.tasks.texts import encode_texts
+
+    queries = encode_texts(opened.encoder, texts, "query")
+    document = {"queries": list(queries.texts), "cut_at_words": list(queries.cut_at_words)} | _unwanted(options)
+    return _Found(_asked(texts, options), document, search_all(opened, queries, options))
+
+
+def _found_like(opened: "Index", like: Path, options: Searching) -> _Found:
+    return _Found(_asked([str(like)], options), {"like": str(like)} | _unwanted(options), opened.like(like, options))
+
+
+def _asked(wanted: list[str], options: Searching) -> str:
+    """Returns what was asked for in one line."""
+    return ", without ".join([" and ".join(wanted), *options.without])
+
+
+def _unwanted(options: Searching) -> dict[str, Any]:
+    return {"without": list(options.without)} if options.without else {}
 
 
 def _rank_captions(hbi: "HBI", video: Path, captions: list[str], top_k: int, style: "Style") -> None:

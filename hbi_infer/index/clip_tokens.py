@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,11 @@ from hbi_infer.files import is_file
 from hbi_infer.index.folder_index import FolderIndex
 from hbi_infer.index.store import ClipIds, FileVersion, LedgerEntry
 from hbi_infer.model.encoder import Encoder, encode_clips
-from hbi_infer.options import EVERYTHING, Filter
+from hbi_infer.options import EVERYTHING, Filter, FrameSampling
 from hbi_infer.tokens.levels import Levels, item, joined, some, unsound
+
+if TYPE_CHECKING:
+    from hbi_infer.video.decoded_video import DecodedVideo
 
 Source: TypeAlias = Literal["index", "video"]
 
@@ -242,13 +245,26 @@ def _from_index(index: FolderIndex, video: Path, known: LedgerEntry) -> VideoTok
     )
 
 
-def _from_video(encoder: Encoder, video: Path, indexed_path: str | None) -> VideoTokens:
+def _decoded(video: Path, sampling: FrameSampling) -> DecodedVideo:
+    """Decodes a video, or a picture, which is a clip of one frame."""
+    from hbi_infer.video.content import is_photo
+    from hbi_infer.video.pool import decode_photo
     from hbi_infer.video.reader import decode
 
-    version = FileVersion.of(video)  # before it is decoded: a later change is then another version
-    decoded = decode(video, encoder.bundle.manifest.sampling)
+    try:
+        is_picture = is_photo(video)
+    except OSError:  # decoding says what is wrong
+        is_picture = False
+    decoded = decode_photo(video, sampling) if is_picture else decode(video, sampling)
     if decoded.status == "failed":
-        raise VideoError(f"{video} {decoded.reason}: give a video that can be played")
+        kind = "JPEG, PNG or WebP picture, or a video" if is_picture else "video that can be played"
+        raise VideoError(f"{video} {decoded.reason}: give a {kind}")
+    return decoded
+
+
+def _from_video(encoder: Encoder, video: Path, indexed_path: str | None) -> VideoTokens:
+    version = FileVersion.of(video)  # before it is decoded: a later change is then another version
+    decoded = _decoded(video, encoder.bundle.manifest.sampling)
     batches = list(encode_clips(encoder, decoded.clips))
     if fault := next(filter(None, map(unsound, batches)), ""):
         raise VideoError(

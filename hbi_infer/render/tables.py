@@ -41,15 +41,16 @@ def show_matches(answers: Sequence[tuple[str, Sequence[Match]]], style: Style, p
                 (
                     str(match.rank),
                     f"{match.score:.3f}",
-                    place(match.path),
+                    _share(match.match),
+                    _with_copies(place(match.path), match),
                     f"{clock(match.start_seconds)}-{clock(match.end_seconds)}",
                     ", ".join(map(clock, match.best_frame_seconds)),
                 )
                 for match in matches
             ]
-            _show_table(query, ("rank", "score", "file", "clip", "best frames"), rows)
+            _show_table(query, ("rank", "score", "match", "file", "clip", "best frames"), rows)
         return
-    header = ("query", "rank", "score", "file", "start_seconds", "end_seconds", "best_frame_seconds")
+    header = ("query", "rank", "score", "file", "start_seconds", "end_seconds", "best_frame_seconds", "copies", "match")
     lines = [
         (
             query,
@@ -59,11 +60,23 @@ def show_matches(answers: Sequence[tuple[str, Sequence[Match]]], style: Style, p
             f"{match.start_seconds:.3f}",
             f"{match.end_seconds:.3f}",
             " ".join(f"{seconds:.3f}" for seconds in match.best_frame_seconds),
+            str(len(match.copies)),
+            _share(match.match),
         )
         for query, matches in answers
         for match in matches
     ]
     _emit_lines(header, lines, style)
+
+
+def _share(share: float | None) -> str:
+    return "" if share is None else f"{share:.3f}"
+
+
+def _with_copies(place: str, match: Match) -> str:
+    """Returns the place of a result with the number of copies that are folded into it."""
+    num_copies = len(match.copies)
+    return f"{place} (and {num_copies} {'copy' if num_copies == 1 else 'copies'})" if num_copies else place
 
 
 def show_captions(video: str, matches: Sequence[CaptionMatch], style: Style) -> None:

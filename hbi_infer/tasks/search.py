@@ -1,4 +1,4 @@
-"""Searching an index: texts to clips, and a video to clips.
+"""Searching an index: texts to clips, several texts together, and a video to clips.
 
 Scores are exact (weighted token-wise interaction, both directions). Every clip is scored as long as there are few.
 Beyond that all pooled vectors are scanned first, and only the clips nearest to the query, the shortlist, are scored.
@@ -6,8 +6,8 @@ Beyond that all pooled vectors are scanned first, and only the clips nearest to 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,47 @@ import numpy as np
 import numpy.typing as npt
 
 from hbi_infer.errors import InputError
+from hbi_infer.index.background import background_of
 from hbi_infer.index.clip_tokens import VideoTokens
 from hbi_infer.index.folder_index import FolderIndex
 from hbi_infer.index.store import ClipIds, StoredClip
 from hbi_infer.model.encoder import BATCH_CLIPS
 from hbi_infer.options import EVERYTHING, Searching
-from hbi_infer.tasks.texts import EncodedTexts
+from hbi_infer.tasks.duplicates import Duplicates
+from hbi_infer.tasks.query import Query
+from hbi_infer.tasks.texts import EncodedTexts, encode_texts
 from hbi_infer.tokens.levels import Levels, item, some
 from hbi_infer.tokens.similarity import ClipMatrix, best_cosines, top
 
 EXACT_BYTES = 512 * 2**20
 """Size of the float32 tokens up to which every clip is scored: 30,000 clips of 17 tokens of width 256."""
 
+SAMPLE_CLIPS = 2000
+"""Number of clips whose scores tell the scale of a query, where not every clip is scored."""
+
+CLIPS_AT_A_TIME = 64
+"""Number of clips that are read at a time, best first, until there are enough results."""
+
 NUM_BEST_FRAMES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copy:
+    """A clip that is folded into a result, because it shows the same.
+
+    Attributes:
+        path: Path of the video.
+        start_seconds: Time in the video at which the clip begins.
+        end_seconds: Time at which it ends.
+    """
+
+    path: Path
+    start_seconds: float
+    end_seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns a value that `json.dumps` takes."""
+        return asdict(self) | {"path": str(self.path)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +64,18 @@ class Match:
 
     Attributes:
         rank: Place in the order of results, from 1.
-        score: Higher is better. Scores of one query and one model can be compared.
+        score: Higher is better. Scores of one query and one model can be compared. Of joined texts it is the least of
+            their standard scores; see `hbi_infer.tasks.query`.
         path: Path of the video.
         start_seconds: Time in the video at which the clip begins.
         end_seconds: Time at which it ends.
         best_frame_seconds: Times of the frames nearest to a word of the query (to a frame or a group of frames, if
             the query is a video), best first.
         video_seconds: Duration of the video, None when not known.
+        copies: Clips of other videos that show the same, folded into this result.
+        match: How unusual such a match is among the clips that were searched, from 0 to 1; see
+            `hbi_infer.tokens.background`. Of joined texts it is that of the least unusual one; None if the query is a
+            video.
     """
 
     rank: int
@@ -52,10 +85,16 @@ class Match:
     end_seconds: float
     best_frame_seconds: tuple[float, ...]
     video_seconds: float | None
+    copies: tuple[Copy, ...] = ()
+    match: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns a value that `json.dumps` takes."""
-        return asdict(self) | {"path": str(self.path), "best_frame_seconds": list(self.best_frame_seconds)}
+        return asdict(self) | {
+            "path": str(self.path),
+            "best_frame_seconds": list(self.best_frame_seconds),
+            "copies": [copy.to_json() for copy in self.copies],
+        }
 
 
 def search(index: FolderIndex, queries: EncodedTexts, options: Searching | None = None) -> list[list[Match]]:
@@ -77,15 +116,38 @@ def search(index: FolderIndex, queries: EncodedTexts, options: Searching | None 
     if options.rerank:
         index.encoder.bundle.require("rerank")
     finder = _Finder(index, options)
-    return [finder.find([queries.item(row)]) for row in range(len(queries))]
+    unwanted = _unwanted(index, options)
+    return [finder.find(Query([queries.item(row)], unwanted=unwanted)) for row in range(len(queries))]
 
 
-def like(index: FolderIndex, video: VideoTokens, options: Searching | None = None) -> list[Match]:
-    """Finds the clips most like a video. A clip's score is that of the clip of `video` which it is most like.
+def search_all(index: FolderIndex, queries: EncodedTexts, options: Searching | None = None) -> list[Match]:
+    """Finds the clips that match all of B texts.
 
     Args:
         index: The index to search.
-        video: Clips of any video; if the index knows the video, its own clips are not among the results.
+        queries: B texts.
+        options: How to search.
+
+    Returns:
+        The clips whose worst match is best, best first; see `hbi_infer.tasks.query`.
+
+    Raises:
+        InputError: The options ask for reranking, which takes a single text.
+        IndexStoreError: The index is damaged.
+    """
+    options = options or Searching()
+    if options.rerank:
+        raise InputError(f"rerank is {options.rerank}, and {len(queries)} texts are joined: rerank one text at a time")
+    wanted = [queries.item(row) for row in range(len(queries))]
+    return _Finder(index, options).find(Query(wanted, joined=True, unwanted=_unwanted(index, options)))
+
+
+def like(index: FolderIndex, video: VideoTokens, options: Searching | None = None) -> list[Match]:
+    """Finds the clips most like a video: each with the score of the video's clip that it is most like.
+
+    Args:
+        index: The index to search.
+        video: The video, whose own clips are left out, or a picture, which is a clip of one frame.
         options: How to search.
 
     Raises:
@@ -96,7 +158,22 @@ def like(index: FolderIndex, video: VideoTokens, options: Searching | None = Non
     if options.rerank:
         raise InputError(f"rerank is {options.rerank}, and the query is a video: only texts can be reranked")
     own_ids = index.store.clip_ids_of(video.indexed_path) if video.indexed_path else None
-    return _Finder(index, options).find([clip.levels for clip in video.clips], without=own_ids)
+    query = Query([clip.levels for clip in video.clips], unwanted=_unwanted(index, options))
+    return _Finder(index, options).find(query, without=own_ids, is_text=False)
+
+
+def well_matched(matches: Sequence[Match], min_match: float) -> list[Match]:
+    """Returns those of the results that match at least so well, or have no match, ranked anew."""
+    kept = [match for match in matches if match.match is None or match.match >= min_match]
+    return [replace(match, rank=rank) for rank, match in enumerate(kept, start=1)]
+
+
+def _unwanted(index: FolderIndex, options: Searching) -> list[Levels]:
+    """Encodes the texts that say what must not be there."""
+    if not options.without:
+        return []
+    texts = encode_texts(index.encoder, options.without, "text of without")
+    return [texts.item(row) for row in range(len(texts))]
 
 
 @dataclass(frozen=True)
@@ -111,15 +188,19 @@ class _Scored:
         return _Scored(self.ids[chosen], self.scores[chosen], self.parts[chosen])
 
 
-_Chosen = tuple[StoredClip, float, int]
-"""A clip that was found, its score, and the part of the query that gave it."""
+@dataclass(frozen=True)
+class _Chosen:
+    """A clip that was found, its score, the part of the query that gave it, and the clips that show the same."""
+
+    clip: StoredClip
+    score: float
+    part: int
+    copies: list[StoredClip] = field(default_factory=list)
+    match: float | None = None
 
 
 class _Finder:
-    """Searches one index, with one set of options, for one query after another.
-
-    A query is a list of parts, each a batch of one: one text, or every clip of a video. The best part counts.
-    """
+    """Searches one index, with one set of options, for one query after another."""
 
     def __init__(self, index: FolderIndex, options: Searching) -> None:
         self._index = index
@@ -134,13 +215,15 @@ class _Finder:
         # None allows every clip. Listing them all takes longer than searching them.
         self._allowed = None if options.where == EVERYTHING else index.store.clip_ids(options.where)
         self._num_allowed = num_clips if self._allowed is None else len(self._allowed)
+        self._has_every_clip = num_clips <= exact_up_to
         self._matrix: ClipMatrix | None = None
-        if num_clips <= exact_up_to:
+        self._sample: ClipMatrix | None = None
+        if self._has_every_clip:
             self._matrix = index.resident_matrix()
         elif self._allowed is not None and len(self._allowed) <= exact_up_to:
             self._matrix = index.matrix(self._allowed)
 
-    def find(self, query: Sequence[Levels], *, without: ClipIds | None = None) -> list[Match]:
+    def find(self, query: Query, *, without: ClipIds | None = None, is_text: bool = True) -> list[Match]:
         """Returns the best matches other than the clips `without`."""
         without = np.empty(0, np.int64) if without is None else without
         size = self._shortlist + len(without)
@@ -151,85 +234,147 @@ class _Finder:
             chosen = self._choose(scored)
             # A few long videos may fill a shortlist of clips: look further for other videos.
             if self._matrix is not None or len(chosen) == self._num_chosen or size >= self._num_allowed:
-                return self._matches(query, self._reranked(query, chosen) if self._options.rerank else chosen)
+                break
             size *= 4
+        if is_text:
+            chosen = self._matched(query, chosen)
+        matches = self._matches(query, self._reranked(query, chosen) if self._options.rerank else chosen)
+        return well_matched(matches, self._options.min_match)
 
-    def _score(self, query: Sequence[Levels], size: int) -> _Scored:
-        """Scores all allowed clips while they are few, else the `size` nearest candidates of each part."""
+    def _matched(self, query: Query, chosen: list[_Chosen]) -> list[_Chosen]:
+        """Returns those of the clips that are still stored, each with its match."""
+        background = background_of(self._index)
+        if background is None or not chosen:
+            return chosen
+        if query.needs_scale:
+            ids, tokens = self._index.tokens(_ids(chosen))
+            of_parts = [self._index.encoder.scoring.similarity(part, tokens)[0] for part in query.wanted]
+            least = np.min(of_parts, axis=0) if query.joined else np.max(of_parts, axis=0)
+            scores = dict(zip(ids.tolist(), least.tolist(), strict=True))
+        else:
+            scores = {one.clip.clip_id: one.score for one in chosen}
+        return [
+            replace(one, match=background.match(scores[one.clip.clip_id], self._num_allowed))
+            for one in chosen
+            if one.clip.clip_id in scores
+        ]
+
+    def _score(self, query: Query, size: int) -> _Scored:
+        """Scores all allowed clips while they are few, else the `size` nearest candidates of each wanted part."""
         if self._matrix is not None:
-            scored = _score_all(self._matrix, query)
+            scored = self._score_all(self._matrix, query)
             return scored if self._allowed is None else scored[np.isin(scored.ids, self._allowed)]
         pooled = self._index.encoder.scoring.pooled
-        near = [self._index.store.candidates(pooled(part)[0], self._options.where, size)[0] for part in query]
-        return _score_all(self._index.matrix(np.unique(np.concatenate(near))), query)
+        near = [self._index.store.candidates(pooled(part)[0], self._options.where, size)[0] for part in query.wanted]
+        return self._score_all(self._index.matrix(np.unique(np.concatenate(near))), query)
+
+    def _score_all(self, matrix: ClipMatrix, query: Query) -> _Scored:
+        scores = _part_scores(matrix, query)
+        sample = None
+        if query.needs_scale:
+            sample = scores if self._has_every_clip else _part_scores(self._clips_of_all(), query)
+        return _Scored(matrix.ids, *query.combined(scores, sample))
+
+    def _clips_of_all(self) -> ClipMatrix:
+        """Returns clips from all over the index, whichever the filter lets pass."""
+        if self._sample is None:
+            ids = self._index.store.clip_ids(EVERYTHING)
+            step = -(-len(ids) // SAMPLE_CLIPS) or 1
+            self._sample = self._index.matrix(ids[::step])
+        return self._sample
 
     def _choose(self, scored: _Scored) -> list[_Chosen]:
-        """Returns the best clips with their score and part of the query; one of each video unless all are wanted."""
-        chosen: list[_Chosen] = []
+        """Returns the best clips; one of each video unless all are wanted, duplicates folded into the better one."""
+        most, how = self._num_chosen, self._options.dedupe
+        duplicates = None if how == "off" else Duplicates(self._index, how, most)
+        chosen: dict[int, _Chosen] = {}
+        for batch in self._best_first(scored):
+            if duplicates:
+                duplicates.load([one.clip for one in batch])
+            for one in batch:
+                original = duplicates.original(one.clip) if duplicates else None
+                if original is not None:
+                    chosen[original.clip_id].copies.append(one.clip)
+                elif len(chosen) < most:
+                    chosen[one.clip.clip_id] = one
+                else:
+                    return list(chosen.values())
+        return list(chosen.values())
+
+    def _best_first(self, scored: _Scored) -> Iterator[list[_Chosen]]:
+        """Yields batches of the clips that are still stored, best first; one of each video unless all are wanted."""
         seen: set[str] = set()
         order = top(scored.scores, len(scored.scores))
-        step = 4 * self._num_chosen  # mostly the first few are enough
-        for start in range(0, len(order), step):
-            batch = scored[order[start : start + step]]
-            clips = {clip.clip_id: clip for clip in self._index.store.clips(batch.ids.tolist())}
-            for row, clip_id in enumerate(batch.ids.tolist()):
+        for start in range(0, len(order), CLIPS_AT_A_TIME):
+            some = scored[order[start : start + CLIPS_AT_A_TIME]]
+            clips = {clip.clip_id: clip for clip in self._index.store.clips(some.ids.tolist())}
+            batch = []
+            for row, clip_id in enumerate(some.ids.tolist()):
                 clip = clips.get(clip_id)  # None if it is gone since it was scored
                 if clip is None or (clip.path in seen and not self._options.all_clips):
                     continue
                 seen.add(clip.path)
-                chosen.append((clip, float(batch.scores[row]), int(batch.parts[row])))
-                if len(chosen) == self._num_chosen:
-                    return chosen
-        return chosen
+                batch.append(_Chosen(clip, float(some.scores[row]), int(some.parts[row])))
+            if batch:
+                yield batch
 
-    def _reranked(self, query: Sequence[Levels], chosen: list[_Chosen]) -> list[_Chosen]:
+    def _reranked(self, query: Query, chosen: list[_Chosen]) -> list[_Chosen]:
         """Orders the chosen clips by the scores of their reconstructed tokens; the query is one text."""
         ids, tokens = self._index.tokens(_ids(chosen))
         scores: dict[int, float] = {}
         for start in range(0, len(ids), BATCH_CLIPS):
             part = slice(start, start + BATCH_CLIPS)
-            found = self._index.encoder.rerank(query[0], some(tokens, part))
+            found = self._index.encoder.rerank(query.wanted[0], some(tokens, part))
             scores |= dict(zip(ids[part].tolist(), found.tolist(), strict=True))
-        kept = [(clip, scores[clip.clip_id], part) for clip, _, part in chosen if clip.clip_id in scores]
-        return sorted(kept, key=lambda one: -one[1])[: self._options.top_k]
+        kept = [replace(one, score=scores[one.clip.clip_id]) for one in chosen if one.clip.clip_id in scores]
+        return sorted(kept, key=lambda one: -one.score)[: self._options.top_k]
 
-    def _matches(self, query: Sequence[Levels], chosen: Sequence[_Chosen]) -> list[Match]:
+    def _matches(self, query: Query, chosen: Sequence[_Chosen]) -> list[Match]:
         ids, tokens = self._index.tokens(_ids(chosen))
         frames = {
-            clip.clip_id: _best_frames(query[part], item(tokens, int(row)), clip)
-            for clip, _, part in chosen
-            for row in np.flatnonzero(ids == clip.clip_id)
+            one.clip.clip_id: _best_frames(query.parts_of(one.part), item(tokens, int(row)), one.clip)
+            for one in chosen
+            for row in np.flatnonzero(ids == one.clip.clip_id)
         }
         return [
             Match(
                 rank=rank,
-                score=score,
-                path=self._index.folder / clip.path,
-                start_seconds=clip.start_seconds,
-                end_seconds=clip.end_seconds,
-                best_frame_seconds=frames.get(clip.clip_id, ()),
-                video_seconds=clip.video_seconds,
+                score=one.score,
+                best_frame_seconds=frames.get(one.clip.clip_id, ()),
+                video_seconds=one.clip.video_seconds,
+                copies=tuple(Copy(**self._place(copy)) for copy in one.copies),
+                match=one.match,
+                **self._place(one.clip),
             )
-            for rank, (clip, score, _) in enumerate(chosen, start=1)
+            for rank, one in enumerate(chosen, start=1)
         ]
+
+    def _place(self, clip: StoredClip) -> dict[str, Any]:
+        return {
+            "path": self._index.folder / clip.path,
+            "start_seconds": clip.start_seconds,
+            "end_seconds": clip.end_seconds,
+        }
 
 
 def _ids(chosen: Sequence[_Chosen]) -> ClipIds:
-    return np.array([clip.clip_id for clip, _, _ in chosen], np.int64)
+    return np.array([one.clip.clip_id for one in chosen], np.int64)
 
 
-def _score_all(matrix: ClipMatrix, query: Sequence[Levels]) -> _Scored:
-    # (parts, N)
-    scores = np.stack([matrix.score(part) for part in query])
-    return _Scored(matrix.ids, scores.max(axis=0), scores.argmax(axis=0))
+def _part_scores(matrix: ClipMatrix, query: Query) -> npt.NDArray[np.float32]:
+    """Computes the scores (P, N) of each part of a query with N clips."""
+    return np.stack([matrix.score(part) for part in query.parts])
 
 
-def _best_frames(query: Levels, tokens: Levels, clip: StoredClip) -> tuple[float, ...]:
-    """Returns the times of the frames nearest to the query at the first level, which has a token for each frame."""
+def _best_frames(parts: Sequence[Levels], tokens: Levels, clip: StoredClip) -> tuple[float, ...]:
+    """Returns the times of the frames nearest to the parts of a query, all together.
+
+    They are compared at the first level, which has a token for each frame.
+    """
     name, level = next(iter(tokens.items()))
     if level.weights.shape[1] != len(clip.frame_seconds):
         return ()
-    cosines = best_cosines(query[name], level)
+    cosines = np.mean([best_cosines(part[name], level) for part in parts], axis=0)
     real = np.flatnonzero((level.weights[0] > 0) & np.isfinite(clip.frame_seconds))
     best = real[top(cosines[real], NUM_BEST_FRAMES)]
     return tuple(float(seconds) for seconds in clip.frame_seconds[best])

@@ -15,6 +15,13 @@ from typing import BinaryIO
 HEAD_BYTES = 64 * 1024
 """Size of the part of a file in which its streams are looked for."""
 
+# fmt: off
+PHOTO_SUFFIXES = frozenset({
+    ".avif", ".bmp", ".heic", ".heif", ".jfif", ".jpe", ".jpeg", ".jpg", ".jxl", ".png", ".tif", ".tiff", ".webp",
+})
+"""Suffixes of pictures; those that are not read are refused as pictures, not as videos."""
+# fmt: on
+
 _MOST_BOXES = 100
 _FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp")
 _BRANDS_WITHOUT_VIDEO = (b"M4A ", b"M4B ", b"M4P ", b"crx ")
@@ -33,6 +40,19 @@ _HEVC = re.compile(rb"\A\x00{2,8}\x01(?:\x46\x01.{0,64}?\x00\x00\x01)?\x40\x01.{
 
 _PACKET_SIZES = (188, 192, 204)
 _LEAST_PACKETS, _ENOUGH_PACKETS = 5, 40
+
+
+def is_photo(path: Path) -> bool:
+    """Returns whether a file is a picture: by its content, or by its suffix where the content is no video's.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with path.open("rb") as file:
+        head = file.read(12)
+    if head.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")) or (head[:4] == b"RIFF" and head[8:] == b"WEBP"):
+        return True
+    return path.suffix.lower() in PHOTO_SUFFIXES and not has_video(path)
 
 
 def has_video(path: Path) -> bool:

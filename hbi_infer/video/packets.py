@@ -85,7 +85,7 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     Raises:
         VideoError: There is none. The message is what is wrong, without the file's name.
     """
-    _check_file(path)
+    check_file(path)
     options = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file", "max_streams": str(_MAX_STREAMS)}
     try:
         # An absolute path cannot be taken for an address or an option.
@@ -315,8 +315,12 @@ def _is_encrypted(container: InputContainer, stream: VideoStream) -> bool:
     return stream.codec_context.codec_tag in _ENCRYPTED_TAGS or not keys.isdisjoint(_ENCRYPTED_METADATA)
 
 
-def _check_file(path: Path) -> None:
-    """Refuses files that cannot be videos before FFmpeg sees them: a pipe would make it wait for ever."""
+def check_file(path: Path) -> None:
+    """Refuses files that cannot be videos before FFmpeg sees them: a pipe would make it wait for ever.
+
+    Raises:
+        VideoError: It is no regular file, empty, or cannot be looked at; the message is without the file's name.
+    """
     try:
         status = path.stat()
     except (OSError, ValueError) as error:

@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,8 +41,13 @@ _LEAST_BYTES_PER_SECOND = 4_000_000
 _MOST_CLIP_TIMES = 300
 """Time limit of a whole video, in time limits of a clip."""
 
-_Asked: TypeAlias = tuple[Path, Stretch | None]
-"""A video, and the stretch of it that is asked for; None for all of it."""
+
+class _Asked(NamedTuple):
+    """A file, the stretch of it that is asked for (None for all of it), and whether it is a picture."""
+
+    path: Path
+    stretch: Stretch | None = None
+    is_photo: bool = False
 
 
 def decode_many(
@@ -91,8 +96,24 @@ def decode_many(
     pairs = (video if isinstance(video, tuple) else (video, None) for video in videos)
     if workers == 0:
         return (decode(path, sampling, stretch=stretch) for path, stretch in pairs)
-    asked = ((Path(path), stretch) for path, stretch in pairs)
+    asked = (_Asked(Path(path), stretch) for path, stretch in pairs)
     return _decode_in_workers(asked, sampling, workers, _Limits(timeout_seconds, worker_memory_bytes))
+
+
+def decode_photo(path: Path | str, sampling: FrameSampling, *, timeout_seconds: float = 120.0) -> DecodedVideo:
+    """Decodes a picture in a worker process, with the limits that a video has; see `hbi_infer.video.photo`.
+
+    Args:
+        path: The file.
+        sampling: Size of frames, and how many places for them a clip has.
+        timeout_seconds: How long it may take.
+
+    Raises:
+        VideoError: A worker cannot be started.
+    """
+    limits = _Limits(timeout_seconds, usual_memory_bytes(1))
+    [photo] = _decode_in_workers(iter([_Asked(Path(path), is_photo=True)]), sampling, 1, limits)
+    return photo
 
 
 def usual_workers() -> int:
@@ -137,7 +158,7 @@ def _decode_in_workers(
     def add(video: _Asked) -> None:
         worker = _Decoder(sampling, limits, ready)
         workers.add(worker)
-        worker.begin(*video)
+        worker.begin(video)
 
     try:
         for video in islice(videos, num_workers):
@@ -148,7 +169,7 @@ def _decode_in_workers(
             # First the next video, then the result: the worker decodes while the caller is busy with it.
             next_video = next(videos, None)
             if next_video is not None and worker.is_alive:
-                worker.begin(*next_video)
+                worker.begin(next_video)
             else:
                 workers.remove(worker)
                 worker.stop()
@@ -183,12 +204,14 @@ class _Decoder:
         self._thread.start()
         self.is_alive = True
 
-    def begin(self, path: Path, stretch: Stretch | None) -> None:
-        """Hands over a video, or a stretch of it."""
+    def begin(self, asked: _Asked) -> None:
+        """Hands over a video, a stretch of it, or a picture."""
+        path, stretch, is_photo = asked
         self._path, self._stretch, self._first_seconds = path, stretch, self._limits.first_seconds(path)
         job = {
             "path": str(path),
             "stretch": asdict(stretch) if stretch else None,
+            "is_photo": is_photo,
             "sampling": asdict(self._sampling),
             "first_seconds": self._first_seconds,
         }
@@ -268,10 +291,10 @@ class _Decoder:
 
 
 def work(job: dict[str, Any], _content: bytes, tell: Tell) -> Answer:
-    """Decodes one video in a worker process.
+    """Decodes one video, or picture, in a worker process.
 
     Args:
-        job: The path, the fields of the stretch and of the sampling, and the limits.
+        job: The path, whether it is a picture, the fields of the stretch and of the sampling, and the limits.
         tell: Sends each clip: its times, the video's properties, and its K frames, (K, H, W, 3) uint8.
 
     Returns:
@@ -290,7 +313,15 @@ def work(job: dict[str, Any], _content: bytes, tell: Tell) -> Answer:
         timer.rewind()
 
     sampling, stretch = FrameSampling(**job["sampling"]), Stretch(**job["stretch"]) if job["stretch"] else None
-    video = decode_clips(job["path"], sampling, take, stretch=stretch, progress=timer.check_reading)
+    if job["is_photo"]:
+        from hbi_infer.video.photo import read_photo
+
+        video = read_photo(job["path"], sampling)
+        for clip in video.clips:
+            assert video.info is not None
+            take(video.info, clip)
+    else:
+        video = decode_clips(job["path"], sampling, take, stretch=stretch, progress=timer.check_reading)
     set_alarm(0)
     return Answer({name: getattr(video, name) for name in ("status", "reason", "problem", "decode_seconds")})
 

@@ -19,7 +19,9 @@ VIDEOS = {
 
 
 def search(index: Index, queries: list[str], **options: Any) -> list[list[Match]]:
-    return task.search(index, encode_texts(index.encoder, queries, "query"), Searching(**options))
+    """Searches for each query; copies are results of their own unless the options say otherwise."""
+    searching = Searching(**{"dedupe": "off", **options})
+    return task.search(index, encode_texts(index.encoder, queries, "query"), searching)
 
 
 def names(matches: list[Match]) -> list[str]:

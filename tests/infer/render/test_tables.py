@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hbi_infer.render.tables import show_explanation, show_explanation_file, show_matches
 from hbi_infer.tasks.explain import Explanation
-from hbi_infer.tasks.search import Match
+from hbi_infer.tasks.search import Copy, Match
 from tests.builders.merged_explanation import merged
 
 MATCH = Match(
@@ -32,7 +33,15 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_lines_have_one_tab_between_fields(capsys: pytest.CaptureFixture[str]) -> None:
     show_matches([("red", [MATCH])], "tabs", lambda path: f"videos/{path}")
-    assert capsys.readouterr().out == "red\t1\t1.250000\tvideos/a\\tb.mp4\t0.000\t61.500\t0.500 60.250\n"
+    assert capsys.readouterr().out == "red\t1\t1.250000\tvideos/a\\tb.mp4\t0.000\t61.500\t0.500 60.250\t0\t\n"
+
+
+def test_a_match_stands_beside_the_score(capsys: pytest.CaptureFixture[str]) -> None:
+    match = replace(MATCH, match=0.9876)
+    show_matches([("red", [match])], "table", str)
+    assert re.search(r"^ *1 +1\.250 +0\.988 +a", capsys.readouterr().out, re.M)
+    show_matches([("red", [match])], "tabs", str)
+    assert capsys.readouterr().out.endswith("\t0.988\n")
 
 
 def test_csv_has_a_header_and_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,6 +53,18 @@ def test_csv_has_a_header_and_names_as_they_are(capsys: pytest.CaptureFixture[st
 def test_a_table_has_times_as_a_clock_shows_them(capsys: pytest.CaptureFixture[str]) -> None:
     show_matches([("red", [MATCH])], "table", str)
     assert re.search(r"^ *1 +1\.250 +a\\tb\.mp4 +0:00\.0-1:01\.5 +0:00\.5, 1:00\.2 *$", capsys.readouterr().out, re.M)
+
+
+@pytest.mark.parametrize(("num_copies", "words"), [(1, "and 1 copy"), (2, "and 2 copies")])
+def test_a_result_says_how_many_copies_are_folded_into_it(
+    capsys: pytest.CaptureFixture[str], num_copies: int, words: str
+) -> None:
+    copies = tuple(Copy(path=Path(f"{number}.mp4"), start_seconds=0, end_seconds=1) for number in range(num_copies))
+    match = replace(MATCH, copies=copies)
+    show_matches([("red", [match])], "table", str)
+    assert f"a\\tb.mp4 ({words})" in capsys.readouterr().out
+    show_matches([("red", [match])], "tabs", str)
+    assert capsys.readouterr().out.endswith(f"\t{num_copies}\t\n")
 
 
 def test_columns_of_a_map_are_in_the_order_of_time(made: Explanation, capsys: pytest.CaptureFixture[str]) -> None:

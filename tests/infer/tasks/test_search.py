@@ -9,18 +9,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onnx import helper
+from PIL import Image
 
 from benchmarks.synthetic_tokens import make_index
 from hbi_engines.engine import TensorSpec
 from hbi_infer.api import HBI, Index
 from hbi_infer.errors import BundleError, InputError, VideoError
+from hbi_infer.index.background import background_of
 from hbi_infer.model.bundle import write_bundle
 from hbi_infer.model.manifest import GraphSpec
 from hbi_infer.options import EVERYTHING, Filter, Searching
+from hbi_infer.tasks.search import well_matched
 from hbi_infer.tasks.texts import encode_texts
 from hbi_infer.tokens.similarity import similarity
 from tests.builders.searched_index import VIDEOS, names, search
 from tests.builders.tiny_bundle import (
+    COLOURS,
     FRAMES,
     OPSET,
     make_graph,
@@ -151,7 +155,7 @@ def test_only_texts_can_be_reranked(index: Index) -> None:
 
 
 def test_videos_like_one_from_elsewhere(index: Index, tmp_path: Path) -> None:
-    matches = index.like(write_video(tmp_path / "query.mp4", "green", "red"))
+    matches = index.like(write_video(tmp_path / "query.mp4", "green", "red"), Searching(dedupe="off"))
     assert len(matches) == len(VIDEOS)
     by_name = {match.path.name: match for match in matches}
     # Each of the two clips counts.
@@ -179,7 +183,110 @@ def test_a_match_as_json(index: Index) -> None:
         "end_seconds",
         "best_frame_seconds",
         "video_seconds",
+        "copies",
+        "match",
     }
+    assert document["copies"] == []
+
+
+def test_a_video_that_shows_the_same_is_folded_into_the_better_result(index: Index) -> None:
+    folded = index.search("a red video")
+    assert names(folded) == ["copies/red_too.mp4".rpartition("/")[2], "green_then_blue.mp4", "long.mp4"]
+    assert [match.rank for match in folded] == [1, 2, 3]
+    (copy,) = folded[0].copies
+    assert (copy.path, copy.start_seconds, copy.end_seconds) == (index.folder / "red.mp4", 0.0, 2.0)
+    assert json.loads(json.dumps(folded[0].to_json()))["copies"] == [
+        {"path": str(index.folder / "red.mp4"), "start_seconds": 0.0, "end_seconds": 2.0}
+    ]
+    assert not any(match.copies for match in folded[1:])
+    assert index.search("a red video", top_k=1) == folded[:1], "copies of the last result are counted too"
+    assert len(index.search("a red video", Searching(dedupe="off"))) == 4
+
+
+@pytest.mark.parametrize("exact_up_to", [None, 0])
+def test_folding_makes_room_for_other_results(index: Index, exact_up_to: int | None) -> None:
+    found = search(index, ["a red video"], dedupe="same", top_k=2, shortlist=1, exact_up_to=exact_up_to)[0]
+    assert [match.path.name for match in found] == ["red_too.mp4", "green_then_blue.mp4"]
+
+
+def test_moments_of_one_video_are_not_folded(index: Index) -> None:
+    only = Filter(path_glob="long.mp4")
+    found = search(index, ["blue"], dedupe="near", all_clips=True, top_k=100, where=only)[0]
+    assert len(found) == 6
+    assert not any(match.copies for match in found)
+
+
+@pytest.mark.parametrize("exact_up_to", [None, 0])
+def test_what_must_not_be_there_goes_down(index: Index, exact_up_to: int | None) -> None:
+    """Half of one video is blue; it and the blue one lose, and nothing else does."""
+    plain = {match.path.name: match for match in search(index, ["green"], exact_up_to=exact_up_to)[0]}
+    without = search(index, ["green"], without=("a blue video",), exact_up_to=exact_up_to, all_clips=True)[0]
+    assert without[0] == plain["green_then_blue.mp4"], "its green half is as before"
+    assert {match.path.name for match in without[1:3]} == {"red.mp4", "red_too.mp4"}
+    assert [match.score for match in without[1:3]] == [plain[name].score for name in names(without[1:3])]
+    assert all(match.score < plain["long.mp4"].score - 0.1 for match in without[3:])
+
+
+@pytest.mark.parametrize("exact_up_to", [None, 0])
+def test_like_a_video_without_something(index: Index, tmp_path: Path, exact_up_to: int | None) -> None:
+    query = write_video(tmp_path / "query.mp4", "blue", "red")
+    options = Searching(without=("red",), exact_up_to=exact_up_to, dedupe="off")
+    assert set(names(index.like(query, options))[:2]) == {"long.mp4", "green_then_blue.mp4"}
+    assert set(names(index.like(query, options))[-2:]) == {"red.mp4", "red_too.mp4"}
+
+
+def test_a_picture_is_a_clip_of_one_frame(index: Index, tmp_path: Path) -> None:
+    Image.new("RGB", (300, 200), COLOURS["green"]).save(tmp_path / "photo.jpg")
+    (best, *_) = index.like(tmp_path / "photo.jpg")
+    assert (best.path.name, best.start_seconds) == ("green_then_blue.mp4", 0.0)
+    assert best.score == pytest.approx(1.5, abs=0.01)
+
+
+def test_a_picture_that_cannot_be_read(index: Index, tmp_path: Path) -> None:
+    (tmp_path / "photo.heic").write_bytes(b"no picture")
+    message = "photo.heic is no JPEG, PNG or WebP picture .*: give a JPEG, PNG or WebP picture, or a video"
+    with pytest.raises(VideoError, match=message):
+        index.like(tmp_path / "photo.heic")
+
+
+@pytest.mark.parametrize("exact_up_to", [None, 0])
+def test_joined_texts_must_all_match(synthetic: Index, exact_up_to: int | None) -> None:
+    """A text joined with itself finds what it finds alone; the order of texts does not matter."""
+    alone = search(synthetic, ["query 3"], exact_up_to=exact_up_to, top_k=5)[0]
+    options = Searching(dedupe="off", exact_up_to=exact_up_to, top_k=5)
+    twice = synthetic.search(["query 3", "query 3"], options)
+    assert [match.path for match in twice] == [match.path for match in alone]
+    both = synthetic.search(["query 3", "query 7"], options)
+    assert both == synthetic.search(["query 7", "query 3"], options)
+    every = replace(options, top_k=2000, all_clips=True, exact_up_to=None)
+    first, second = (
+        {(match.path, match.start_seconds): match.score for match in found}
+        for found in (synthetic.search(text, every) for text in ("query 3", "query 7"))
+    )
+    clips = sorted(first)
+    standard = [
+        (np.array([one[clip] for clip in clips]) - np.mean(list(one.values()))) / np.std(list(one.values()))
+        for one in (first, second)
+    ]
+    worst = np.minimum(*standard)
+    best = clips[int(worst.argmax())]
+    found = replace(options, all_clips=True)
+    (match, *_) = synthetic.search(["query 3", "query 7"], found)
+    assert (match.path, match.start_seconds) == best
+    assert match.score == pytest.approx(worst.max(), abs=0.01)
+
+
+def test_a_filter_changes_no_score_of_joined_texts(index: Index) -> None:
+    every = {match.path: match.score for match in index.search(["red", "green"], Searching(dedupe="off"))}
+    for exact_up_to in (None, 0, 2):
+        options = Searching(where=Filter(path_glob="*red*"), dedupe="off", exact_up_to=exact_up_to)
+        for match in index.search(["red", "green"], options):
+            assert match.score == pytest.approx(every[match.path], abs=1e-4)
+
+
+def test_what_is_joined_cannot_be_reranked(index: Index) -> None:
+    with pytest.raises(InputError, match="rerank is 3, and 2 texts are joined: rerank one text at a time"):
+        index.search(["red", "blue"], Searching(rerank=3))
 
 
 @pytest.fixture(scope="module")
@@ -235,3 +342,45 @@ def test_a_bundle_without_reconstruction_cannot_rerank(index: Index) -> None:
         BundleError, match="does not do rerank, only retrieve: train a model with reconstruction_layers"
     ):
         search(index, ["red"], rerank=3)
+
+
+def test_a_match_says_how_unusual_the_score_is(index: Index) -> None:
+    background = background_of(index)
+    assert background is not None
+    found = index.search("red", Searching(dedupe="off"))
+    num_clips = index.store.num_clips()
+    assert [match.match for match in found] == [background.match(match.score, num_clips) for match in found]
+    assert all(match.match is None for match in index.like(index.folder / "red.mp4"))
+
+
+def test_fewer_clips_need_less_to_be_unusual(synthetic: Index) -> None:
+    few = Filter(path_glob="1?.mp4")
+    everywhere = {match.path: match for match in search(synthetic, ["query 3"], top_k=1000)[0]}
+    there = search(synthetic, ["query 3"], where=few)[0]
+    assert there
+    assert all((match.match or 0) > (everywhere[match.path].match or 0) for match in there)
+
+
+def test_poor_matches_are_left_out_and_the_rest_is_ranked_anew(index: Index) -> None:
+    every = index.search("red")
+    least = ((every[0].match or 0) + (every[-1].match or 0)) / 2
+    kept = index.search("red", Searching(min_match=least))
+    assert 0 < len(kept) < len(every)
+    assert kept == every[: len(kept)]
+    assert well_matched(every[1:], 0) == [replace(match, rank=match.rank - 1) for match in every[1:]]
+    for wrong in (-0.1, 1.1):
+        with pytest.raises(InputError, match="it must be from 0 to 1"):
+            Searching(min_match=wrong)
+
+
+def test_the_match_of_joined_texts_is_that_of_the_worst(index: Index) -> None:
+    options = Searching(dedupe="off", all_clips=True, top_k=100)
+    of_one = [
+        {(match.path, match.start_seconds): match.match or 0.0 for match in index.search(text, options)}
+        for text in ("green", "a blue video")
+    ]
+    for match in index.search(["green", "a blue video"], options):
+        worst = min(one[match.path, match.start_seconds] for one in of_one)
+        assert match.match == pytest.approx(worst, abs=0.01)
+    without = index.search("green", replace(options, without=("blue",)))
+    assert {(match.path, match.start_seconds): match.match for match in without} == pytest.approx(of_one[0], abs=0.01)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hbi_infer.video.content import has_video
+from hbi_infer.video.content import has_video, is_photo
 from tests.builders.video_files import FORMATS, Format, write_audio, write_tone, write_video
 
 OTHER_CONTAINERS = {
@@ -92,3 +92,18 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "none", ignore_errors=True)
     with pytest.raises(FileNotFoundError):
         has_video(tmp_path / "none")
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp"])
+def test_a_picture_is_known_by_its_content(tmp_path: Path, kind: str) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "file", kind)
+    assert is_photo(tmp_path / "file")
+    assert not has_video(tmp_path / "file")
+
+
+def test_a_suffix_makes_a_picture_of_what_is_no_video(tmp_path: Path) -> None:
+    (tmp_path / "a.HEIC").write_bytes(b"nothing")
+    (tmp_path / "a.mp4").write_bytes(b"nothing")
+    write_video(tmp_path / "b.mp4", num_frames=3)
+    (tmp_path / "b.mp4").rename(tmp_path / "b.jpg")
+    assert [is_photo(tmp_path / name) for name in ("a.HEIC", "a.mp4", "b.jpg")] == [True, False, False]

@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from hbi_infer.errors import InputError, VideoError
 from hbi_infer.options import FrameSampling
 from hbi_infer.video.decoded_video import DecodedVideo
-from hbi_infer.video.pool import decode_many, usual_memory_bytes
+from hbi_infer.video.pool import LEAST_MEMORY_BYTES, decode_many, decode_photo, usual_memory_bytes
 from hbi_infer.video.reader import decode
 from tests.builders.video_files import write_video
 
@@ -365,6 +366,20 @@ def test_a_worker_that_cannot_start_is_an_error_with_its_message(
 def test_options_are_checked_before_anything_starts(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         decode_many([], QUICK, **options)
+
+
+def test_a_picture_is_decoded_in_a_worker_within_its_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "photo.png"
+    Image.new("RGB", (7000, 7000), (200, 30, 30)).save(path, compress_level=1)
+    photo = decode_photo(path, QUICK)
+    assert (photo.status, len(photo.clips), photo.path) == ("ok", 1, path)
+    np.testing.assert_allclose(photo.clips[0].frames[0, 16, 16], (200, 30, 30), atol=2)
+    slow = decode_photo(path, QUICK, timeout_seconds=0.05)
+    assert (slow.status, slow.problem) == ("failed", "too_slow")
+    monkeypatch.setattr("hbi_infer.video.pool.usual_memory_bytes", lambda workers: LEAST_MEMORY_BYTES)
+    large = decode_photo(path, QUICK)
+    assert (large.status, large.problem) == ("failed", "too_large")
+    assert "needs more than 0.2 GB of memory" in large.reason
 
 
 def test_a_worker_imports_little() -> None:
