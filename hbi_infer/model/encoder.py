@@ -68,7 +68,8 @@ class Encoder(Protocol):
 def token_layout(encoder: Encoder) -> TokenLayout:
     """Returns the layout of the tokens that an encoder gives for a clip."""
     manifest = encoder.bundle.manifest
-    outputs = {output.name for graph in manifest.graphs.values() for output in graph.outputs}
+    # A text encoder may merge words where the video encoder merges no frames.
+    outputs = {output.name for output in manifest.graphs["video_encoder"].outputs}
     merged = tuple(level.name for level in manifest.levels if f"{level.name}_slots" in outputs)
     return TokenLayout(tuple((level.name, level.video_tokens) for level in manifest.levels), manifest.width, merged)
 

@@ -25,6 +25,7 @@ from hbi_infer.model.graph_names import GRAPHS, TASKS, graphs_of_task
 from hbi_infer.model.strict_json import parse_strictly
 from hbi_infer.options import ADDED_LATER, FrameSampling
 from hbi_infer.tokens.scoring import Scoring
+from hbi_infer.tokens.similarity import Directions
 
 FORMAT_VERSION = 1
 TASK_GRAPHS = {task: graphs_of_task(task) for task in TASKS}
@@ -130,6 +131,8 @@ class BundleManifest:
         sampling: Sampling of frames.
         levels: Levels in the order of the encoders' outputs.
         padded_partner: "ignore" leaves padded tokens out of the maxima of the similarity; "zero" counts each as a 0.
+        directions: "both" compares each side's tokens with the other's; "text_to_video" looks only for the frame that
+            each token of a text is nearest to.
         logit_scale: Factor of a score where a softmax over scores is taken.
         tasks: Tasks that the bundle can do, of `TASK_GRAPHS`.
         answers: Answers that the logits of the graph `answerer` stand for, in their order; none without the task "qa".
@@ -146,6 +149,7 @@ class BundleManifest:
     sampling: FrameSampling
     levels: tuple[LevelSpec, ...]
     padded_partner: Literal["ignore", "zero"]
+    directions: Directions = field(default="both", metadata=ADDED_LATER)
     logit_scale: float
     tasks: tuple[str, ...]
     answers: tuple[str, ...] = field(default=(), metadata=ADDED_LATER)
@@ -168,13 +172,15 @@ class BundleManifest:
             for graph in TASK_GRAPHS.get(task, ()):
                 if graph not in self.graphs:
                     raise BundleError(f"the task {task} needs the graph {graph}; there are only {sorted(self.graphs)}")
+        if self.directions != "both" and (graphs := {"similarity", "interaction"} & self.graphs.keys()):
+            raise BundleError(f"the graph {min(graphs)} compares both directions, and directions is {self.directions}")
         self._check_graphs()
         self._check_answers()
 
     @property
     def scoring(self) -> Scoring:
         """How this bundle compares tokens."""
-        return Scoring({level.name: level.rate for level in self.levels}, self.padded_partner)
+        return Scoring({level.name: level.rate for level in self.levels}, self.padded_partner, self.directions)
 
     def _check_numbers(self) -> None:
         sampling = self.sampling

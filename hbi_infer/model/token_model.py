@@ -24,7 +24,7 @@ from hbi_infer.model.text_generation import Generated, generate
 from hbi_infer.model.tokenizer import TokenBatch, Tokenizer
 from hbi_infer.options import Decoding
 from hbi_infer.tokens.levels import Levels, LevelTokens, named_inputs, unit, unsound
-from hbi_infer.tokens.similarity import fits, similarity_by_graph
+from hbi_infer.tokens.similarity import Directions, fits, similarity_by_graph
 
 
 class TokenModel:
@@ -184,7 +184,7 @@ class TokenModel:
         if "interaction" in self.bundle.manifest.graphs:
             made = self._interaction.run(pairs)
             return {level: made[f"{level}_interaction"] for level in self.scoring.rates}
-        return {level: _numpy_interaction(pairs, level) for level in self.scoring.rates}
+        return {level: _numpy_interaction(pairs, level, self.scoring.directions) for level in self.scoring.rates}
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -295,11 +295,12 @@ def _side_by_side(text: Levels, video: Levels) -> dict[str, npt.NDArray[np.float
     }
 
 
-def _numpy_interaction(pairs: Arrays, level: str) -> npt.NDArray[np.float32]:
+def _numpy_interaction(pairs: Arrays, level: str, directions: Directions) -> npt.NDArray[np.float32]:
     from hbi_infer.tokens.banzhaf import banzhaf_interaction
 
     text, video = (unit(pairs[f"{side}_{level}_tokens"]) for side in ("text", "video"))
     weights = [pairs[f"{side}_{level}_weights"] for side in ("text", "video")]
     masks = [part > 0 for part in weights]
-    exact: npt.NDArray[np.float32] = banzhaf_interaction(text @ video.transpose(0, 2, 1), *weights, *masks)
+    cosines = text @ video.transpose(0, 2, 1)
+    exact: npt.NDArray[np.float32] = banzhaf_interaction(cosines, *weights, *masks, directions=directions)
     return exact

@@ -1,8 +1,8 @@
-"""CLIP's byte-pair encoding: a text to token ids, through the `tokenizers` library.
+"""A text to token ids, through the `tokenizers` library, from one JSON file that a bundle carries.
 
-Cleaning is done here, in Python; cutting into words and the encoding itself are done by `tokenizers`, from one JSON
-file that a bundle carries. That file holds either CLIP's whole vocabulary of 49,408 tokens or, for a small model
-trained from scratch, only the part of it that a corpus uses.
+Most bundles have CLIP's byte-pair encoding, which is built here. Its cleaning is done in Python; cutting into words and
+the encoding itself are done by `tokenizers`. The file holds either CLIP's whole vocabulary of 49,408 tokens or, for a
+small model trained from scratch, only the part of it that a corpus uses. Other kinds lie beside this file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ import numpy as np
 import numpy.typing as npt
 
 from hbi_infer.errors import BundleError, InputError
+from hbi_infer.model.built_tokenizer import BuiltTokenizer, check_ids, check_template
+from hbi_infer.model.sentence_piece import byte_pairs_from, unigram_from
 from hbi_infer.model.strict_json import parse_strictly
+from hbi_infer.model.word_piece import word_piece_from
 
 if TYPE_CHECKING:
     import tokenizers
@@ -31,7 +34,7 @@ if TYPE_CHECKING:
 SOT = "<|startoftext|>"
 EOT = "<|endoftext|>"
 PAD_ID = 0
-"""Id at unused positions. It is a real token of CLIP's ("!"), so only the mask tells padding."""
+"""Id at unused positions of CLIP's texts. It is a real token ("!"), so only the mask tells padding."""
 
 END_OF_WORD = "</w>"
 PIECE_NAMES = {SOT: "[start]", EOT: "[end]"}
@@ -59,8 +62,8 @@ class TokenBatch:
     """Token ids of B texts, padded to T tokens.
 
     Attributes:
-        ids: (B, T) int64: SOT, the tokens of the text, EOT, then `PAD_ID`.
-        mask: (B, T) bool, True on real tokens, SOT and EOT included.
+        ids: (B, T) int64: the start, if the kind has one, the tokens of the text, the end, then padding.
+        mask: (B, T) bool, True on real tokens, start and end included.
         truncated: (B,) the place where each text was cut, None if it was kept whole.
     """
 
@@ -78,28 +81,26 @@ class Tokenizer:
            [49406,  3346, 49407,     0]])
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer) -> None:
-        sot_id, eot_id = backend.token_to_id(SOT), backend.token_to_id(EOT)
-        if sot_id is None or eot_id is None:
-            raise BundleError(f"the tokenizer has no {SOT} or no {EOT}; a CLIP tokenizer has both")
-        # `tokenizers` would take SOT and EOT out of a text wherever they stand. CLIP does so only where a word begins
-        # (not in "!<|endoftext|>"), so they are cut as words and replaced by `_encode`.
-        backend.encode_special_tokens = True
-        self._backend = backend
-        self._special_ids = {SOT: sot_id, EOT: eot_id}
+    def __init__(self, built: BuiltTokenizer) -> None:
+        # `tokenizers` would take special tokens out of a text wherever they stand. CLIP does so only where a word
+        # begins (not in "!<|endoftext|>"), so they are cut as words and replaced by `_encode`; other kinds never do.
+        built.backend.encode_special_tokens = True
+        self._built, self._backend = built, built.backend
+        vocabulary = built.backend.get_vocab()
+        self._special_ids = {token: vocabulary[token] for token in (built.start, built.end) if token is not None}
 
     @classmethod
     def from_json(cls, text: str) -> Tokenizer:
-        """Builds a tokenizer from the JSON that `clip_tokenizer_json` returns.
+        """Builds a tokenizer from the JSON that `clip_tokenizer_json`, or a function of another kind, returns.
 
         Only the vocabulary and the merges are taken from it. Everything else must be as this version writes it, or as
         a plain list of words needs it: another normalizer or pattern might never end.
 
         Raises:
-            BundleError: The text is not the JSON of a tokenizer with SOT and EOT.
+            BundleError: The text is not the JSON of a known kind of tokenizer.
         """
         try:
-            return cls(_backend_from(parse_strictly(text)))
+            return cls(_built_from(parse_strictly(text)))
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as exc:
             raise BundleError(f"not a tokenizer's JSON: {_one_line(exc)}; export the bundle again") from exc
 
@@ -108,7 +109,7 @@ class Tokenizer:
         """Reads a tokenizer.json.
 
         Raises:
-            BundleError: The file cannot be read, or is not the JSON of a tokenizer with SOT and EOT.
+            BundleError: The file cannot be read, or is not the JSON of a known kind of tokenizer.
         """
         path = Path(path)
         try:
@@ -131,32 +132,41 @@ class Tokenizer:
 
     @property
     def sot_id(self) -> int:
-        """Id of the token that begins every text."""
-        return self._special_ids[SOT]
+        """Id of the token that begins every text.
+
+        Raises:
+            BundleError: No token begins the texts of this kind of tokenizer.
+        """
+        if self._built.start is None:
+            raise BundleError("the tokenizer has no token that begins a text, as models that write texts need it")
+        return self._special_ids[self._built.start]
 
     @property
     def eot_id(self) -> int:
         """Id of the token that ends every text."""
-        return self._special_ids[EOT]
+        return self._special_ids[self._built.end]
 
     def encode(self, texts: Sequence[str], max_words: int, *, pad_to: int | None = None) -> TokenBatch:
         """Encodes texts, and cuts those of more than `max_words` tokens.
 
         Args:
-            texts: B texts in any case and encoding mess; `clean` is applied. An empty text gives SOT, EOT.
-            max_words: Largest number of tokens of a text, SOT and EOT included (a word may take several tokens).
-            pad_to: T; None pads to the longest text of the batch.
+            texts: B texts in any case and encoding mess; they are cleaned. An empty text gives start and end alone.
+            max_words: Largest number of tokens of a text, start and end included (a word may take several tokens).
+            pad_to: T; None pads to the length that the tokenizer states, or else to the longest text of the batch.
 
         Raises:
-            InputError: `max_words` has no room for SOT and EOT, or `pad_to` none for `max_words`.
+            InputError: `max_words` has no room for start and end, or `pad_to` none for `max_words`.
         """
         if max_words < 2:
             raise InputError(f"max_words is {max_words}; it must be at least 2, for the start and the end of a text")
         if pad_to is not None and pad_to < max_words:
             raise InputError(f"pad_to is {pad_to}; it must be at least max_words ({max_words})")
-        encoded = [self._encode(clean(text), max_words - 2) for text in texts]
-        width = pad_to if pad_to is not None else max((len(ids) for ids, _ in encoded), default=0)
-        ids = np.full((len(encoded), width), PAD_ID, dtype=np.int64)
+        length = self._built.length
+        kept = (max_words if length is None else min(max_words, length)) - len(self._special_ids)
+        encoded = [self._encode(self._built.clean(text), kept) for text in texts]
+        longest = max((len(ids) for ids, _ in encoded), default=0)
+        width = pad_to if pad_to is not None else length if length is not None else longest
+        ids = np.full((len(encoded), width), self._built.pad_id, dtype=np.int64)
         mask = np.zeros((len(encoded), width), dtype=np.bool_)
         for row, (tokens, _) in enumerate(encoded):
             ids[row, : len(tokens)] = tokens
@@ -170,12 +180,7 @@ class Tokenizer:
         >>> tokenizer.decode(tokenizer.encode(["Two wobblers, it's true"], max_words=32).ids[0].tolist())
         "two wobblers, it's true"
         """
-        tokens = (self._backend.id_to_token(token_id) or "" for token_id in ids)
-        symbols = _byte_symbols() | {" ": ord(" ")}
-        joined = "".join(token.replace(END_OF_WORD, " ") for token in tokens if token not in PIECE_NAMES)
-        text = bytes(symbols[symbol] for symbol in joined).decode(errors="replace").strip()
-        # Punctuation and the ends of "it's" are words of their own, and stand close to the word before.
-        return re.sub(r" (?=[,.;:!?%)]|'(?:s|t|re|ve|m|ll|d)\b)", "", text)
+        return self._built.text([self._backend.id_to_token(token_id) or "" for token_id in ids])
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
         r"""Returns the piece of text that each token stands for, to be read by people.
@@ -186,20 +191,22 @@ class Tokenizer:
         >>> tokenizer.pieces(tokenizer.encode(["two wobblers"], max_words=32).ids[0].tolist())
         ['[start]', 'two', 'wob·', 'blers', '[end]']
         """
-        return [_piece(self._backend.id_to_token(token_id) or "") for token_id in ids]
+        return self._built.pieces([self._backend.id_to_token(token_id) or "" for token_id in ids])
 
     def _encode(self, text: str, num_kept: int) -> tuple[list[int], Truncation | None]:
-        """Returns SOT, the first `num_kept` ids of a cleaned text and EOT, and the place where it was cut."""
+        """Returns start, the first `num_kept` ids of a cleaned text and end, and the place where it was cut."""
         # One at a time: a batch starts threads, which a process that forks later (workers of a loader) must not have.
         encoding = self._backend.encode(text, add_special_tokens=False)
         ids, starts = encoding.ids, [start for start, _ in encoding.offsets]
-        if SOT in text or EOT in text:
+        if self._built.end == EOT and (SOT in text or EOT in text):
             ids, starts = self._with_special_ids(text, encoding)
         truncation = None
         if len(ids) > num_kept:
-            word_index = text.count(" ", 0, starts[num_kept])
+            # A token of SentencePiece begins with the blank before its word.
+            word_index = text.count(" ", 0, starts[num_kept] + 1)
             truncation = Truncation(text.split(" ")[word_index], word_index + 1)
-        return [self.sot_id, *ids[:num_kept], self.eot_id], truncation
+        start = [] if self._built.start is None else [self.sot_id]
+        return [*start, *ids[:num_kept], self.eot_id], truncation
 
     def _with_special_ids(self, text: str, encoding: tokenizers.Encoding) -> tuple[list[int], list[int]]:
         """Returns ids and start positions of an encoded text, with each word that is SOT or EOT as its one id."""
@@ -320,6 +327,18 @@ def _byte_symbols() -> dict[str, int]:
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
 
 
+def _text(tokens: Sequence[str]) -> str:
+    symbols = _byte_symbols() | {" ": ord(" ")}
+    joined = "".join(token.replace(END_OF_WORD, " ") for token in tokens if token not in PIECE_NAMES)
+    text = bytes(symbols[symbol] for symbol in joined).decode(errors="replace").strip()
+    # Punctuation and the ends of "it's" are words of their own, and stand close to the word before.
+    return re.sub(r" (?=[,.;:!?%)]|'(?:s|t|re|ve|m|ll|d)\b)", "", text)
+
+
+def _pieces(tokens: Sequence[str]) -> list[str]:
+    return [_piece(token) for token in tokens]
+
+
 def _piece(token: str) -> str:
     """Returns a token of the vocabulary as people read it."""
     if token in PIECE_NAMES:
@@ -377,38 +396,52 @@ def _build_words(vocabulary: Mapping[str, int], unknown: str) -> tokenizers.Toke
     return backend
 
 
-def _backend_from(document: dict[str, Any]) -> tokenizers.Tokenizer:
+def _built_from(document: dict[str, Any]) -> BuiltTokenizer:
     """Builds a tokenizer from its JSON document, which is checked.
 
     Raises:
         ValueError: It is not as this version writes it; says where.
     """
+    kind = document["model"].get("type")
+    if kind == "WordPiece":
+        return word_piece_from(document)
+    if kind == "Unigram":
+        return unigram_from(document)
+    if kind == "BPE" and document["model"].get("byte_fallback") is True:
+        return byte_pairs_from(document)
+    return BuiltTokenizer(
+        backend=_clip_from(document),
+        start=SOT,
+        end=EOT,
+        pad_id=PAD_ID,
+        length=None,
+        clean=clean,
+        pieces=_pieces,
+        text=_text,
+    )
+
+
+def _clip_from(document: dict[str, Any]) -> tokenizers.Tokenizer:
     model = document["model"]
     vocabulary, unknown = model.pop("vocab"), model.pop("unk_token")
     _check_vocabulary(vocabulary)
     few = {token: vocabulary[token] for token in (SOT, EOT)}
     if model.get("type") == "WordLevel":
-        _check(document, _build_words(few, EOT))
+        check_template(document, _build_words(few, EOT))
         if not isinstance(unknown, str) or unknown not in vocabulary:
             raise ValueError(f"model.unk_token is {unknown!r:.80}; it must be a token")
         return _build_words(vocabulary, unknown)
     merges = [_as_pair(merge) for merge in model.pop("merges")]
-    _check(document, _build(few, [], None))
+    check_template(document, _build(few, [], None))
     if unknown not in (None, EOT):
         raise ValueError(f"model.unk_token is {unknown!r:.80}; it must be null or {EOT!r}")
     return _build(vocabulary, merges, unknown)
 
 
-def _check(document: dict[str, Any], backend: tokenizers.Tokenizer) -> None:
-    if difference := _difference(document, json.loads(backend.to_str()), ""):
-        raise ValueError(difference)
-
-
 def _check_vocabulary(vocabulary: Any) -> None:
     if not isinstance(vocabulary, dict) or not {SOT, EOT} <= vocabulary.keys():
         raise ValueError(f"it has no {SOT} or no {EOT}; a CLIP tokenizer has both")
-    if {*map(type, vocabulary.values())} != {int} or sorted(vocabulary.values()) != list(range(len(vocabulary))):
-        raise ValueError(f"the ids of its {len(vocabulary):,} tokens are not the numbers from 0 on, each once")
+    check_ids(vocabulary, (SOT, EOT))
     symbols = _byte_symbols().keys()
     if foreign := set("".join(vocabulary)) - symbols:
         raise ValueError(f"it has tokens with {min(foreign)!r}, which stands for no byte")
@@ -418,11 +451,3 @@ def _one_line(error: Exception) -> str:
     """Returns what an error says; of a missing key, says that it is one."""
     text = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
     return text if len(text) <= 300 else f"{text[:300]}..."
-
-
-def _difference(found: Any, expected: Any, where: str) -> str:
-    """Returns how a JSON value differs from the one that is expected; empty if it does not, or only lacks keys."""
-    if isinstance(found, dict) and isinstance(expected, dict) and found.keys() <= expected.keys():
-        parts = (_difference(found[key], expected[key], f"{where}.{key}".lstrip(".")) for key in found)
-        return next(filter(None, parts), "")
-    return "" if found == expected else f"{where or 'the document'} is {found!r:.80}; it must be {expected!r:.80}"

@@ -26,6 +26,7 @@ from hbi_infer.tasks.texts import EncodedTexts
 from hbi_infer.tokens.banzhaf import banzhaf_interaction
 from hbi_infer.tokens.fidelity import Fidelity, Floats, Game, measure_fidelity
 from hbi_infer.tokens.levels import Levels, LevelTokens, joined, unit
+from hbi_infer.tokens.similarity import Directions
 
 Groups = tuple[tuple[int, ...], ...]
 """Positions of the words (or frames) that were merged into each token of a level. A token made of padding, as the
@@ -202,7 +203,8 @@ def explain(
     chosen = video.clips[number]
     frame_seconds = tuple(chosen.frame_seconds[np.isfinite(chosen.frame_seconds)].tolist())
     rates = encoder.scoring.rates
-    games = {name: _game(rate, query.levels[name], chosen.levels[name]) for name, rate in rates.items()}
+    directions = encoder.scoring.directions
+    games = {name: _game(rate, directions, query.levels[name], chosen.levels[name]) for name, rate in rates.items()}
     word_groups = _merged(query.levels, query.batch.ids.shape[1], len(words))
     frame_groups = _merged(chosen.levels, len(chosen.frame_seconds), len(frame_seconds))
     levels = {
@@ -317,17 +319,18 @@ def _exact(seconds: float) -> str:
     return f"{seconds:.3f}".rstrip("0").rstrip(".")
 
 
-def _game(rate: float, text: LevelTokens, video: LevelTokens) -> Game:
+def _game(rate: float, directions: Directions, text: LevelTokens, video: LevelTokens) -> Game:
     """Makes the game of one level, each side a batch of one, with its exact map."""
     (text_units, text_weights), (video_units, video_weights) = (_players(text), _players(video))
     cosines = text_units @ video_units.T
-    interaction = banzhaf_interaction(cosines[None], text_weights[None], video_weights[None])[0]
+    interaction = banzhaf_interaction(cosines[None], text_weights[None], video_weights[None], directions=directions)[0]
     return Game(
         cosines=cosines,
         text_weights=text_weights,
         video_weights=video_weights,
         interaction=interaction,
         rate=rate,
+        directions=directions,
     )
 
 
@@ -341,8 +344,9 @@ def _players(level: LevelTokens) -> tuple[Floats, Floats]:
 def _merged(levels: Levels, num_places: int, num_real: int) -> dict[str, Groups]:
     """Returns the words (or frames) that each real token stands for, at each level where they are known.
 
-    Tokens of the first level are the words or frames themselves if there are as many. `slots` lead from the tokens of
-    a higher level down to them. A level's only token stands for everything.
+    `slots` lead from the words or frames to the tokens of the first level, and from the tokens of each level to those
+    of the next. Without slots, tokens of the first level are the words or frames themselves if there are as many. A
+    level's only token stands for everything.
 
     Args:
         levels: A batch of one.
@@ -350,16 +354,14 @@ def _merged(levels: Levels, num_places: int, num_real: int) -> dict[str, Groups]
         num_real: Number of them without padding, which comes last.
     """
     known: dict[str, Groups] = {}
-    groups: Groups | None = None
+    groups: Groups | None = tuple((place,) if place < num_real else () for place in range(num_places))
     for number, (name, level) in enumerate(levels.items()):
         num_tokens = level.weights.shape[1]
         if num_tokens == 1:
             groups = (tuple(range(num_real)),)
-        elif number == 0 and num_tokens == num_places:
-            groups = tuple((place,) if place < num_real else () for place in range(num_places))
-        elif groups is not None and level.slots is not None:
+        elif groups is not None and level.slots is not None and level.slots.shape[1] == len(groups):
             groups = _gathered(groups, level.slots[0], num_tokens)
-        else:
+        elif number > 0 or num_tokens != num_places:
             groups = None
         if groups is not None:
             known[name] = tuple(groups[token] for token in np.flatnonzero(level.weights[0] > 0))

@@ -14,6 +14,8 @@ means of first differences, which have closed forms:
 
     I = 1/2 ( dP dM_text + (dQ dM_video)^T )
 
+(where the similarity is its sum over the text alone, dP dM_text)
+
 - dM (T, V): how much frame j raises the best similarity of word k. With the similarities of a row sorted in descending
   order x_0 >= x_1 >= ..., the frame at rank r counts if all before it are out, and beats the best one after it that is
   in: q^r (x_r - sum_{s > r} p q^(s - r - 1) x_s), where p is the probability of being in and q = 1 - p.
@@ -31,6 +33,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hbi_infer.errors import InputError
+from hbi_infer.tokens.similarity import Directions
 
 InteractionIndex = Literal["banzhaf", "shapley"]
 
@@ -65,6 +68,7 @@ def banzhaf_interaction(
     *,
     probability: float = 0.5,
     index: InteractionIndex = "banzhaf",
+    directions: Directions = "both",
 ) -> npt.NDArray[np.floating[Any]]:
     """Computes the exact interaction of every text token with every video token.
 
@@ -76,6 +80,7 @@ def banzhaf_interaction(
         video_mask: (B, V) bool, False at padding; None if there is none.
         probability: Probability that another player is in the coalition, in [0, 1); 1/2 is Banzhaf's.
         index: "banzhaf", or "shapley": the mean over all probabilities, the Shapley interaction index.
+        directions: Sums of the similarity that count.
 
     Returns:
         (B, T, V), 0 at padding.
@@ -102,6 +107,9 @@ def banzhaf_interaction(
     total = np.zeros(gains.shape, kind)
     for chance, share in probabilities(gains.shape[1] + gains.shape[2], probability, index):
         words = _weight_gain(text, chance) @ _best_gain(gains, chance)
+        if directions == "text_to_video":
+            total += kind(share) * words
+            continue
         frames = _weight_gain(video, chance) @ _best_gain(gains.transpose(0, 2, 1), chance)
         total += kind(0.5 * share) * (words + frames.transpose(0, 2, 1))
     return total

@@ -7,7 +7,8 @@ all tokens together,
 
     v = 1/2 * (sum_i a_i max(0, max_j A_ij) + sum_j u_j max(0, max_i A_ij)),
 
-which is the similarity as long as every token has a partner with a cosine above 0. It never rises when a pair is
+which is the similarity as long as every token has a partner with a cosine above 0; where the similarity is its sum over
+the text alone, v is that sum without the 1/2. It never rises when a pair is
 removed, and is 0 when none is left. Pairs are removed one by one in some order, and the share of v that is lost after
 each is the deletion curve of that order. A map is faithful if the order of its values, largest first, loses more, and
 earlier, than a random order.
@@ -28,6 +29,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hbi_infer.tokens.similarity import Directions
+
 Floats = npt.NDArray[np.float64]
 
 NUM_DRAWS = 100
@@ -47,6 +50,7 @@ class Game:
         video_weights: (V,), above 0 with a sum of 1.
         interaction: (T, V).
         rate: Factor of the game's value in the sum over several games.
+        directions: Sums of the similarity that count.
     """
 
     cosines: Floats
@@ -54,6 +58,7 @@ class Game:
     video_weights: Floats
     interaction: Floats
     rate: float = 1.0
+    directions: Directions = "both"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,8 +157,14 @@ class _Pairs:
     def __init__(self, games: Sequence[Game]) -> None:
         self.cosines = np.concatenate([game.cosines.ravel() for game in games])
         self.strengths = np.concatenate([game.rate * game.interaction.ravel() for game in games])
-        self._text_weights = np.concatenate([game.rate * game.text_weights for game in games])
-        self._video_weights = np.concatenate([game.rate * game.video_weights for game in games])
+        both = np.array([game.directions == "both" for game in games])
+        text_factors, video_factors = np.where(both, 0.5, 1.0), np.where(both, 0.5, 0.0)
+        self._text_weights = np.concatenate(
+            [factor * game.rate * game.text_weights for factor, game in zip(text_factors, games, strict=True)]
+        )
+        self._video_weights = np.concatenate(
+            [factor * game.rate * game.video_weights for factor, game in zip(video_factors, games, strict=True)]
+        )
         # (T, V) of each game -> which tokens (N,) each pair is of
         grids = [np.indices(game.cosines.shape).reshape(2, -1) for game in games]
         starts = np.cumsum([(0, 0), *(game.cosines.shape for game in games)], axis=0)[:-1]
@@ -162,9 +173,9 @@ class _Pairs:
 
     def values(self, order: npt.NDArray[np.int64]) -> Floats:
         """Computes the values (N + 1,) without the first 0, 1, ... N pairs of an order (N,)."""
-        text_half = self._best_left(self._words[order], order, len(self._text_weights)) @ self._text_weights
-        video_half = self._best_left(self._frames[order], order, len(self._video_weights)) @ self._video_weights
-        value: Floats = 0.5 * (text_half + video_half)
+        text_sum = self._best_left(self._words[order], order, len(self._text_weights)) @ self._text_weights
+        video_sum = self._best_left(self._frames[order], order, len(self._video_weights)) @ self._video_weights
+        value: Floats = text_sum + video_sum
         return value
 
     def _best_left(self, tokens: npt.NDArray[np.int64], order: npt.NDArray[np.int64], num_tokens: int) -> Floats:

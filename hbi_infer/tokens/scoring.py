@@ -1,4 +1,4 @@
-"""The way in which a bundle compares texts and clips: the rate of each level, and the meaning of padding."""
+"""The way in which a bundle compares texts and clips: the rate of each level, the sums, the meaning of padding."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from hbi_infer.tokens.layout import TokenLayout
 from hbi_infer.tokens.levels import Levels, pooled
-from hbi_infer.tokens.similarity import ClipMatrix, PaddedPartner, similarity
+from hbi_infer.tokens.similarity import ClipMatrix, Directions, PaddedPartner, similarity
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,12 @@ class Scoring:
     Attributes:
         rates: Level name -> rate of its similarity in the score.
         padded_partner: Meaning of padding in the maxima of the similarity.
+        directions: Sums of the similarity that count.
     """
 
     rates: Mapping[str, float]
     padded_partner: PaddedPartner = "ignore"
+    directions: Directions = "both"
 
     def at(self, level: str) -> Scoring:
         """Returns the scoring by one level alone, at a rate of 1."""
@@ -31,7 +33,7 @@ class Scoring:
 
     def similarity(self, text: Levels, video: Levels) -> npt.NDArray[np.float32]:
         """Computes the scores (Bt, Bv) of Bt texts with Bv clips."""
-        return similarity(text, video, self.rates, padded_partner=self.padded_partner)
+        return similarity(text, video, self.rates, padded_partner=self.padded_partner, directions=self.directions)
 
     def pooled(self, levels: Levels) -> npt.NDArray[np.float32]:
         """Computes unit vectors (B, D): the weighted mean unit token of each level, summed by rate."""
@@ -39,4 +41,4 @@ class Scoring:
 
     def matrix(self, layout: TokenLayout, capacity: int) -> ClipMatrix:
         """Makes room for the tokens of `capacity` clips that are to be scored."""
-        return ClipMatrix(layout, self.rates, capacity, padded_partner=self.padded_partner)
+        return ClipMatrix(layout, self.rates, capacity, padded_partner=self.padded_partner, directions=self.directions)

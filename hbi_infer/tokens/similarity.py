@@ -4,9 +4,12 @@ For the cosines S (T, V) of the tokens of a level, with the text's weights a (T,
 
     1/2 * (sum_t a_t max_v S_tv + sum_v u_v max_t S_tv)
 
-and the score is the sum over the levels of rate times that. A token of weight 0 is padding. `padded_partner` says what
-it does in the other side's maximum: "ignore", it takes no part; "zero", it counts as a cosine of 0 (what the authors'
-released code does at the entity level).
+and the score is the sum over the levels of rate times that. With the directions "text_to_video" the similarity is
+the first sum alone, sum_t a_t max_v S_tv: a text is found wherever one frame shows it, however little the other frames
+have to do with it.
+
+A token of weight 0 is padding. `padded_partner` says what it does in the other side's maximum: "ignore", it takes no
+part; "zero", it counts as a cosine of 0 (what the authors' released code does at the entity level).
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 Float32Array: TypeAlias = npt.NDArray[np.float32]
 PaddedPartner: TypeAlias = Literal["ignore", "zero"]
+Directions: TypeAlias = Literal["both", "text_to_video"]
 
 CHUNK_CLIPS = 1024
 """Number of clips scored at a time: their cosines (12 x 1,024 x 16 float32 is 0.8 MB) stay in a core's cache."""
@@ -37,7 +41,12 @@ PRODUCT_CHUNKS = 16
 
 
 def similarity(
-    text: Levels, video: Levels, rates: Mapping[str, float], *, padded_partner: PaddedPartner = "ignore"
+    text: Levels,
+    video: Levels,
+    rates: Mapping[str, float],
+    *,
+    padded_partner: PaddedPartner = "ignore",
+    directions: Directions = "both",
 ) -> Float32Array:
     """Computes the scores of every text with every video: the reference, written as the formula stands.
 
@@ -46,6 +55,7 @@ def similarity(
         video: Levels of Bv videos.
         rates: Level name -> its rate in the sum.
         padded_partner: Meaning of padding, see the top of this file.
+        directions: Sums that count, see the top of this file.
 
     Returns:
         (Bt, Bv) float32.
@@ -64,9 +74,12 @@ def similarity(
             else:
                 best_video = np.where(real_video, cosines, -np.inf)
                 best_text = np.where(real_text, cosines, -np.inf)
-            text_half = best_video.max(axis=1) @ weights
-            video_half = np.einsum("bv,bv->b", videos.weights, best_text.max(axis=2))
-            scores[row] += np.float32(0.5 * rate) * (text_half + video_half)
+            text_sum = best_video.max(axis=1) @ weights
+            if directions == "text_to_video":
+                scores[row] += np.float32(rate) * text_sum
+                continue
+            video_sum = np.einsum("bv,bv->b", videos.weights, best_text.max(axis=2))
+            scores[row] += np.float32(0.5 * rate) * (text_sum + video_sum)
     return scores
 
 
@@ -106,6 +119,7 @@ class ClipMatrix:
         rates: Level name -> its rate in the sum; a level of rate 0 is not kept.
         capacity: Largest number of clips.
         padded_partner: Meaning of padding, see the top of this file.
+        directions: Sums that count, see the top of this file.
     """
 
     def __init__(
@@ -115,10 +129,12 @@ class ClipMatrix:
         capacity: int,
         *,
         padded_partner: PaddedPartner = "ignore",
+        directions: Directions = "both",
     ) -> None:
         self._layout = layout
         self._rates = {name: np.float32(rate) for name, rate in rates.items() if rate != 0}
         self._padded_partner = padded_partner
+        self._directions = directions
         self._ids = np.empty(0, np.int64)
         self._chunks: list[slice] = []
         # Level name -> unit tokens (V * capacity, D), and weights (V * capacity,), both chunk after chunk.
@@ -170,7 +186,7 @@ class ClipMatrix:
                     rows = slice(clips.start * num_tokens, clips.stop * num_tokens)
                     cosines = product[rows.start - first : rows.stop - first]
                     clip_weights = self._weights[name][rows].reshape(num_tokens, -1)
-                    scores[clips] += rate * _interaction(cosines, weights, clip_weights)
+                    scores[clips] += rate * _interaction(cosines, weights, clip_weights, self._directions)
         return scores
 
     def _query_side(self, level: LevelTokens) -> tuple[Float32Array, Float32Array]:
@@ -183,13 +199,17 @@ class ClipMatrix:
         return units, weights
 
 
-def _interaction(cosines: Float32Array, weights: Float32Array, clip_weights: Float32Array) -> Float32Array:
+def _interaction(
+    cosines: Float32Array, weights: Float32Array, clip_weights: Float32Array, directions: Directions
+) -> Float32Array:
     """Computes interactions (B,) from cosines (V * B, T), the query's weights (T,) and the clips' (V, B)."""
     # (V * B, T) -> (T, V * B) -> (T, V, B): a copy that is small and in the cache
     turned = np.ascontiguousarray(cosines.T).reshape(len(weights), *clip_weights.shape)
-    text_half: Float32Array = weights @ turned.max(axis=1)
-    video_half: Float32Array = np.einsum("vb,vb->b", clip_weights, turned.max(axis=0))
-    return np.float32(0.5) * (text_half + video_half)
+    text_sum: Float32Array = weights @ turned.max(axis=1)
+    if directions == "text_to_video":
+        return text_sum
+    video_sum: Float32Array = np.einsum("vb,vb->b", clip_weights, turned.max(axis=0))
+    return np.float32(0.5) * (text_sum + video_sum)
 
 
 def best_cosines(query: LevelTokens, clip: LevelTokens) -> Float32Array:

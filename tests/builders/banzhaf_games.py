@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from hbi_infer.tokens.similarity import Directions
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -31,13 +33,16 @@ def in_torch(arrays: Any, dtype: torch.dtype = torch.float64) -> Any:
     return similarity.to(dtype), text.to(dtype), video.to(dtype), text_mask, video_mask
 
 
-def value(similarity: Floats, text: Floats, video: Floats, words: Any, frames: Any) -> float:
+def value(
+    similarity: Floats, text: Floats, video: Floats, words: Any, frames: Any, directions: Directions = "both"
+) -> float:
     """v of one coalition, written as the definition stands."""
     if not words or not frames:
         return 0.0
     part = np.maximum(similarity[np.ix_(words, frames)], 0)
     a, u = text[list(words)], video[list(frames)]
-    return 0.5 * float(a / a.sum() @ part.max(1) + u / u.sum() @ part.max(0))
+    text_sum, video_sum = float(a / a.sum() @ part.max(1)), float(u / u.sum() @ part.max(0))
+    return 0.5 * (text_sum + video_sum) if directions == "both" else text_sum
 
 
 def subsets(items: list[int]) -> list[tuple[int, ...]]:

@@ -58,6 +58,11 @@ def tensor(document: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def compare_from_the_text_alone(document: dict[str, Any]) -> None:
+    document["directions"] = "text_to_video"
+    document["graphs"]["similarity"] = document["graphs"]["text_encoder"] | {"file": "similarity.onnx"}
+
+
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
@@ -81,6 +86,11 @@ def tensor(document: dict[str, Any]) -> dict[str, Any]:
         (lambda d: d.update(logit_scale=float("nan")), "logit_scale is nan; it must be float"),
         (lambda d: d.update(answers="yes"), "answers is 'yes'; it must be tuple"),
         (lambda d: d.update(padded_partner="none"), "padded_partner is 'none'; it must be 'ignore' or 'zero'"),
+        (lambda d: d.update(directions="video"), "directions is 'video'; it must be 'both' or 'text_to_video'"),
+        (
+            compare_from_the_text_alone,
+            "the graph similarity compares both directions, and directions is text_to_video",
+        ),
         (lambda d: d.update(levels={}), "levels is {}"),
         (lambda d: d.update(levels=[]), "levels are []; there must be at least one"),
         (lambda d: d.update(levels=d["levels"][:1] * 2), "levels are ['entity', 'entity']"),

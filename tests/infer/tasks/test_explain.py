@@ -299,6 +299,27 @@ def test_merged_tokens_are_followed_down_to_words_and_frames(model: HBI, folder:
     assert made.remarks == ("The entity level leaves out 1 word of weight 0",)
 
 
+def test_pieces_of_a_word_may_be_one_token_of_the_first_level(model: HBI, folder: Path) -> None:
+    """As in a bundle that encodes each word of a text alone, at the place where the word begins."""
+    text = {"entity": ([2, 1, 1, 0, 0], [0, 1, 2, 2, 0])}
+    made = Merging(model.bundle, text, {"entity": ([1] * 4, None)}).explain(folder / "one red.mp4", "a red video")
+    assert made.levels[0].words == ("[start] [end]", "a", "red video")
+    assert made.levels[0].frames == tuple((second,) for second in made.frame_seconds)
+    np.testing.assert_allclose(made.levels[0].text_weights, [0.5, 0.25, 0.25])
+
+
+def test_only_the_frame_nearest_to_each_word_counts_where_only_the_text_looks(model: HBI, folder: Path) -> None:
+    sides = {"entity": ([1, 1, 1, 1], None)}
+    merging = Merging(model.bundle, sides, sides)
+    merging.scoring = Scoring({"entity": 1.0}, directions="text_to_video")
+    made = merging.explain(folder / "one red.mp4", "a red")
+    entity = made.levels[0]
+    assert made.score == pytest.approx(float(entity.text_weights @ entity.cosines.max(axis=1)), abs=1e-6)
+    arrays = entity.cosines[None], entity.text_weights[None], entity.video_weights[None]
+    np.testing.assert_allclose(entity.interaction, banzhaf_interaction(*arrays, directions="text_to_video")[0])
+    assert not np.allclose(entity.interaction, banzhaf_interaction(*arrays)[0])
+
+
 def test_levels_of_unknown_groups_are_left_out_but_count(model: HBI, folder: Path) -> None:
     text = {"entity": ([1] * 4, None), "action": ([1, 1], None), "event": ([1, 1], [0, 1]), "whole": ([1], None)}
     video = {"entity": ([1] * 4, None), "action": ([1, 1], None), "event": ([1, 1], [0, 1]), "whole": ([1], None)}

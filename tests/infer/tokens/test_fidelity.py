@@ -10,16 +10,26 @@ import pytest
 
 from hbi_infer.tokens.banzhaf import banzhaf_interaction
 from hbi_infer.tokens.fidelity import NUM_DRAWS, SHARES, Game, measure_fidelity
+from hbi_infer.tokens.similarity import Directions
 
 Floats = npt.NDArray[np.float64]
 
 
-def random_game(seed: int, num_text: int, num_video: int, *, rate: float = 1.0) -> Game:
+def random_game(
+    seed: int, num_text: int, num_video: int, *, rate: float = 1.0, directions: Directions = "both"
+) -> Game:
     rng = np.random.default_rng(seed)
     cosines = rng.uniform(-1, 1, (num_text, num_video))
     text, video = (rng.dirichlet(np.ones(size)) for size in (num_text, num_video))
-    interaction = banzhaf_interaction(cosines[None], text[None], video[None])[0]
-    return Game(cosines=cosines, text_weights=text, video_weights=video, interaction=interaction, rate=rate)
+    interaction = banzhaf_interaction(cosines[None], text[None], video[None], directions=directions)[0]
+    return Game(
+        cosines=cosines,
+        text_weights=text,
+        video_weights=video,
+        interaction=interaction,
+        rate=rate,
+        directions=directions,
+    )
 
 
 def single_pair() -> Game:
@@ -35,7 +45,8 @@ def value(games: list[Game], removed: list[tuple[int, int, int]]) -> float:
         for which, word, frame in removed:
             if which == number:
                 cosines[word, frame] = 0
-        total += game.rate / 2 * (game.text_weights @ cosines.max(1) + game.video_weights @ cosines.max(0))
+        text_sum, video_sum = game.text_weights @ cosines.max(1), game.video_weights @ cosines.max(0)
+        total += game.rate * (0.5 * (text_sum + video_sum) if game.directions == "both" else text_sum)
     return float(total)
 
 
@@ -52,6 +63,7 @@ def curve(games: list[Game], strengths: list[Floats]) -> Floats:
     [
         [random_game(0, 4, 3)],
         [single_pair()],
+        [random_game(1, 4, 3, directions="text_to_video")],
         [random_game(2, 5, 4, rate=2.0), random_game(3, 2, 3, rate=0.5)],
     ],
 )

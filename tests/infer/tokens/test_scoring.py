@@ -8,7 +8,7 @@ import pytest
 from hbi_infer.tokens.layout import TokenLayout
 from hbi_infer.tokens.levels import Levels, LevelTokens, pooled
 from hbi_infer.tokens.scoring import Scoring
-from hbi_infer.tokens.similarity import PaddedPartner, similarity
+from hbi_infer.tokens.similarity import Directions, PaddedPartner, similarity
 
 LAYOUT = TokenLayout((("entity", 4), ("event", 2)), 8)
 
@@ -27,12 +27,14 @@ def tokens(seed: int, batch: int) -> Levels:
     return levels
 
 
+@pytest.mark.parametrize("directions", ["both", "text_to_video"])
 @pytest.mark.parametrize("padded_partner", ["ignore", "zero"])
-def test_matrix_and_reference_score_alike(padded_partner: PaddedPartner) -> None:
-    scoring = Scoring({"entity": 1.0, "event": 0.5}, padded_partner)
+def test_matrix_and_reference_score_alike(padded_partner: PaddedPartner, directions: Directions) -> None:
+    scoring = Scoring({"entity": 1.0, "event": 0.5}, padded_partner, directions)
     texts, clips = tokens(0, 3), tokens(1, 7)
     scores = scoring.similarity(texts, clips)
-    np.testing.assert_array_equal(scores, similarity(texts, clips, scoring.rates, padded_partner=padded_partner))
+    expected = similarity(texts, clips, scoring.rates, padded_partner=padded_partner, directions=directions)
+    np.testing.assert_array_equal(scores, expected)
     matrix = scoring.matrix(LAYOUT, 7)
     matrix.extend(np.arange(7), LAYOUT.pack(clips))
     one = {name: level[:1] for name, level in texts.items()}
@@ -41,8 +43,8 @@ def test_matrix_and_reference_score_alike(padded_partner: PaddedPartner) -> None
 
 
 def test_one_level_alone_has_a_rate_of_one() -> None:
-    scoring = Scoring({"entity": 2.0, "event": 0.5}, "zero")
+    scoring = Scoring({"entity": 2.0, "event": 0.5}, "zero", "text_to_video")
     texts, clips = tokens(0, 2), tokens(1, 2)
-    assert scoring.at("event") == Scoring({"event": 1.0}, "zero")
+    assert scoring.at("event") == Scoring({"event": 1.0}, "zero", "text_to_video")
     parts = {name: scoring.at(name).similarity(texts, clips) for name in scoring.rates}
     np.testing.assert_allclose(scoring.similarity(texts, clips), 2 * parts["entity"] + 0.5 * parts["event"], atol=1e-6)

@@ -12,6 +12,7 @@ from hbi_infer.tokens.similarity import (
     CHUNK_CLIPS,
     PRODUCT_CHUNKS,
     ClipMatrix,
+    Directions,
     PaddedPartner,
     best_cosines,
     similarity,
@@ -42,7 +43,9 @@ def item(levels: Levels, row: int) -> Levels:
     return {name: LevelTokens(level.tokens[[row]], level.weights[[row]]) for name, level in levels.items()}
 
 
-def score_by_loops(text: Levels, video: Levels, padded_partner: PaddedPartner) -> float:
+def score_by_loops(
+    text: Levels, video: Levels, padded_partner: PaddedPartner, directions: Directions = "both"
+) -> float:
     """The formula for one pair, token by token."""
     score = 0.0
     for name, rate in RATES.items():
@@ -61,18 +64,27 @@ def score_by_loops(text: Levels, video: Levels, padded_partner: PaddedPartner) -
                         best = max(best, 0.0)
                 half += weight * best
             sides.append(half)
-        score += rate * 0.5 * sum(sides)
+        score += rate * (0.5 * sum(sides) if directions == "both" else sides[0])
     return score
 
 
-@given(seed=st.integers(0, 2**32 - 1), padded_partner=st.sampled_from(["ignore", "zero"]))
-@settings(max_examples=40, deadline=None)
-def test_the_reference_and_the_matrix_agree_with_loops(seed: int, padded_partner: PaddedPartner) -> None:
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    padded_partner=st.sampled_from(["ignore", "zero"]),
+    directions=st.sampled_from(["both", "text_to_video"]),
+)
+@settings(max_examples=80, deadline=None)
+def test_the_reference_and_the_matrix_agree_with_loops(
+    seed: int, padded_partner: PaddedPartner, directions: Directions
+) -> None:
     rng = np.random.default_rng(seed)
     text, video = random_levels(rng, 2, TEXT_SIZES), random_levels(rng, 3, VIDEO_SIZES)
-    expected = [[score_by_loops(item(text, i), item(video, j), padded_partner) for j in range(3)] for i in range(2)]
-    np.testing.assert_allclose(similarity(text, video, RATES, padded_partner=padded_partner), expected, atol=1e-5)
-    matrix = ClipMatrix(LAYOUT, RATES, 3, padded_partner=padded_partner)
+    expected = [
+        [score_by_loops(item(text, i), item(video, j), padded_partner, directions) for j in range(3)] for i in range(2)
+    ]
+    found = similarity(text, video, RATES, padded_partner=padded_partner, directions=directions)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    matrix = ClipMatrix(LAYOUT, RATES, 3, padded_partner=padded_partner, directions=directions)
     matrix.extend(np.arange(3), LAYOUT.pack(video))
     for row in range(2):
         # Half precision of a unit token: 2**-11 of each of its values.
@@ -101,6 +113,13 @@ def test_padding_changes_no_score(seed: int, extra: int) -> None:
     matrix.extend(np.arange(3), layout.pack(padded(video)))
     for row in range(2):
         np.testing.assert_allclose(matrix.score(item(padded(text), row)), expected[row], atol=1e-3)
+
+
+def test_one_text_token_takes_the_best_frame_where_only_the_text_looks() -> None:
+    text = {"entity": LevelTokens(np.array([[[1.0, 0]]]), np.ones((1, 1)))}
+    frames = LevelTokens(np.array([[[0.0, 1], [2, 0], [0, -1]]]), np.full((1, 3), 1 / 3))
+    assert similarity(text, {"entity": frames}, {"entity": 1.0}, directions="text_to_video").item() == 1
+    assert similarity(text, {"entity": frames}, {"entity": 1.0}).item() == pytest.approx(0.5 * (1 + 1 / 3))
 
 
 def test_many_clips_in_uneven_batches_keep_their_order() -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hbi_infer.errors import InputError
 from hbi_infer.tokens import banzhaf as in_numpy
 from hbi_infer.tokens.banzhaf import InteractionIndex
+from hbi_infer.tokens.similarity import Directions
 from hbi_training.banzhaf import exact as in_pytorch
 from hbi_training.banzhaf.sampled import (
     RELEASED_SCALE,
@@ -30,7 +31,7 @@ EXACT = 1e-10  # float64 against enumeration
 FLOAT32 = 5e-6  # of the largest value
 
 
-def enumerated(arrays: Any, probability: float = 0.5) -> Floats:
+def enumerated(arrays: Any, probability: float = 0.5, directions: Directions = "both") -> Floats:
     """The interaction by going through every coalition."""
     result = np.zeros(arrays[0].shape)
     for b, (similarity, text, video, text_mask, video_mask) in enumerate(zip(*arrays, strict=True)):
@@ -43,7 +44,7 @@ def enumerated(arrays: Any, probability: float = 0.5) -> Floats:
                 with_i, with_j = (*c, i), (*d, j)
                 parts = [(with_i, with_j, 1), (c, d, 1), (with_i, d, -1), (c, with_j, -1)]
                 for x, y, sign in parts:
-                    result[b, i, j] += sign * chance * value(similarity, text, video, x, y)
+                    result[b, i, j] += sign * chance * value(similarity, text, video, x, y, directions)
     return result
 
 
@@ -57,6 +58,15 @@ def test_equals_the_enumeration_of_all_coalitions(num_text: int, num_video: int,
     np.testing.assert_allclose(in_numpy.banzhaf_interaction(*arrays), expected, rtol=0, atol=EXACT)
     actual = in_pytorch.banzhaf_interaction(*in_torch(arrays))
     np.testing.assert_allclose(actual.numpy(), expected, rtol=0, atol=EXACT)
+
+
+@pytest.mark.parametrize("probability", [0.5, 0.8])
+@pytest.mark.parametrize("shape", [(2, 1, 4), (2, 4, 1), (2, 4, 3)])
+def test_the_sum_over_the_text_alone(shape: tuple[int, int, int], probability: float) -> None:
+    arrays = random_game(7, shape, peaked=2.0)
+    expected = enumerated(arrays, probability, "text_to_video")
+    actual = in_numpy.banzhaf_interaction(*arrays, probability=probability, directions="text_to_video")
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=EXACT)
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.1, 0.8, 0.99])
