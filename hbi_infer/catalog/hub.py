@@ -74,11 +74,19 @@ class HubFile:
 
 @dataclass(frozen=True)
 class HubModel:
-    """A model of the hub at one commit, with the files that a conversion needs."""
+    """A model of the hub at one commit.
+
+    Attributes:
+        name: Name that was asked for.
+        commit: Commit that its revision is.
+        files: Files that a conversion needs.
+        unreached: Reason why the hub could not be asked, where the cache of `huggingface_hub` was instead; else "".
+    """
 
     name: HubName
     commit: str
     files: tuple[HubFile, ...]
+    unreached: str = ""
 
     @property
     def size_bytes(self) -> int:
@@ -101,15 +109,26 @@ def needed(names: Iterable[str]) -> list[str]:
 
 
 def look_up(name: HubName) -> HubModel:
-    """Asks the hub for the commit of a revision and for its files; one request.
+    """Asks the hub, with one request, for the commit of a revision and for its files.
+
+    Where the hub does not answer, or is not to be asked, what the cache of `huggingface_hub` holds is taken.
 
     Raises:
-        HubError: The hub cannot be reached or has no such model; says what to do.
+        HubError: The hub cannot be reached or has no such model, and the cache has none either; says what to do.
     """
+    try:
+        return _ask(name)
+    except HubError as error:
+        if cached := _cached(name, str(error)):
+            return cached
+        raise
+
+
+def _ask(name: HubName) -> HubModel:
     from huggingface_hub import HfApi
 
     with _told(name):
-        info = HfApi(library_name="hbi-infer", library_version=__version__).model_info(
+        info = HfApi(endpoint(), library_name="hbi-infer", library_version=__version__).model_info(
             name.model, revision=name.revision, files_metadata=True
         )
         commit, siblings = str(info.sha), {each.rfilename: each for each in info.siblings or ()}
@@ -117,6 +136,30 @@ def look_up(name: HubName) -> HubModel:
     if not COMMIT.fullmatch(commit):
         raise _no_hub(name, f"it names the commit {commit!r:.80}")
     return HubModel(name, commit, files)
+
+
+def _cached(name: HubName, reason: str) -> HubModel | None:
+    """Returns the model as the cache of `huggingface_hub` has it; None if it has not."""
+    from huggingface_hub import try_to_load_from_cache
+
+    descriptions = [
+        try_to_load_from_cache(name.model, each, revision=name.revision) for each in (CONFIGURATION, OPEN_CLIP)
+    ]
+    folder = next((Path(each).parent for each in descriptions if isinstance(each, str)), None)
+    if folder is None or not COMMIT.fullmatch(folder.name):
+        return None
+    names = needed(file.name for file in folder.iterdir())
+    files = (HubFile(each, _size(folder / each), _cached_digest(folder / each)) for each in names)
+    return HubModel(name, folder.name, tuple(files), reason)
+
+
+def _cached_digest(path: Path) -> str:
+    """Returns the hash that the cache gives a file in the name of its content, or else the content's own."""
+    digest = path.readlink().name if path.is_symlink() else ""
+    if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", digest):
+        return digest
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _described(name: HubName, sibling: Any) -> HubFile:
@@ -284,12 +327,12 @@ def _told(name: HubName) -> Iterator[None]:
         raise HubError(_refusal(name, error)) from error
     except network_error as error:
         raise HubError(
-            f"cannot get {name} from {_endpoint()} ({_line(error)}): check the network and HF_ENDPOINT; what has "
+            f"cannot get {name} from {endpoint()} ({_line(error)}): check the network and HF_ENDPOINT; what has "
             "arrived is kept, and the same command goes on from there"
         ) from error
     except OSError as error:
         if error.errno is None:
-            raise HubError(f"cannot get {name} from {_endpoint()} ({_line(error)}): try again") from error
+            raise HubError(f"cannot get {name} from {endpoint()} ({_line(error)}): try again") from error
         raise HubError(
             f"cannot write what arrives of {name} ({error.strerror}): free space, or set XDG_DATA_HOME to another place"
         ) from error
@@ -322,30 +365,31 @@ def _refusal(name: HubName, error: Any) -> str:
 
     status = error.response.status_code
     if isinstance(error, GatedRepoError):
-        return f"{name} is gated: accept its terms at {_endpoint()}/{name.model}, then {LOG_IN}"
+        return f"{name} is gated: accept its terms at {endpoint()}/{name.model}, then {LOG_IN}"
     if isinstance(error, RepositoryNotFoundError):
         near = nearest(name.model)
         hint = f"; the nearest known model is {near}" if near and near != name.model else ""
-        return f"{_endpoint()} has no model {name.model}, or it is private: check the name, or {LOG_IN}{hint}"
+        return f"{endpoint()} has no model {name.model}, or it is private: check the name, or {LOG_IN}{hint}"
     if isinstance(error, RevisionNotFoundError):
-        return f"{name.model} has no revision {name.revision}: give one of those at {_endpoint()}/{name.model}"
+        return f"{name.model} has no revision {name.revision}: give one of those at {endpoint()}/{name.model}"
     if isinstance(error, DisabledRepoError):
-        return f"{name.model} was disabled at {_endpoint()}: give another model"
+        return f"{name.model} was disabled at {endpoint()}: give another model"
     if status in (401, 403):
-        return f"{_endpoint()} refuses {name} (status {status}): the token may be wrong or out of date; {LOG_IN}"
+        return f"{endpoint()} refuses {name} (status {status}): the token may be wrong or out of date; {LOG_IN}"
     if status == 404:
-        return f"{_endpoint()} lists a file of {name} and does not give it (status 404): give another revision"
-    return f"{_endpoint()} answers with status {status} for {name}: try again later"
+        return f"{endpoint()} lists a file of {name} and does not give it (status 404): give another revision"
+    return f"{endpoint()} answers with status {status} for {name}: try again later"
 
 
 def _no_hub(name: HubName, reason: str) -> HubError:
     return HubError(
-        f"{_endpoint()} does not answer as the hub does for {name} ({reason}): check HF_ENDPOINT, and that no login "
+        f"{endpoint()} does not answer as the hub does for {name} ({reason}): check HF_ENDPOINT, and that no login "
         "page of the network answers in its place"
     )
 
 
-def _endpoint() -> str:
+def endpoint() -> str:
+    """Returns the address of the hub."""
     from huggingface_hub import constants
 
     return str(constants.ENDPOINT)

@@ -94,6 +94,8 @@ def parse_name(name: Path | str, at_hand: Sequence[str] = ()) -> Path | str | Hu
     if name.startswith(HUB):
         return _hub_name(name)
     path, of_hub = Path(name), HubName.parse(name)
+    if _is_clearly_a_path(name):
+        return path
     if name in WORDS:
         if not (is_file(path) or exists(path / MANIFEST)):
             return name
@@ -108,6 +110,24 @@ def parse_name(name: Path | str, at_hand: Sequence[str] = ()) -> Path | str | Hu
             f"is here: mend the path, or give {HUB}{of_hub} for the model of the hub"
         )
     return of_hub or _path_or_typo(name, at_hand)
+
+
+def parse_default(name: str) -> Path | str | HubName:
+    """Finds out what a name in the user's settings means; the folder that a command is started in has no say.
+
+    Args:
+        name: A full path, one of `WORDS`, or a model of the hub.
+
+    Raises:
+        InputError: It is none of these.
+    """
+    if name in WORDS:
+        return name
+    if (path := Path(name)).is_absolute():
+        return path
+    if of_hub := HubName.parse(name):
+        return of_hub
+    raise InputError(f"{name!r:.200} is neither a full path nor the name of a model")
 
 
 def nearest(name: str, at_hand: Sequence[str] = ()) -> str:
@@ -130,11 +150,15 @@ def _tell_local(name: str, path: Path) -> None:
     warnings.warn(f"{name} is taken for {whole}, not for {other}", NameWarning, stacklevel=4)
 
 
+def _is_clearly_a_path(name: str) -> bool:
+    is_zip = name.lower().endswith(".zip") and name.count("/") != 1
+    return name.startswith((".", "~")) or Path(name).is_absolute() or is_zip
+
+
 def _path_or_typo(name: str, at_hand: Sequence[str]) -> Path:
     """Returns the path that a text can only be; raises an error that names the nearest model for any other text."""
     near = nearest(name, at_hand)
-    is_path = name.startswith((".", "~")) or Path(name).is_absolute() or name.lower().endswith(".zip")
-    if is_path or (not near and len(Path(name).parts) > 1):
+    if not near and len(Path(name).parts) > 1:
         return Path(name)
     hint = f"the nearest known model is {near}" if near else CHOICES
     raise InputError(f"there is no bundle at {name} and no model of that name: {hint}")

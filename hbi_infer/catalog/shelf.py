@@ -215,6 +215,17 @@ class Shelf:
         """Returns the folder for the files of a commit of the hub; it may not be there yet."""
         return self.folder / "downloads" / _slug(name) / commit
 
+    def forget_downloads(self, name: HubName) -> None:
+        """Removes a model's downloads, of all commits; for the sole builder.
+
+        Raises:
+            BundleError: The data folder cannot be written.
+        """
+        folder = self.folder / "downloads" / _slug(name)
+        with _told(self.folder):
+            if folder.exists():
+                self._discard(folder)
+
     def unfinished(self) -> dict[str, int]:
         """Returns the models of the hub whose download is not finished, with the bytes that are there."""
         folders = sorted((self.folder / "downloads").glob("*--*"))

@@ -14,8 +14,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import pytest
+from huggingface_hub import constants
+
 INFO = re.compile(r"/api/models/([^/]+/[^/]+)/revision/(.+)")
 FILE = re.compile(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
+REVISIONS = ("main", "v1")
+"""Revisions that mean a model's newest commit."""
 LARGE_BYTES = 1000
 """Files of at least this size are stored as the hub stores large ones, with a SHA-256."""
 
@@ -34,6 +39,7 @@ class Faults:
         hidden: Files that are listed and not given.
         status: Status with which every request is answered.
         page: Text with which every request is answered, as a login page does.
+        stated_bytes: File -> size that is stated in place of its own.
         seconds: Wait before each answer with a file.
     """
 
@@ -46,6 +52,7 @@ class Faults:
     hidden: set[str] = field(default_factory=set)
     status: int | None = None
     page: str = ""
+    stated_bytes: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
 
 
@@ -111,6 +118,17 @@ class Hub:
         return [f"{request.method} {request.path}" for request in self.requests]
 
 
+def ask_in_this_process(hub: Hub, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Let `huggingface_hub` in this process ask a hub, with an empty cache and no token; it reads variables once."""
+    patch.setattr(constants, "ENDPOINT", hub.url)
+    patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
+    patch.setattr(constants, "HF_HUB_CACHE", str(folder / "hf"))
+    patch.setattr(constants, "HF_TOKEN_PATH", str(folder / "token"))
+    patch.setattr(constants, "HF_HUB_OFFLINE", False)
+    patch.setenv("NO_PROXY", "127.0.0.1")
+    patch.delenv("HF_TOKEN", raising=False)
+
+
 @contextmanager
 def running_hub(models: Mapping[str, Path]) -> Iterator[Hub]:
     """A hub that serves models from folders."""
@@ -123,7 +141,6 @@ def running_hub(models: Mapping[str, Path]) -> Iterator[Hub]:
 
 class _Handler(BaseHTTPRequestHandler):
     served: Hub
-    protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
         """Answer."""
@@ -181,17 +198,19 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(401, "RepoNotFound")
             return
         commit = self.served.commit(model)
-        if revision not in ("main", "v1", commit):
+        if revision not in (*REVISIONS, commit):
             self._refuse(404, "RevisionNotFound")
             return
         siblings = [described(path) for path in sorted(self.served.models[model].iterdir())]
+        for sibling in siblings:
+            sibling["size"] = self.served.faults.stated_bytes.get(str(sibling["rfilename"]), sibling["size"])
         gated = "manual" if model in self.served.faults.gated else False
         document = {"id": model, "sha": commit, "private": False, "gated": gated, "siblings": siblings}
         self._answer(200, json.dumps(document).encode(), Content_Type="application/json")
 
     def _file(self, model: str, revision: str, name: str) -> None:
         faults = self.served.faults
-        if not self._may_see(model) or revision != self.served.commit(model):
+        if not self._may_see(model) or revision not in (*REVISIONS, self.served.commit(model)):
             self._refuse(404, "RevisionNotFound")
             return
         if model in faults.gated and not self._has_token():

@@ -13,7 +13,7 @@ from huggingface_hub import constants, hf_hub_download
 from hbi_infer.catalog.hub import DESCRIPTIONS, HubModel, download, look_up, needed
 from hbi_infer.catalog.names import HubName
 from hbi_infer.errors import HubError
-from tests.builders.hub_server import Hub, running_hub, write_random_model
+from tests.builders.hub_server import Hub, ask_in_this_process, running_hub, write_random_model
 
 
 def write_random_weights(folder: Path) -> None:
@@ -28,15 +28,7 @@ NAME = HubName("tiny/clip")
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """A hub with one model, that `huggingface_hub` asks; its cache is empty."""
     with running_hub({"tiny/clip": write_random_model(tmp_path / "served")}) as running:
-        monkeypatch.setattr(constants, "ENDPOINT", running.url)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", running.url + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
-        monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 2)
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        monkeypatch.delenv("HF_TOKEN", raising=False)
+        ask_in_this_process(running, tmp_path, monkeypatch)
         yield running
 
 
