@@ -36,6 +36,7 @@ RANGES = {
     "vocabulary_size": (1, 10**7),
     "logit_scale": (1e-6, 1e6),
     "logit_bias": (-1e6, 1e6),
+    "batch_clips": (1, 1024),
     "video_tokens": (1, 2**16),
     "text_tokens": (1, 2**16),
     "rate": (0, 1e6),
@@ -148,6 +149,8 @@ class BundleManifest:
             each token of a text is nearest to.
         logit_scale: Factor of a score where a softmax over scores is taken.
         logit_bias: Term that a model of pairs, such as SigLIP, adds to the scaled score before a sigmoid.
+        batch_clips: Largest number of clips that the graph `video_encoder` is given at a time; what it needs in memory
+            rises with them.
         tasks: Tasks that the bundle can do, of `TASK_GRAPHS`.
         answers: Answers that the logits of the graph `answerer` stand for, in their order; none without the task "qa".
         tokenizer: File of the tokenizer.
@@ -170,6 +173,7 @@ class BundleManifest:
     directions: Directions = field(default="both", metadata=ADDED_LATER)
     logit_scale: float
     logit_bias: float | None = field(default=None, metadata=ADDED_LATER)
+    batch_clips: int = field(default=16, metadata=ADDED_LATER)
     tasks: tuple[str, ...]
     answers: tuple[str, ...] = field(default=(), metadata=ADDED_LATER)
     tokenizer: TokenizerSpec
