@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +31,31 @@ ACTIVATIONS: dict[str, Activation] = {
 """Activation in a configuration of `transformers` -> ours."""
 LEGACY_END = 2
 """Id of the end of texts in the first configurations; it is wrong, and means the highest id of each text."""
+
+
+@dataclass(frozen=True)
+class Usual:
+    """Sizes of a tower where its settings do not say them.
+
+    Attributes:
+        width: D.
+        layers: Number of layers.
+        heads: Number of heads.
+        wide: Width between the two layers of a feed-forward part.
+        activation: Name of the activation.
+        epsilon: Number that norms add to the variance.
+    """
+
+    width: int
+    layers: int
+    heads: int
+    wide: int
+    activation: str
+    epsilon: float
+
+
+USUAL_VISION = Usual(width=768, layers=12, heads=12, wide=3072, activation="quick_gelu", epsilon=1e-5)
+USUAL_TEXT = Usual(width=512, layers=12, heads=8, wide=2048, activation="quick_gelu", epsilon=1e-5)
 
 
 def read_clip(folder: Path | str, config: Settings) -> DualEncoder:
@@ -66,7 +92,7 @@ def _section(config: Settings, key: str) -> Settings:
 
 
 def _vision(config: Settings, weights: Weights, projection: int, pictures: Preprocessing) -> VisionTower:
-    width, epsilon = config.whole("hidden_size", 768), config.number("layer_norm_eps", 1e-5, least=0, most=1)
+    width, epsilon = width_and_epsilon(config, USUAL_VISION)
     size, patch = config.whole("image_size", 224), config.whole("patch_size", 32)
     config.choice("num_channels", 3, (3,))
     prefix = "vision_model"
@@ -79,7 +105,7 @@ def _vision(config: Settings, weights: Weights, projection: int, pictures: Prepr
         class_token=weights.take(f"{prefix}.embeddings.class_embedding", width),
         positions=weights.take(f"{prefix}.embeddings.position_embedding.weight", num_patches + 1, width),
         norm_before=weights.norm(f"{prefix}.pre_layrnorm", width, epsilon),
-        layers=read_layers(config, weights, prefix, width, 12, 12, 3072, "quick_gelu", epsilon),
+        layers=read_layers(config, weights, prefix, USUAL_VISION),
         norm=weights.norm(f"{prefix}.post_layernorm", width, epsilon),
         head=None,
         projection=weights.linear("visual_projection", width, projection, bias=False),
@@ -87,20 +113,15 @@ def _vision(config: Settings, weights: Weights, projection: int, pictures: Prepr
 
 
 def _text(config: Settings, weights: Weights, projection: int, tokenizer: Tokenizer) -> TextTower:
-    width, epsilon = config.whole("hidden_size", 512), config.number("layer_norm_eps", 1e-5, least=0, most=1)
-    vocabulary = config.whole("vocab_size", 49408)
-    if tokenizer.vocabulary_size > vocabulary:
-        raise BundleError(
-            f"the tokenizer makes {tokenizer.vocabulary_size:,} tokens and the model knows {vocabulary:,}: put the "
-            "tokenizer.json that belongs to the model into its folder"
-        )
+    width, epsilon = width_and_epsilon(config, USUAL_TEXT)
+    vocabulary = vocabulary_of(config, "vocab_size", 49408, tokenizer)
     prefix = "text_model"
     return TextTower(
         embedding=weights.take(f"{prefix}.embeddings.token_embedding.weight", vocabulary, width),
         positions=weights.take(
             f"{prefix}.embeddings.position_embedding.weight", config.whole("max_position_embeddings", 77), width
         ),
-        layers=read_layers(config, weights, prefix, width, 12, 8, 2048, "quick_gelu", epsilon),
+        layers=read_layers(config, weights, prefix, USUAL_TEXT),
         norm=weights.norm(f"{prefix}.final_layer_norm", width, epsilon),
         projection=weights.linear("text_projection", width, projection, bias=False),
         pooled=_pooled(config, tokenizer),
@@ -117,36 +138,37 @@ def _pooled(config: Settings, tokenizer: Tokenizer) -> int | Literal["highest"]:
     return tokenizer.eot_id
 
 
-def read_layers(
-    config: Settings,
-    weights: Weights,
-    prefix: str,
-    width: int,
-    num_layers: int,
-    num_heads: int,
-    wide: int,
-    activation: str,
-    epsilon: float,
-) -> tuple[Layer, ...]:
+def width_and_epsilon(config: Settings, usual: Usual) -> tuple[int, float]:
+    """Returns the width of a tower, and the number that its norms add to the variance."""
+    return config.whole("hidden_size", usual.width), config.number("layer_norm_eps", usual.epsilon, least=0, most=1)
+
+
+def vocabulary_of(config: Settings, key: str, usual: int, tokenizer: Tokenizer) -> int:
+    """Returns the number of tokens that a model knows, which its tokenizer must not exceed."""
+    known = config.whole(key, usual)
+    if tokenizer.vocabulary_size > known:
+        raise BundleError(
+            f"the tokenizer makes {tokenizer.vocabulary_size:,} tokens and the model knows {known:,}: put the "
+            "tokenizer.json that belongs to the model into its folder"
+        )
+    return known
+
+
+def read_layers(config: Settings, weights: Weights, prefix: str, usual: Usual) -> tuple[Layer, ...]:
     """Reads the layers of a tower as `transformers` names them in CLIP and in SigLIP.
 
     Args:
         config: Settings of the tower.
         weights: Weights of the model.
         prefix: Name of the tower in them.
-        width: D.
-        num_layers: Number of layers where the settings do not say it; the further defaults are of the same kind.
-        num_heads: Number of heads.
-        wide: Width between the two layers of the feed-forward part.
-        activation: Name of the activation.
-        epsilon: Number that norms add to the variance.
+        usual: Sizes where the settings do not say them.
     """
-    heads = config.whole("num_attention_heads", num_heads)
-    if width % heads:
-        raise config.unsupported("num_attention_heads", f"a divisor of {width}", heads)
-    wide, kind = config.whole("intermediate_size", wide), config.choice("hidden_act", activation, ACTIVATIONS)
+    width, epsilon = width_and_epsilon(config, usual)
+    heads = heads_of(config, "num_attention_heads", usual.heads, width)
+    wide = config.whole("intermediate_size", usual.wide)
+    kind = config.choice("hidden_act", usual.activation, ACTIVATIONS)
     layers = []
-    for number in range(config.whole("num_hidden_layers", num_layers)):
+    for number in range(config.whole("num_hidden_layers", usual.layers)):
         name = f"{prefix}.encoder.layers.{number}"
         query, key, value, output = (
             weights.linear(f"{name}.self_attn.{part}", width, width)
@@ -163,3 +185,11 @@ def read_layers(
             )
         )
     return tuple(layers)
+
+
+def heads_of(config: Settings, key: str, usual: int, width: int) -> int:
+    """Returns the number of heads, which must divide the width."""
+    heads = config.whole(key, usual)
+    if width % heads:
+        raise config.unsupported(key, f"a divisor of {width}", heads)
+    return heads

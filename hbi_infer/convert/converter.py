@@ -7,10 +7,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import hbi_infer
+from hbi_infer.convert.clip import WEIGHT_FILES as TRANSFORMERS_FILES
 from hbi_infer.convert.clip import read_clip
 from hbi_infer.convert.dual_encoder import DualEncoder
 from hbi_infer.convert.onnx_builder import OPSET, BuiltGraph, Stored
+from hbi_infer.convert.open_clip import CONFIG, WEIGHT_FILES, read_open_clip
 from hbi_infer.convert.settings import Settings, read_settings
+from hbi_infer.convert.siglip import read_siglip
 from hbi_infer.convert.towers import LEVELS, num_weights, text_graph, video_graph
 from hbi_infer.errors import BundleError
 from hbi_infer.model.bundle import FILE_LIMIT_BYTES, require_bundle_folder, write_bundle
@@ -18,7 +21,7 @@ from hbi_infer.model.manifest import BundleManifest, GraphSpec, LevelSpec, Prove
 from hbi_infer.options import FrameSampling
 
 Reader = Callable[[Path, Settings], DualEncoder]
-READERS: dict[str, Reader] = {"clip": read_clip}
+READERS: dict[str, Reader] = {"clip": read_clip, "siglip": read_siglip}
 """Kind of a model, as its config.json says -> its reader."""
 
 Progress = Callable[[str], object]
@@ -92,17 +95,22 @@ def read_model(folder: Path | str) -> DualEncoder:
 
 
 def check_kind(folder: Path | str) -> None:
-    """Checks that a model is of a kind that can be converted; its weights need not be there.
+    """Checks that a model is of a kind that can be converted, as far as that can be said without its weights.
 
     Raises:
         BundleError: It is of another kind, or config.json is missing or damaged.
     """
-    _reader(Path(folder))
+    if read_settings(Path(folder), CONFIG) is None:  # with OpenCLIP's, the weights tell which of the two counts
+        _reader(Path(folder))
 
 
 def _reader(folder: Path) -> tuple[Reader, Settings]:
-    """Returns the reader of a model's kind, and the content of its config.json."""
+    """Returns the reader of a model's kind, and its configuration."""
     content = read_settings(folder, "config.json")
+    own = read_settings(folder, CONFIG)
+    # Some folders hold both layouts; that of `transformers` is read unless only OpenCLIP's weights are there.
+    if own is not None and (content is None or _has_only_own(folder)):
+        return read_open_clip, Settings(own, str(folder / CONFIG))
     if content is None:
         raise BundleError(
             f"{folder} has no config.json; a model's folder has that or open_clip_config.json, its weights and its "
@@ -112,10 +120,15 @@ def _reader(folder: Path) -> tuple[Reader, Settings]:
     kind = config.raw("model_type")
     if kind not in READERS:
         raise BundleError(
-            f"{folder} holds a model of the kind {kind!r:.80}; {', '.join(READERS)} can be converted: choose such a "
-            "model, for example openai/clip-vit-base-patch32"
+            f"{folder} holds a model of the kind {kind!r:.80}; {' and '.join(READERS)} can be converted, and what "
+            "OpenCLIP saves: choose such a model, for example openai/clip-vit-base-patch32"
         )
     return READERS[kind], config
+
+
+def _has_only_own(folder: Path) -> bool:
+    own, others = (any((folder / name).is_file() for name in names) for names in (WEIGHT_FILES, TRANSFORMERS_FILES))
+    return own and not others
 
 
 def plain_name(name: str) -> str:
@@ -155,6 +168,7 @@ def _manifest(
         levels=tuple(LevelSpec(level, counts[level], 1, rate) for level, rate in LEVELS.items()),
         padded_partner="ignore",
         logit_scale=model.logit_scale,
+        logit_bias=model.logit_bias,
         tasks=("retrieve",),
         tokenizer=TokenizerSpec(),
         graphs={

@@ -18,7 +18,8 @@ class DualEncoder:
         text: Encoder of texts.
         preprocessing: How pictures are made.
         tokenizer_json: Text of the tokenizer's file.
-        logit_scale: Factor of a cosine where a softmax over cosines is taken.
+        logit_scale: Factor of a cosine where a softmax over cosines, or a sigmoid of one, is taken.
+        logit_bias: Term that is added before the sigmoid; None for models that were trained with a softmax.
     """
 
     vision: VisionTower
@@ -26,6 +27,7 @@ class DualEncoder:
     preprocessing: Preprocessing
     tokenizer_json: str
     logit_scale: float
+    logit_bias: float | None = None
 
     @property
     def tokenizer(self) -> Tokenizer:

@@ -192,7 +192,7 @@ def text_graph(tower: TextTower, *, stored: Stored = "float32") -> BuiltGraph:
 def _seeing_all(graph: GraphBuilder, tower: TextTower, words: str) -> str:
     """Adds the layers of a text of fixed length; gives the last token (B, 1, D)."""
     x = graph.node("Add", words, graph.constant("positions", tower.positions), name="placed")
-    last = graph.constant("last", [len(tower.positions) - 1])
+    last = graph.constant("last_place", [len(tower.positions) - 1])
     for number, layer in enumerate(tower.layers[:-1]):
         x = _layer(graph, layer, x, name=f"layer{number}")
     return _last_layer(graph, tower.layers[-1], x, lambda of, name: graph.node("Gather", of, last, name=name, axis=1))

@@ -62,6 +62,13 @@ class Weights:
         weight = self.take(f"{name}.weight", out, width).T
         return Linear(weight, self.take(f"{name}.bias", out) if bias else None)
 
+    def joined_linears(self, weight: str, bias: str, width: int, count: int) -> list[Linear]:
+        """Returns layers (D, D) that PyTorch stores as one (count * D, D)."""
+        weights, biases = self.take(weight, count * width, width), self.take(bias, count * width)
+        return [
+            Linear(part.T, shift) for part, shift in zip(np.split(weights, count), np.split(biases, count), strict=True)
+        ]
+
     def norm(self, name: str, width: int, epsilon: float) -> Norm:
         """Returns a layer norm over D."""
         return Norm(self.take(f"{name}.weight", width), self.take(f"{name}.bias", width), epsilon)

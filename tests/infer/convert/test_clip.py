@@ -163,7 +163,7 @@ def of_text(**values: Any) -> Any:
         (lambda folder: (folder / "config.json").unlink(), "has no config.json; a model's folder has that or"),
         (lambda folder: (folder / "config.json").write_text("{"), "cannot read .*config.json .*fetch the model again"),
         (lambda folder: (folder / "config.json").write_text("[]"), r"config.json is \[\]; it must be an object"),
-        (lambda folder: edited_json(folder / "config.json", model_type="blip"), "a model of the kind 'blip'; clip"),
+        (lambda folder: edited_json(folder / "config.json", model_type="blip"), "kind 'blip'; clip and siglip can"),
         (lambda folder: edited_json(folder / "config.json", projection_dim=25), r"\(24, 48\) .* must be \(25, 48\)"),
         (of_text(hidden_size=36), r"token_embedding.weight is \(49408, 32\) float32, and by its configuration it must"),
         (of_text(num_hidden_layers=4), "has no text_model.encoder.layers.3.self_attn.q_proj.weight, which its"),
