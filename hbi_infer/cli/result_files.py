@@ -1,17 +1,18 @@
 """Files that a search writes beside its results: moments as videos, a contact sheet, a timeline; and the player."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hbi_engines.operating_system import open_in_desktop
+from hbi_engines.operating_system import has_desktop, open_in_desktop
 from hbi_infer.errors import InputError, VideoError
 from hbi_infer.files import check_target, exists, is_folder
 from hbi_infer.render import stdout
 
 if TYPE_CHECKING:
     from hbi_infer.tasks.search import Match
+    from hbi_infer.video.cutting import SavedClip
 
 Answers = Sequence[tuple[str, Sequence["Match"]]]
 """Each query with its results."""
@@ -27,7 +28,7 @@ class ResultFiles:
         timeline: Timeline for video editors.
         opens: Whether the first result is opened in the desktop's player.
         overwrite: Whether sheet and timeline replace files that exist.
-        failed: Why some videos could not be read.
+        failed: Path of each video that could not be read, with why.
     """
 
     clips: Path | None = None
@@ -35,7 +36,7 @@ class ResultFiles:
     timeline: Path | None = None
     opens: bool = False
     overwrite: bool = False
-    failed: list[VideoError] = field(default_factory=list)
+    failed: dict[Path, VideoError] = field(default_factory=dict)
 
     @property
     def is_empty(self) -> bool:
@@ -58,6 +59,8 @@ class ResultFiles:
 
             check_timeline(self.timeline)
             check_target(self.timeline, overwrite=self.overwrite, instead=ANOTHER_EDL)
+        if self.opens and not has_desktop():
+            raise InputError("there is no desktop here to open a result on: leave out --open")
         if self.clips and exists(self.clips) and not is_folder(self.clips):
             raise InputError(f"{self.clips} is a file: give a folder to --save-clips")
 
@@ -74,7 +77,9 @@ class ResultFiles:
         Raises:
             InputError: A file cannot be written, or nothing opens the first result.
         """
-        saved = self._save(answers) if self.clips else [[None] * len(matches) for _, matches in answers]
+        saved: list[list[Path | None]] = [[None for _ in matches] for _, matches in answers]
+        if self.clips:
+            saved = self._save(answers)
         if self.sheet:
             from hbi_infer.render.contact_sheet import write_sheet
 
@@ -93,40 +98,36 @@ class ResultFiles:
         from hbi_infer.render.saved_clips import save_clips
 
         assert self.clips
-        files: list[Path | None] = []
-        num_copied = num_encoded = 0
-        for _, saved in save_clips([matches for _, matches in answers], self.clips):
-            if isinstance(saved, VideoError):
-                self._tell_failed([saved])
-                files.append(None)
-                continue
-            files.append(saved.path)
-            num_copied, num_encoded = num_copied + saved.is_copy, num_encoded + (not saved.is_copy)
-        stdout.note(
-            "note",
-            f"{num_copied + num_encoded} moments written to {self.clips}: {num_copied} copied, {num_encoded} encoded anew",
-        )
-        each = iter(files)
-        return [[next(each) for _ in matches] for _, matches in answers]
+        saved = list(map(self._saved, save_clips([matches for _, matches in answers], self.clips)))
+        num_copied = sum(clip is not None and clip.is_copy for clip in saved)
+        num_encoded = sum(clip is not None and not clip.is_copy for clip in saved)
+        counts = f"{num_copied} copied, {num_encoded} encoded anew"
+        stdout.note("note", f"{num_copied + num_encoded} moments written to {self.clips}: {counts}")
+        files = iter([clip.path if clip else None for clip in saved])
+        return [[next(files) for _ in matches] for _, matches in answers]
 
-    def _tell_failed(self, failed: Sequence[VideoError]) -> None:
-        for error in failed:
-            if str(error) not in map(str, self.failed):
+    def _saved(self, result: "tuple[Match, SavedClip | VideoError]") -> "SavedClip | None":
+        match, saved = result
+        if isinstance(saved, VideoError):
+            self._tell_failed({match.path: saved})
+            return None
+        return saved
+
+    def _tell_failed(self, failed: Mapping[Path, VideoError]) -> None:
+        for path, error in failed.items():
+            if path not in self.failed:
                 stdout.note("warning", str(error))
-                self.failed.append(error)
+                self.failed[path] = error
 
 
 def _open_first(answers: Answers, saved: Sequence[Sequence[Path | None]]) -> None:
     """Opens the moment of the first result, or else its whole video, and says at which time to look."""
-    found = [
-        (match, file)
-        for (_, matches), files in zip(answers, saved, strict=True)
-        for match, file in zip(matches, files, strict=True)
-    ]
-    if not found:
+    matches = [match for _, found in answers for match in found]
+    files = [file for names in saved for file in names]
+    if not matches:
         stdout.note("note", "nothing was found that could be opened")
         return
-    match, file = found[0]
+    match, file = matches[0], files[0]
     try:
         open_in_desktop(file or match.path)
     except OSError as error:

@@ -70,7 +70,7 @@ def write_sheet(
     *,
     overwrite: bool,
     place: Callable[[Path], str] = str,
-) -> list[VideoError]:
+) -> dict[Path, VideoError]:
     """Writes the results of each query below it.
 
     Args:
@@ -80,21 +80,21 @@ def write_sheet(
         place: Function that gives the path of a video as it is written.
 
     Returns:
-        Why the frames of some videos could not be read; they are shown without.
+        Path of each video whose frame could not be read, with why; it is shown without.
 
     Raises:
         InputError: The format is not known, or the file cannot be written.
     """
     path = Path(path)
     check_sheet(path)
-    failed: list[VideoError] = []
+    failed: dict[Path, VideoError] = {}
     sections = [(query, [_card(match, place, failed) for match in matches]) for query, matches in answers]
     content = _page(sections).encode() if path.suffix.lower() == ".html" else _picture(sections)
     write_whole(path, content, overwrite=overwrite, instead=ANOTHER_SHEET)
     return failed
 
 
-def _card(match: Match, place: Callable[[Path], str], failed: list[VideoError]) -> _Card:
+def _card(match: Match, place: Callable[[Path], str], failed: dict[Path, VideoError]) -> _Card:
     from hbi_infer.video.reader import read_picture
 
     seconds = match.best_frame_seconds[0] if match.best_frame_seconds else match.start_seconds
@@ -103,7 +103,7 @@ def _card(match: Match, place: Callable[[Path], str], failed: list[VideoError]) 
         frame = Image.fromarray(read_picture(match.path, seconds, longest_side=_CARD_WIDTH))
         frame.thumbnail((_CARD_WIDTH, _FRAME_HEIGHT))
     except VideoError as error:
-        failed.append(error)
+        failed[match.path] = error
     span = f"{clock(match.start_seconds)} - {clock(match.end_seconds)}"
     copies = f" · {len(match.copies)} more like it" if match.copies else ""
     return _Card(

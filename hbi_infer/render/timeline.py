@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from fractions import Fraction
 from importlib.util import find_spec
@@ -30,6 +32,9 @@ _USUAL_RATES = tuple(
 )
 _TIMECODE_RATES = _USUAL_RATES[:-1]
 """Rates that a timecode may have."""
+_REEL_LETTERS = 8
+_UNKNOWN_REEL = "AX"
+_FCPXML_HEAD = '<?xml version="1.0" encoding="UTF-8"?>\n<!DOCTYPE fcpxml>\n'
 _SAME_RATE = 2e-4
 _USUAL_RATE = Fraction(25)
 """Rate of a timeline whose first video is a single picture."""
@@ -51,7 +56,7 @@ def check_timeline(path: Path | str) -> None:
 
 def write_timeline(
     answers: Sequence[tuple[str, Sequence[Match]]], path: Path | str, *, overwrite: bool
-) -> list[VideoError]:
+) -> dict[Path, VideoError]:
     """Writes the results of all queries, one after the other, as one track of a timeline.
 
     Each clip names its file by its address and its place by frames at the video's own rate. An .edl has one rate for
@@ -63,7 +68,7 @@ def write_timeline(
         overwrite: Whether a file that exists is replaced.
 
     Returns:
-        Why some videos could not be read; they are left out.
+        Path of each video that could not be read, with why; they are left out.
 
     Raises:
         InputError: The format is not known, a package is missing, or the file cannot be written.
@@ -73,13 +78,13 @@ def write_timeline(
     import opentimelineio as otio
 
     track = otio.schema.Track(name="results", kind=otio.schema.TrackKind.Video)
-    failed: list[VideoError] = []
+    failed: dict[Path, VideoError] = {}
     for query, matches in answers:
         for match in matches:
             try:
                 track.append(_clip(otio, query, match))
             except VideoError as error:
-                failed.append(error)
+                failed[match.path] = error
     timeline = otio.schema.Timeline(name=printable("; ".join(query for query, _ in answers)))
     timeline.tracks.append(track)
     adapter, _ = ADAPTERS[path.suffix.lower()]
@@ -122,20 +127,61 @@ def exact_rate(frames_per_second: float) -> Fraction:
     return Fraction(frames_per_second).limit_denominator(1001)
 
 
+def timecode_rate(rate: Fraction) -> Fraction:
+    """Returns the rate of timecodes in which a video's frames fall on whole ones, or else the nearest."""
+    return min(_TIMECODE_RATES, key=lambda usual: (usual % rate != 0, abs(usual - rate)))
+
+
 def _range(otio: Any, first: int, length: int, rate: float) -> Any:
     return otio.opentime.TimeRange(otio.opentime.RationalTime(first, rate), otio.opentime.RationalTime(length, rate))
 
 
 def _content(otio: Any, timeline: Any, adapter: str) -> str:
-    if adapter != "cmx_3600":
-        return str(otio.adapters.write_to_string(timeline, adapter))
+    if adapter == "cmx_3600":
+        return _cmx_3600(otio, timeline)
+    text = str(otio.adapters.write_to_string(timeline, adapter))
+    return _with_formats(text, timeline) if adapter == "fcpx_xml" else text
+
+
+def _cmx_3600(otio: Any, timeline: Any) -> str:
+    """Returns an edit decision list, in which every place counts frames at one rate."""
     clips = list(timeline.find_clips())
-    rate = clips[0].source_range.start_time.rate if clips else float(_USUAL_RATE)
-    rate = float(min(_TIMECODE_RATES, key=lambda usual: abs(usual - rate)))
+    first_rate = exact_rate(clips[0].source_range.start_time.rate) if clips else _USUAL_RATE
+    rate = float(timecode_rate(first_rate))
     for clip in clips:
         clip.source_range = _at_rate(otio, clip.source_range, rate)
         clip.media_reference.available_range = _at_rate(otio, clip.media_reference.available_range, rate)
-    return str(otio.adapters.write_to_string(timeline, adapter, rate=rate))
+        # A blank in it would be taken for the end of the field.
+        reel = re.sub("[^A-Za-z0-9]", "", Path(clip.name).stem)[:_REEL_LETTERS]
+        clip.metadata["cmx_3600"] = {"reel": reel or _UNKNOWN_REEL}
+    return str(otio.adapters.write_to_string(timeline, "cmx_3600", rate=rate))
+
+
+def _with_formats(text: str, timeline: Any) -> str:
+    """Gives each asset of a Final Cut timeline the exact rate of its video; the adapter knows only some rates."""
+    rates = {
+        clip.media_reference.target_url: exact_rate(clip.source_range.start_time.rate) for clip in timeline.find_clips()
+    }
+    root = ElementTree.fromstring(text)  # noqa: S314 - written here
+    resources = root.find("resources")
+    if resources is None:
+        return text
+    for known in resources.findall("format"):
+        resources.remove(known)
+    names = {rate: f"f{number}" for number, rate in enumerate(dict.fromkeys(rates.values()), start=1)}
+    formats = {}
+    for asset in resources.findall("asset"):
+        asset.set("format", names[rates[asset.get("src", "")]])
+        formats[asset.get("id")] = asset.get("format", "")
+    for clip in root.iter("asset-clip"):
+        clip.set("format", formats[clip.get("ref")])
+    for sequence in root.iter("sequence"):
+        sequence.set("format", next(iter(names.values())))
+    for number, (rate, name) in enumerate(names.items()):
+        length = f"{rate.denominator}/{rate.numerator}s"
+        resources.insert(number, ElementTree.Element("format", {"id": name, "frameDuration": length}))
+    ElementTree.indent(root)
+    return f"{_FCPXML_HEAD}{ElementTree.tostring(root, encoding='unicode')}\n"
 
 
 def _at_rate(otio: Any, place: Any, rate: float) -> Any:

