@@ -75,8 +75,11 @@ class SyntheticEncoder:
         return self.bundle.manifest.scoring
 
     def tokenize(self, texts: Sequence[str]) -> TokenBatch:
-        """Returns the numbers of B texts "query 0", "query 1", ... as their only tokens."""
-        ids = np.array([[int(text.removeprefix("query "))] for text in texts], np.int64)
+        """Returns the numbers of B texts "query 0", "query 1", ... as their only tokens; any other text has one too."""
+        numbers = [text.removeprefix("query ") for text in texts]
+        ids = np.array(
+            [[int(number) if number.isdigit() else len(number) % len(self.queries)] for number in numbers], np.int64
+        )
         return TokenBatch(ids, np.ones(ids.shape, np.bool_), (None,) * len(texts))
 
     def encode_tokens(self, batch: TokenBatch) -> Levels:

@@ -4,6 +4,7 @@
     ├── InputError              an argument that cannot be used: an empty query, no videos, an unknown option
     │   └── VideoError          one video that cannot be read
     ├── BundleError             a model on disk that is incomplete, altered or of another format
+    ├── HubError            a model that the hub does not give: no network, no such model, a download that is cut off
     ├── IndexStoreError         an index that is of another model, damaged, locked or cannot be written
     ├── DataError               a data set that is not in its published format
     ├── TrainingError           a recipe or a checkpoint that cannot be used
@@ -30,6 +31,10 @@ class BundleError(HBIError):
     """A model on disk that is incomplete, altered or of another format."""
 
 
+class HubError(HBIError):
+    """A model that the hub does not give: no network, no such model, a download that is cut off."""
+
+
 class IndexStoreError(HBIError):
     """An index that is of another model, damaged, locked or cannot be written."""
 
@@ -53,6 +58,7 @@ __all__ = [
     "EngineError",
     "ExportError",
     "HBIError",
+    "HubError",
     "IndexStoreError",
     "InputError",
     "TrainingError",

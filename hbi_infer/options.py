@@ -99,6 +99,10 @@ EVERYTHING = Filter()
 """The filter that every video passes."""
 
 
+MIN_MATCH = 0.97
+"""Least match of the results that a command shows: of sentences about nothing here, 3 in 100 reach it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Searching:
     """How an index is searched.
@@ -114,6 +118,8 @@ class Searching:
         without: Texts that say what must not be there; `hbi_infer.tasks.query` says how that counts.
         dedupe: Likeness of the clips of other videos that are folded into a better result: "same" folds those that show
             the same, as copied files do, "near" also what shows nearly the same, as other encodings do, "off" none.
+        min_match: Least `match` of a result, from 0 to 1; see `hbi_infer.tokens.background`. What is like a video has
+            no match and is never left out.
     """
 
     top_k: int = 10
@@ -124,12 +130,15 @@ class Searching:
     rerank: int = 0
     without: tuple[str, ...] = ()
     dedupe: Dedupe = "same"
+    min_match: float = 0.0
 
     def __post_init__(self) -> None:
         for name, least in (("top_k", 1), ("shortlist", 1), ("rerank", 0)):
             value = getattr(self, name)
             if value < least:
                 raise InputError(f"{name} is {value}; it must be at least {least}")
+        if not 0 <= self.min_match <= 1:
+            raise InputError(f"min_match is {self.min_match}; it must be from 0 to 1")
         if isinstance(self.without, str):
             raise InputError(f"without is {self.without!r}; give several texts, such as ({self.without!r},)")
         if not all(text.strip() for text in self.without):

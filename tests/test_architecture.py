@@ -40,6 +40,8 @@ ROOMS = {
         "options files worker_process",
         "tokens video",
         "model",
+        "convert",
+        "catalog",
         "index",
         "tasks",
         "api render",

@@ -24,6 +24,8 @@ EXCEPTIONS: dict[str, dict[str, str]] = {
         "errors": "infer/cli/test_command.py",
         "model/encoder": "infer/model/test_token_model.py",
         "tokens/banzhaf": "training/banzhaf/test_exact.py",
+        "tokens/game": "infer/tokens/test_fidelity.py",
+        "tokens/groups": "infer/tasks/test_explain.py",
         "video/decoded_video": "infer/video/test_reader.py",
     },
     "hbi_training": {},

@@ -1,7 +1,7 @@
 """The command `hbi-infer retrieve`."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,7 +36,7 @@ from hbi_infer.cli.options import (
 from hbi_infer.cli.result_files import ResultFiles
 from hbi_infer.errors import InputError
 from hbi_infer.files import is_file
-from hbi_infer.options import EVERYTHING, Filter, Searching
+from hbi_infer.options import EVERYTHING, MIN_MATCH, Filter, Searching
 from hbi_infer.render import stdout
 
 if TYPE_CHECKING:
@@ -76,6 +76,10 @@ def retrieve(
     dedupe_near: Annotated[
         bool, typer.Option("--dedupe-near", help="Fold also what shows nearly the same, such as other encodings.")
     ] = False,
+    min_match: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Leave out results that match less than this; 0 leaves out none."),
+    ] = MIN_MATCH,
     path: Annotated[str | None, typer.Option(metavar="GLOB", help="Only files such as '*/cats/*'.")] = None,
     folder: Annotated[str | None, typer.Option(metavar="DIR", help="Only this folder inside --videos.")] = None,
     min_duration: Annotated[float | None, typer.Option(metavar="SECONDS", help="Only videos this long.")] = None,
@@ -167,8 +171,10 @@ def retrieve(
             answers = [_found_like(opened, like, options)]
         else:
             answers = [_found_all(opened, texts, options)] if join else _found(opened, texts, options)
+        answers = [each.without_poor_matches(min_match) for each in answers]
         _show(answers, files, style, index_document(opened, report), as_given(videos))
-        if where != EVERYTHING and not any(each.matches for each in answers):
+        _tell_what_is_left_out(answers, min_match)
+        if where != EVERYTHING and not any(each.matches or each.left_out for each in answers):
             stdout.note("note", f"none of the {opened.store.num_clips()} indexed clips passes the filters")
     end_with(report.failed if report else [], "searched", also_failed=bool(files.failed))
 
@@ -197,18 +203,25 @@ def _check_combination(join: bool, without: list[str] | None, rerank: int, *, ha
 
 @dataclass(frozen=True)
 class _Found:
-    """The matches of a query, and what JSON says of the query."""
+    """The matches of a query, what JSON says of the query, and how many results were left out."""
 
     asked: str
     document: dict[str, Any]
     matches: "list[Match]"
+    left_out: int = 0
+
+    def without_poor_matches(self, min_match: float) -> "_Found":
+        from hbi_infer.tasks.search import well_matched
+
+        kept = well_matched(self.matches, min_match)
+        return replace(self, matches=kept, left_out=len(self.matches) - len(kept))
 
     def to_json(self, saved: Sequence[Path | None]) -> dict[str, Any]:
         results = [
             match.to_json() | ({"saved_as": str(file)} if file else {})
             for match, file in zip(self.matches, saved, strict=True)
         ]
-        return {**self.document, "results": results}
+        return {**self.document, "results": results, "left_out": self.left_out}
 
 
 def _show(
@@ -228,6 +241,21 @@ def _show(
     if style == "json":
         shown = [each.to_json(names) for each, names in zip(answers, saved, strict=True)]
         stdout.emit_json(document | {"answers": shown})
+
+
+def _tell_what_is_left_out(answers: list[_Found], min_match: float) -> None:
+    left_out = sum(each.left_out for each in answers)
+    if not left_out:
+        return
+    empty = [each.asked for each in answers if not each.matches and each.left_out]
+    if len(empty) == 1:
+        nothing = f"nothing matches {empty[0]!r}: "
+    else:
+        nothing = f"nothing matches {len(empty)} of the queries: " if empty else ""
+    noun, stay = ("result matches", "stays") if left_out == 1 else ("results match", "stay")
+    stdout.note(
+        "note", f"{nothing}{left_out} {noun} less than {min_match:g} and {stay} out; --min-match 0 shows everything"
+    )
 
 
 def _found(opened: "Index", texts: list[str], options: Searching) -> list[_Found]:

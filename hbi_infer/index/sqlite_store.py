@@ -163,6 +163,27 @@ class SqliteStore:
         asked = {"finding": json.dumps(asdict(self._finding))}
         write_meta(self._connection, meta | asked, Contents.from_text(meta["contents"]))
 
+    @property
+    def is_read_only(self) -> bool:
+        """Whether nothing is written."""
+        return self._is_read_only
+
+    def background(self) -> str | None:
+        """Returns the background that was kept last, as text; None if there is none."""
+        with self._reading():
+            return self._meta().get("background")
+
+    def keep_background(self, text: str) -> None:
+        """Keeps the background of the index, as text; it is forgotten when the index begins anew."""
+        with self._transaction():
+            meta = read_meta(self._connection, self.path)
+            check_model(meta, self.path, self._identity)
+            write_meta(self._connection, meta | {"background": text}, Contents.from_text(meta["contents"]))
+
+    def num_clips_after(self, clip_id: int) -> int:
+        """Returns the number of clips that were stored after the one with this id."""
+        return int(self._rows("SELECT count(*) FROM clips WHERE clip_id > ?", (clip_id,))[0][0])
+
     @contextmanager
     def sole_writer(self, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
         """Holds the right to fill the index, which one process has at a time.

@@ -18,10 +18,11 @@ from pathlib import Path
 from hbi_engines.graph_content import check_graph
 from hbi_infer.errors import BundleError, EngineError
 from hbi_infer.model.bundle_files import MANIFEST, BundleFiles, open_files
-from hbi_infer.model.manifest import BundleManifest
+from hbi_infer.model.manifest import BundleManifest, FileSpec
 
 MANIFEST_LIMIT_BYTES = 2**20
-TOKENIZER_LIMIT_BYTES = 2**26
+SMALL_FILE_LIMIT_BYTES = 2**26
+"""Largest size of the tokenizer, and of every file that is no graph."""
 HOW_TO_GET = {
     "retrieve": "export one with 'hbi-export onnx' or 'hbi-export clip'",
     "rerank": "train a model with reconstruction_layers and export it with 'hbi-export onnx'",
@@ -112,6 +113,36 @@ class Bundle:
                 f"{self.path / file} is not UTF-8 (byte {error.start:,}): export the bundle again"
             ) from error
 
+    def background_bytes(self) -> bytes:
+        """Reads the file with the tokens of neutral sentences, checked against its hash.
+
+        Raises:
+            BundleError: The bundle has none, or the file is not the one that was exported.
+        """
+        return self._other_bytes("background")
+
+    def familiarity_bytes(self) -> bytes:
+        """Reads the file that tells clips like those of the training from others, checked against its hash.
+
+        Raises:
+            BundleError: The bundle has none, or the file is not the one that was exported.
+        """
+        return self._other_bytes("familiarity")
+
+    def other_contents(self) -> dict[str, bytes]:
+        """Reads the further files, as `write_bundle` takes them.
+
+        Raises:
+            BundleError: One is not the file that was exported.
+        """
+        return {name: self._other_bytes(name) for name in self.manifest.other_files}
+
+    def _other_bytes(self, name: str) -> bytes:
+        spec = self.manifest.other_files.get(name)
+        if spec is None:
+            raise BundleError(f"{self.path} has no {name}: export the bundle again")
+        return self._checked(spec.file)
+
     def verify(self) -> None:
         """Reads every file and checks it.
 
@@ -130,12 +161,13 @@ class Bundle:
         return self.files or open_files(self.path)
 
     def _hashes(self) -> dict[str, str]:
-        tokenizer = self.manifest.tokenizer
-        return {tokenizer.file: tokenizer.sha256} | {spec.file: spec.sha256 for spec in self.manifest.graphs.values()}
+        tokenizer, others = self.manifest.tokenizer, self.manifest.other_files.values()
+        hashes = {spec.file: spec.sha256 for spec in self.manifest.graphs.values()}
+        return {tokenizer.file: tokenizer.sha256} | hashes | {spec.file: spec.sha256 for spec in others}
 
     def _checked(self, file: str) -> bytes:
-        is_tokenizer = file == self.manifest.tokenizer.file
-        content = self._present().read(file, TOKENIZER_LIMIT_BYTES if is_tokenizer else FILE_LIMIT_BYTES)
+        is_graph = any(file == spec.file for spec in self.manifest.graphs.values())
+        content = self._present().read(file, FILE_LIMIT_BYTES if is_graph else SMALL_FILE_LIMIT_BYTES)
         expected, found = self._hashes()[file], hashlib.sha256(content).hexdigest()
         if found != expected:
             raise BundleError(
@@ -162,7 +194,11 @@ def require_bundle_folder(folder: Path | str) -> None:
 
 
 def write_bundle(
-    folder: Path | str, manifest: BundleManifest, graphs: Mapping[str, bytes], tokenizer_json: str
+    folder: Path | str,
+    manifest: BundleManifest,
+    graphs: Mapping[str, bytes],
+    tokenizer_json: str,
+    others: Mapping[str, bytes] | None = None,
 ) -> BundleManifest:
     """Writes a bundle so that at every moment `folder` holds the old one, none, or the new one, never a part.
 
@@ -171,6 +207,7 @@ def write_bundle(
         manifest: Manifest whose hashes are filled in here; it names the same graphs as `graphs`.
         graphs: Name -> serialised ONNX model.
         tokenizer_json: Text of the tokenizer's file.
+        others: Field of the manifest -> content of that further file; the manifest gets its name.
 
     Returns:
         The manifest as written.
@@ -183,13 +220,22 @@ def write_bundle(
     if graphs.keys() != manifest.graphs.keys():
         raise BundleError(f"the manifest names the graphs {sorted(manifest.graphs)}; given were {sorted(graphs)}")
     require_bundle_folder(folder)
+    others = others or {}
+    manifest = dataclasses.replace(
+        manifest,
+        background=FileSpec("background.safetensors") if "background" in others else None,
+        familiarity=FileSpec("familiarity.safetensors") if "familiarity" in others else None,
+    )
     content = {manifest.tokenizer.file: tokenizer_json.encode()}
     content |= {manifest.graphs[name].file: graph for name, graph in graphs.items()}
+    content |= {f"{name}.safetensors": data for name, data in others.items()}
     hashes = {file: hashlib.sha256(data).hexdigest() for file, data in content.items()}
     manifest = dataclasses.replace(
         manifest,
         tokenizer=dataclasses.replace(manifest.tokenizer, sha256=hashes[manifest.tokenizer.file]),
         graphs={name: dataclasses.replace(spec, sha256=hashes[spec.file]) for name, spec in manifest.graphs.items()},
+        background=manifest.background and FileSpec(manifest.background.file, hashes[manifest.background.file]),
+        familiarity=manifest.familiarity and FileSpec(manifest.familiarity.file, hashes[manifest.familiarity.file]),
     )
     content[MANIFEST] = manifest.to_json()
     try:

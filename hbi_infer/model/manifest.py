@@ -35,6 +35,7 @@ RANGES = {
     "max_words": (1, 2**16),
     "vocabulary_size": (1, 10**7),
     "logit_scale": (1e-6, 1e6),
+    "batch_clips": (1, 1024),
     "video_tokens": (1, 2**16),
     "text_tokens": (1, 2**16),
     "rate": (0, 1e6),
@@ -79,6 +80,14 @@ class TokenizerSpec:
     sha256: str = ""
 
 
+@dataclass(frozen=True)
+class FileSpec:
+    """A further file of a bundle; `write_bundle` fills the hash in."""
+
+    file: str
+    sha256: str = ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class GraphSpec:
     """One ONNX graph: its file, inputs and outputs. `write_bundle` fills the hash in.
@@ -107,6 +116,8 @@ class Provenance:
         metrics: Measured metrics in this precision: name -> number, text or a further mapping.
         quantized_from: Hash of the bundle that `hbi-export quantize` made this one of; "" for an exported one.
         calibration: Data that the ranges of an int8 bundle were measured on.
+        origin: Model that a bundle was converted from: its name on the hub, or its folder's; "" for one trained here.
+        revision: Commit of that model on the hub; "" for a folder.
     """
 
     recipe: str
@@ -116,6 +127,8 @@ class Provenance:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     quantized_from: str = field(default="", metadata=ADDED_LATER)
     calibration: str = field(default="", metadata=ADDED_LATER)
+    origin: str = field(default="", metadata=ADDED_LATER)
+    revision: str = field(default="", metadata=ADDED_LATER)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,11 +147,17 @@ class BundleManifest:
         directions: "both" compares each side's tokens with the other's; "text_to_video" looks only for the frame that
             each token of a text is nearest to.
         logit_scale: Factor of a score where a softmax over scores is taken.
+        batch_clips: Largest number of clips that the graph `video_encoder` is given at a time; what it needs in memory
+            rises with them.
         tasks: Tasks that the bundle can do, of `TASK_GRAPHS`.
         answers: Answers that the logits of the graph `answerer` stand for, in their order; none without the task "qa".
         tokenizer: File of the tokenizer.
         graphs: Name -> graph.
         provenance: Origin of the model.
+        background: File with the tokens of neutral sentences (`hbi_infer.model.neutral_texts`); None for the sentences
+            about everyday scenes.
+        familiarity: File that tells clips like those of the training from others (`hbi_infer.model.familiarity`); None
+            if that is not known.
     """
 
     name: str
@@ -151,11 +170,14 @@ class BundleManifest:
     padded_partner: Literal["ignore", "zero"]
     directions: Directions = field(default="both", metadata=ADDED_LATER)
     logit_scale: float
+    batch_clips: int = field(default=16, metadata=ADDED_LATER)
     tasks: tuple[str, ...]
     answers: tuple[str, ...] = field(default=(), metadata=ADDED_LATER)
     tokenizer: TokenizerSpec
     graphs: Mapping[str, GraphSpec]
     provenance: Provenance
+    background: FileSpec | None = field(default=None, metadata=ADDED_LATER)
+    familiarity: FileSpec | None = field(default=None, metadata=ADDED_LATER)
 
     def __post_init__(self) -> None:
         self._check_numbers()
@@ -163,11 +185,12 @@ class BundleManifest:
         if not names or len(set(names)) < len(names):
             raise BundleError(f"levels are {names}; there must be at least one, each with a name of its own")
         files = [self.tokenizer.file, *(graph.file for graph in self.graphs.values())]
+        files += [spec.file for spec in self.other_files.values()]
         for file in files:
             if file.startswith(".") or re.search(r"[/\\:]", file) or not _is_name(file):
                 raise BundleError(f"the file name {file!r:.200} is not a plain name; files lie beside bundle.json")
         if len(set(files)) < len(files):
-            raise BundleError(f"the files are {files}; each graph and the tokenizer need a file of their own")
+            raise BundleError(f"the files are {files}; each graph, the tokenizer and the rest need a file of their own")
         for task in self.tasks:
             for graph in TASK_GRAPHS.get(task, ()):
                 if graph not in self.graphs:
@@ -176,6 +199,12 @@ class BundleManifest:
             raise BundleError(f"the graph {min(graphs)} compares both directions, and directions is {self.directions}")
         self._check_graphs()
         self._check_answers()
+
+    @property
+    def other_files(self) -> dict[str, FileSpec]:
+        """Name of the field -> file, of the further files that the bundle has."""
+        given = {"background": self.background, "familiarity": self.familiarity}
+        return {name: spec for name, spec in given.items() if spec is not None}
 
     @property
     def scoring(self) -> Scoring:
@@ -352,6 +381,8 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
         return value
     if origin is types.UnionType and type(value) in arguments:
         return value
+    if origin is types.UnionType and dataclasses.is_dataclass(arguments[0]):
+        return _parse_dataclass(typing.cast("type[Any]", arguments[0]), value, where)
     if kind is float and type(value) in (int, float) and math.isfinite(value):
         return float(value)
     if kind is Any or (kind in (int, str) and type(value) is kind):

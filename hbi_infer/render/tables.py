@@ -40,15 +40,16 @@ def show_matches(answers: Sequence[tuple[str, Sequence[Match]]], style: Style, p
                 (
                     str(match.rank),
                     f"{match.score:.3f}",
+                    _share(match.match),
                     _with_copies(place(match.path), match),
                     f"{clock(match.start_seconds)}-{clock(match.end_seconds)}",
                     ", ".join(map(clock, match.best_frame_seconds)),
                 )
                 for match in matches
             ]
-            _show_table(query, ("rank", "score", "file", "clip", "best frames"), rows)
+            _show_table(query, ("rank", "score", "match", "file", "clip", "best frames"), rows)
         return
-    header = ("query", "rank", "score", "file", "start_seconds", "end_seconds", "best_frame_seconds", "copies")
+    header = ("query", "rank", "score", "file", "start_seconds", "end_seconds", "best_frame_seconds", "copies", "match")
     lines = [
         (
             query,
@@ -59,11 +60,16 @@ def show_matches(answers: Sequence[tuple[str, Sequence[Match]]], style: Style, p
             f"{match.end_seconds:.3f}",
             " ".join(f"{seconds:.3f}" for seconds in match.best_frame_seconds),
             str(len(match.copies)),
+            _share(match.match),
         )
         for query, matches in answers
         for match in matches
     ]
     _emit_lines(header, lines, style)
+
+
+def _share(share: float | None) -> str:
+    return "" if share is None else f"{share:.3f}"
 
 
 def _with_copies(place: str, match: Match) -> str:
@@ -290,6 +296,7 @@ def show_bundle(bundle: Bundle) -> None:
         ("code", provenance.code_version),
         ("made of", provenance.quantized_from and f"the bundle with sha256 {provenance.quantized_from}"),
         ("ranges", provenance.calibration),
+        ("origin", " at ".join(filter(None, (provenance.origin, provenance.revision)))),
         *(("metric", f"{name} {value}") for name, value in _flat(provenance.metrics)),
     ]
     emit("".join(f"{name:<8}{printable(value)}\n" for name, value in facts if value))

@@ -23,14 +23,10 @@ from hbi_infer.index.clip_tokens import Source, VideoTokens
 from hbi_infer.model.encoder import Encoder
 from hbi_infer.options import Explaining
 from hbi_infer.tasks.texts import EncodedTexts
-from hbi_infer.tokens.banzhaf import banzhaf_interaction
-from hbi_infer.tokens.fidelity import Fidelity, Floats, Game, measure_fidelity
-from hbi_infer.tokens.levels import Levels, LevelTokens, joined, unit
-from hbi_infer.tokens.similarity import Directions
-
-Groups = tuple[tuple[int, ...], ...]
-"""Positions of the words (or frames) that were merged into each token of a level. A token made of padding, as the
-released merging makes them, has none."""
+from hbi_infer.tokens.fidelity import Fidelity, measure_fidelity
+from hbi_infer.tokens.game import Floats, Game, game_of
+from hbi_infer.tokens.groups import Groups, groups_by_level
+from hbi_infer.tokens.levels import joined
 
 PADDING = "[padding]"
 MEANING = (
@@ -203,10 +199,12 @@ def explain(
     chosen = video.clips[number]
     frame_seconds = tuple(chosen.frame_seconds[np.isfinite(chosen.frame_seconds)].tolist())
     rates = encoder.scoring.rates
-    directions = encoder.scoring.directions
-    games = {name: _game(rate, directions, query.levels[name], chosen.levels[name]) for name, rate in rates.items()}
-    word_groups = _merged(query.levels, query.batch.ids.shape[1], len(words))
-    frame_groups = _merged(chosen.levels, len(chosen.frame_seconds), len(frame_seconds))
+    games = {
+        name: game_of(query.levels[name], chosen.levels[name], rate, encoder.scoring.directions)
+        for name, rate in rates.items()
+    }
+    word_groups = groups_by_level(query.levels, query.batch.ids.shape[1], len(words))
+    frame_groups = groups_by_level(chosen.levels, len(chosen.frame_seconds), len(frame_seconds))
     levels = {
         name: _level(
             name,
@@ -317,61 +315,3 @@ def _choose(video: VideoTokens, scores: npt.NDArray[np.float32], options: Explai
 def _exact(seconds: float) -> str:
     """Returns seconds in digits, to the millisecond, so that a time that is named lies where it is said to."""
     return f"{seconds:.3f}".rstrip("0").rstrip(".")
-
-
-def _game(rate: float, directions: Directions, text: LevelTokens, video: LevelTokens) -> Game:
-    """Makes the game of one level, each side a batch of one, with its exact map."""
-    (text_units, text_weights), (video_units, video_weights) = (_players(text), _players(video))
-    cosines = text_units @ video_units.T
-    interaction = banzhaf_interaction(cosines[None], text_weights[None], video_weights[None], directions=directions)[0]
-    return Game(
-        cosines=cosines,
-        text_weights=text_weights,
-        video_weights=video_weights,
-        interaction=interaction,
-        rate=rate,
-        directions=directions,
-    )
-
-
-def _players(level: LevelTokens) -> tuple[Floats, Floats]:
-    """Returns unit vectors (N, D) and weights (N,) of the real tokens of a batch of one."""
-    real = level.weights[0] > 0
-    weights = level.weights[0, real].astype(np.float64)
-    return unit(level.tokens[0, real]).astype(np.float64), weights / weights.sum()
-
-
-def _merged(levels: Levels, num_places: int, num_real: int) -> dict[str, Groups]:
-    """Returns the words (or frames) that each real token stands for, at each level where they are known.
-
-    `slots` lead from the words or frames to the tokens of the first level, and from the tokens of each level to those
-    of the next. Without slots, tokens of the first level are the words or frames themselves if there are as many. A
-    level's only token stands for everything.
-
-    Args:
-        levels: A batch of one.
-        num_places: Number of words or frames, padding included.
-        num_real: Number of them without padding, which comes last.
-    """
-    known: dict[str, Groups] = {}
-    groups: Groups | None = tuple((place,) if place < num_real else () for place in range(num_places))
-    for number, (name, level) in enumerate(levels.items()):
-        num_tokens = level.weights.shape[1]
-        if num_tokens == 1:
-            groups = (tuple(range(num_real)),)
-        elif groups is not None and level.slots is not None and level.slots.shape[1] == len(groups):
-            groups = _gathered(groups, level.slots[0], num_tokens)
-        elif number > 0 or num_tokens != num_places:
-            groups = None
-        if groups is not None:
-            known[name] = tuple(groups[token] for token in np.flatnonzero(level.weights[0] > 0))
-    return known
-
-
-def _gathered(below: Groups, slots: npt.NDArray[np.integer[Any]], num_tokens: int) -> Groups:
-    """Joins groups of the level below by the token (M,) that each was merged into, -1 for none."""
-    groups: list[list[int]] = [[] for _ in range(num_tokens)]
-    for group, slot in zip(below, slots.tolist(), strict=True):
-        if slot >= 0:
-            groups[slot] += group
-    return tuple(tuple(sorted(group)) for group in groups)

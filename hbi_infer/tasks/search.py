@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hbi_infer.errors import InputError
+from hbi_infer.index.background import background_of
 from hbi_infer.index.clip_tokens import VideoTokens
 from hbi_infer.index.folder_index import FolderIndex
 from hbi_infer.index.store import ClipIds, StoredClip
@@ -72,6 +73,9 @@ class Match:
             the query is a video), best first.
         video_seconds: Duration of the video, None when not known.
         copies: Clips of other videos that show the same, folded into this result.
+        match: How unusual such a match is among the clips that were searched, from 0 to 1; see
+            `hbi_infer.tokens.background`. Of joined texts it is that of the least unusual one; None if the query is a
+            video.
     """
 
     rank: int
@@ -82,6 +86,7 @@ class Match:
     best_frame_seconds: tuple[float, ...]
     video_seconds: float | None
     copies: tuple[Copy, ...] = ()
+    match: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Returns a value that `json.dumps` takes."""
@@ -154,7 +159,13 @@ def like(index: FolderIndex, video: VideoTokens, options: Searching | None = Non
         raise InputError(f"rerank is {options.rerank}, and the query is a video: only texts can be reranked")
     own_ids = index.store.clip_ids_of(video.indexed_path) if video.indexed_path else None
     query = Query([clip.levels for clip in video.clips], unwanted=_unwanted(index, options))
-    return _Finder(index, options).find(query, without=own_ids)
+    return _Finder(index, options).find(query, without=own_ids, is_text=False)
+
+
+def well_matched(matches: Sequence[Match], min_match: float) -> list[Match]:
+    """Returns those of the results that match at least so well, or have no match, ranked anew."""
+    kept = [match for match in matches if match.match is None or match.match >= min_match]
+    return [replace(match, rank=rank) for rank, match in enumerate(kept, start=1)]
 
 
 def _unwanted(index: FolderIndex, options: Searching) -> list[Levels]:
@@ -185,6 +196,7 @@ class _Chosen:
     score: float
     part: int
     copies: list[StoredClip] = field(default_factory=list)
+    match: float | None = None
 
 
 class _Finder:
@@ -211,7 +223,7 @@ class _Finder:
         elif self._allowed is not None and len(self._allowed) <= exact_up_to:
             self._matrix = index.matrix(self._allowed)
 
-    def find(self, query: Query, *, without: ClipIds | None = None) -> list[Match]:
+    def find(self, query: Query, *, without: ClipIds | None = None, is_text: bool = True) -> list[Match]:
         """Returns the best matches other than the clips `without`."""
         without = np.empty(0, np.int64) if without is None else without
         size = self._shortlist + len(without)
@@ -222,8 +234,30 @@ class _Finder:
             chosen = self._choose(scored)
             # A few long videos may fill a shortlist of clips: look further for other videos.
             if self._matrix is not None or len(chosen) == self._num_chosen or size >= self._num_allowed:
-                return self._matches(query, self._reranked(query, chosen) if self._options.rerank else chosen)
+                break
             size *= 4
+        if is_text:
+            chosen = self._matched(query, chosen)
+        matches = self._matches(query, self._reranked(query, chosen) if self._options.rerank else chosen)
+        return well_matched(matches, self._options.min_match)
+
+    def _matched(self, query: Query, chosen: list[_Chosen]) -> list[_Chosen]:
+        """Returns those of the clips that are still stored, each with its match."""
+        background = background_of(self._index)
+        if background is None or not chosen:
+            return chosen
+        if query.needs_scale:
+            ids, tokens = self._index.tokens(_ids(chosen))
+            of_parts = [self._index.encoder.scoring.similarity(part, tokens)[0] for part in query.wanted]
+            least = np.min(of_parts, axis=0) if query.joined else np.max(of_parts, axis=0)
+            scores = dict(zip(ids.tolist(), least.tolist(), strict=True))
+        else:
+            scores = {one.clip.clip_id: one.score for one in chosen}
+        return [
+            replace(one, match=background.match(scores[one.clip.clip_id], self._num_allowed))
+            for one in chosen
+            if one.clip.clip_id in scores
+        ]
 
     def _score(self, query: Query, size: int) -> _Scored:
         """Scores all allowed clips while they are few, else the `size` nearest candidates of each wanted part."""
@@ -309,6 +343,7 @@ class _Finder:
                 best_frame_seconds=frames.get(one.clip.clip_id, ()),
                 video_seconds=one.clip.video_seconds,
                 copies=tuple(Copy(**self._place(copy)) for copy in one.copies),
+                match=one.match,
                 **self._place(one.clip),
             )
             for rank, one in enumerate(chosen, start=1)

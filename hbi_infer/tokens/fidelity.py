@@ -29,36 +29,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hbi_infer.tokens.similarity import Directions
-
-Floats = npt.NDArray[np.float64]
+from hbi_infer.tokens.game import Floats, Game
 
 NUM_DRAWS = 100
 """Random orders that are averaged; they are the same ones every time."""
 
 SHARES = tuple(tenths / 10 for tenths in range(11))
 HEADLINE = SHARES.index(0.1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Game:
-    """A level's game and its map: T real tokens of the text, V of the video.
-
-    Attributes:
-        cosines: (T, V).
-        text_weights: (T,), above 0 with a sum of 1.
-        video_weights: (V,), above 0 with a sum of 1.
-        interaction: (T, V).
-        rate: Factor of the game's value in the sum over several games.
-        directions: Sums of the similarity that count.
-    """
-
-    cosines: Floats
-    text_weights: Floats
-    video_weights: Floats
-    interaction: Floats
-    rate: float = 1.0
-    directions: Directions = "both"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -37,6 +40,13 @@ class Tower(nn.Module):
 def same(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
     return actual.keys() == expected.keys() and all(
         actual[name].dtype == tensor.dtype and torch.equal(actual[name], tensor) for name, tensor in expected.items()
+    )
+
+
+def same_arrays(actual: dict[str, npt.NDArray[Any]], expected: dict[str, Tensor]) -> bool:
+    return actual.keys() == expected.keys() and all(
+        array.dtype == expected[name].numpy().dtype and np.array_equal(array, expected[name].numpy())
+        for name, array in actual.items()
     )
 
 

@@ -132,13 +132,14 @@ def write_quantized(
         BundleError: It cannot be written there.
     """
     folder = Path(folder)
+    others = source.other_contents()
     if gate is None:
-        write_bundle(folder, made.manifest, made.graphs, made.tokenizer_json)
+        write_bundle(folder, made.manifest, made.graphs, made.tokenizer_json, others)
         return None
     require_bundle_folder(folder)  # before minutes of measuring
     with tempfile.TemporaryDirectory() as temporary:
         unreleased = Path(temporary) / "bundle"
-        write_bundle(unreleased, made.manifest, made.graphs, made.tokenizer_json)
+        write_bundle(unreleased, made.manifest, made.graphs, made.tokenizer_json, others)
         models = [compared_bundle(Bundle.load(unreleased), device, name=str(folder)) for device in gate.devices]
         report = compare_models(
             compared_bundle(source, "cpu"), models, gate.data, max_drop=gate.max_drop, on_model=gate.on_model
@@ -147,7 +148,8 @@ def write_quantized(
         found = {**report.comparisons[0].metrics, "clips": report.num_clips}
         metrics = {f"{gate.data.split}/{name}": round(value, 3) for name, value in found.items()}
         provenance = replace(made.manifest.provenance, metrics=metrics)
-        write_bundle(folder, replace(made.manifest, provenance=provenance), made.graphs, made.tokenizer_json)
+        measured = replace(made.manifest, provenance=provenance)
+        write_bundle(folder, measured, made.graphs, made.tokenizer_json, others)
     return report
 
 

@@ -17,7 +17,7 @@ from tests.builders.tiny_bundle import COLOURS, NOTICE, write_video
 
 def test_retrieve_indexes_first_then_ranks(library: Path, bundle: Path, tmp_path: Path) -> None:
     """From nothing, with the index in the user's cache folder."""
-    arguments = ("retrieve", "--videos", library, "--bundle", bundle, "--query", "red")
+    arguments = ("retrieve", "--videos", library, "--bundle", bundle, "--query", "red", "--min-match", "0")
     env = {"XDG_CACHE_HOME": str(tmp_path)}
     first = run(*arguments, env=env)
     assert first.returncode == 3, "the damaged file failed in this run"
@@ -72,7 +72,8 @@ def test_json_has_everything(search: list[str], library: Path, bundle: Path, ind
     assert [result["rank"] for result in green["results"]] == [1, 2, 3, 4]
     best = green["results"][0]
     assert best.keys() == {
-        "rank", "score", "path", "start_seconds", "end_seconds", "best_frame_seconds", "video_seconds", "copies"
+        "rank", "score", "path", "start_seconds", "end_seconds", "best_frame_seconds", "video_seconds", "copies",
+        "match",
     }  # fmt: skip
     assert (best["path"], best["start_seconds"]) == (str(library / "green then blue.mkv"), 0.0)
     assert best["score"] == pytest.approx(1.5, abs=0.05)
@@ -85,7 +86,7 @@ def test_csv(search: list[str]) -> None:
     rows = list(csv.DictReader(io.StringIO(run(*search, "--query", 'blue, "very" blue', "--csv").stdout)))
     assert len(rows) == 3
     assert rows[0]["query"] == 'blue, "very" blue'
-    assert ",".join(rows[0]) == "query,rank,score,file,start_seconds,end_seconds,best_frame_seconds,copies"
+    assert ",".join(rows[0]) == "query,rank,score,file,start_seconds,end_seconds,best_frame_seconds,copies,match"
 
 
 def test_queries_from_a_file(search: list[str], tmp_path: Path) -> None:
@@ -121,12 +122,12 @@ def test_a_picture_that_cannot_be_read_is_one_line(search: list[str], tmp_path: 
 
 
 def test_queries_that_must_all_match(search: list[str]) -> None:
-    queries = ("-q", "green", "-q", "blue", "--all", "--all-clips")
+    queries = ("-q", "red", "-q", "a red video", "--all", "--all-clips")
     (answer,) = json.loads(run(*search, *queries, "--json").stdout)["answers"]
-    assert (answer["queries"], answer["cut_at_words"]) == (["green", "blue"], [None, None])
+    assert (answer["queries"], answer["cut_at_words"]) == (["red", "a red video"], [None, None])
     assert len(answer["results"]) == 4
-    assert Path(answer["results"][-1]["path"]).name == "red.mp4", "it matches neither"
-    assert {line.split("\t")[0] for line in run(*search, *queries).stdout.splitlines()} == {"green and blue"}
+    assert Path(answer["results"][0]["path"]).name == "red.mp4"
+    assert {line.split("\t")[0] for line in run(*search, *queries).stdout.splitlines()} == {"red and a red video"}
 
 
 def test_a_query_without_something(search: list[str]) -> None:
@@ -143,7 +144,8 @@ def test_copies_are_folded_unless_all_are_wanted(bundle: Path, tmp_path: Path) -
     for name in ("a.mp4", "b.mp4", "c.mp4"):
         write_video(folder / name, "red", seconds_each=1.0)
     write_video(folder / "blue.mp4", "blue", seconds_each=1.0)
-    arguments = ("retrieve", "--videos", folder, "--bundle", bundle, "--index", tmp_path / "i.sqlite", "-q", "red")
+    options = ("--index", tmp_path / "i.sqlite", "--min-match", "0", "--workers", "1")
+    arguments = ("retrieve", "--videos", folder, "--bundle", bundle, "-q", "red", *options)
     lines = [line.split("\t") for line in run(*arguments).stdout.splitlines()]
     assert [(line[3].rpartition("/")[2] == "blue.mp4", line[7]) for line in lines] == [(False, "2"), (True, "0")]
     assert len(run(*arguments, "--no-dedupe").stdout.splitlines()) == 4
@@ -223,13 +225,49 @@ def test_nothing_to_search_is_told_before_anything_is_indexed(library: Path, bun
 
 
 def test_a_table_and_a_progress_bar_on_a_terminal(library: Path, bundle: Path, tmp_path: Path) -> None:
-    arguments = ("retrieve", "--videos", library, "--bundle", bundle, "--index", tmp_path / "i.sqlite", "-q", "red")
+    options = ("--index", tmp_path / "i.sqlite", "--min-match", "0")
+    arguments = ("retrieve", "--videos", library, "--bundle", bundle, "-q", "red", *options)
     status, shown = on_terminal(*arguments)
     assert status == 3
     assert "4/4 videos, " in shown
     assert "clips/s, " in shown
-    assert re.search(r"^ *rank +score +file +clip +best frames", shown, re.MULTILINE)
-    assert re.search(r"^ *1 +1\.\d{3} +.*red\.mp4 +0:00\.0-0:02\.0 +0:0\d\.\d, ", shown, re.MULTILINE)
+    assert re.search(r"^ *rank +score +match +file +clip +best frames", shown, re.MULTILINE)
+    assert re.search(r"^ *1 +1\.\d{3} +[01]\.\d{3} +.*red\.mp4 +0:00\.0-0:02\.0 +0:0\d\.\d, ", shown, re.MULTILINE)
     status, shown = on_terminal(*arguments)
     assert status == 0
     assert "videos, " not in shown, "nothing to index, no bar"
+
+
+def test_what_matches_no_better_than_any_text_is_left_out(
+    library: Path, bundle: Path, indexed: Path, search: list[str]
+) -> None:
+    arguments = ("retrieve", "--videos", library, "--bundle", bundle, "--index", indexed)
+    every = json.loads(run(*search, "-q", "red", "--json").stdout)["answers"][0]
+    assert (every["left_out"], [result["rank"] for result in every["results"]]) == (0, [1, 2, 3])
+    matches = [result["match"] for result in every["results"]]
+    assert matches == sorted(matches, reverse=True)
+    assert 0 <= matches[-1] < matches[0] <= 1
+    between = f"{(matches[0] + matches[1]) / 2:.9f}"
+    done = run(*arguments, "-q", "red", "--min-match", between, "--json")
+    (answer,) = json.loads(done.stdout)["answers"]
+    assert (answer["left_out"], answer["results"]) == (2, every["results"][:1])
+    told = r"^note: 2 results match less than 0\.\d+ and stay out; --min-match 0 shows everything$"
+    assert re.search(told, done.stderr, re.MULTILINE)
+    done = run(*arguments, "-q", "blue", "-q", "green", "--min-match", "1", "--path", "red*")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "note: nothing matches 2 of the queries: 2 results match less than 1 and stay out" in done.stderr
+    done = run(*arguments, "-q", "blue", "--min-match", "1", "--path", "red*")
+    assert "note: nothing matches 'blue': 1 result matches less than 1 and stays out" in done.stderr
+    assert "passes the filters" not in done.stderr
+
+
+def test_what_is_like_a_video_has_no_match_and_stays(library: Path, bundle: Path, indexed: Path) -> None:
+    arguments = ("retrieve", "--videos", library, "--bundle", bundle, "--index", indexed)
+    done = run(*arguments, "--like", library / "red.mp4", "--min-match", "1", "--json")
+    (answer,) = json.loads(done.stdout)["answers"]
+    assert [result["match"] for result in answer["results"]] == [None, None]
+    assert answer["left_out"] == 0
+
+
+def test_a_least_match_beyond_its_range_is_wrong_usage(search: list[str]) -> None:
+    assert run(*search[:-1], "1.5", "-q", "red").returncode == 2

@@ -46,6 +46,15 @@ def test_how_pictures_are_made_square_is_written_where_it_is_not_the_usual_way()
     assert BundleManifest.from_json(squashed.to_json()) == squashed
 
 
+def test_an_origin_is_written_where_there_is_one() -> None:
+    usual = tiny_manifest()
+    assert not {"origin", "revision"} & usual.to_document()["provenance"].keys()
+    provenance = dataclasses.replace(usual.provenance, origin="owner/name", revision="0123abc")
+    converted = dataclasses.replace(usual, provenance=provenance)
+    assert converted.to_document()["provenance"].items() >= {"origin": "owner/name", "revision": "0123abc"}.items()
+    assert BundleManifest.from_json(converted.to_json()) == converted
+
+
 def deep(levels: int) -> list[Any]:
     nested: list[Any] = []
     for _ in range(levels):

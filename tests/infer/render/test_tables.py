@@ -33,7 +33,15 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_lines_have_one_tab_between_fields(capsys: pytest.CaptureFixture[str]) -> None:
     show_matches([("red", [MATCH])], "tabs", lambda path: f"videos/{path}")
-    assert capsys.readouterr().out == "red\t1\t1.250000\tvideos/a\\tb.mp4\t0.000\t61.500\t0.500 60.250\t0\n"
+    assert capsys.readouterr().out == "red\t1\t1.250000\tvideos/a\\tb.mp4\t0.000\t61.500\t0.500 60.250\t0\t\n"
+
+
+def test_a_match_stands_beside_the_score(capsys: pytest.CaptureFixture[str]) -> None:
+    match = replace(MATCH, match=0.9876)
+    show_matches([("red", [match])], "table", str)
+    assert re.search(r"^ *1 +1\.250 +0\.988 +a", capsys.readouterr().out, re.M)
+    show_matches([("red", [match])], "tabs", str)
+    assert capsys.readouterr().out.endswith("\t0.988\n")
 
 
 def test_csv_has_a_header_and_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,7 +64,7 @@ def test_a_result_says_how_many_copies_are_folded_into_it(
     show_matches([("red", [match])], "table", str)
     assert f"a\\tb.mp4 ({words})" in capsys.readouterr().out
     show_matches([("red", [match])], "tabs", str)
-    assert capsys.readouterr().out.endswith(f"\t{num_copies}\n")
+    assert capsys.readouterr().out.endswith(f"\t{num_copies}\t\n")
 
 
 def test_columns_of_a_map_are_in_the_order_of_time(made: Explanation, capsys: pytest.CaptureFixture[str]) -> None:

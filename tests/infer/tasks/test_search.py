@@ -15,9 +15,11 @@ from benchmarks.synthetic_tokens import make_index
 from hbi_engines.engine import TensorSpec
 from hbi_infer.api import HBI, Index
 from hbi_infer.errors import BundleError, InputError, VideoError
+from hbi_infer.index.background import background_of
 from hbi_infer.model.bundle import write_bundle
 from hbi_infer.model.manifest import GraphSpec
 from hbi_infer.options import EVERYTHING, Filter, Searching
+from hbi_infer.tasks.search import well_matched
 from hbi_infer.tasks.texts import encode_texts
 from hbi_infer.tokens.similarity import similarity
 from tests.builders.searched_index import VIDEOS, names, search
@@ -182,6 +184,7 @@ def test_a_match_as_json(index: Index) -> None:
         "best_frame_seconds",
         "video_seconds",
         "copies",
+        "match",
     }
     assert document["copies"] == []
 
@@ -340,3 +343,45 @@ def test_a_bundle_without_reconstruction_cannot_rerank(index: Index) -> None:
         BundleError, match="does not do rerank, only retrieve: train a model with reconstruction_layers"
     ):
         search(index, ["red"], rerank=3)
+
+
+def test_a_match_says_how_unusual_the_score_is(index: Index) -> None:
+    background = background_of(index)
+    assert background is not None
+    found = index.search("red", Searching(dedupe="off"))
+    num_clips = index.store.num_clips()
+    assert [match.match for match in found] == [background.match(match.score, num_clips) for match in found]
+    assert all(match.match is None for match in index.like(index.folder / "red.mp4"))
+
+
+def test_fewer_clips_need_less_to_be_unusual(synthetic: Index) -> None:
+    few = Filter(path_glob="1?.mp4")
+    everywhere = {match.path: match for match in search(synthetic, ["query 3"], top_k=1000)[0]}
+    there = search(synthetic, ["query 3"], where=few)[0]
+    assert there
+    assert all((match.match or 0) > (everywhere[match.path].match or 0) for match in there)
+
+
+def test_poor_matches_are_left_out_and_the_rest_is_ranked_anew(index: Index) -> None:
+    every = index.search("red")
+    least = ((every[0].match or 0) + (every[-1].match or 0)) / 2
+    kept = index.search("red", Searching(min_match=least))
+    assert 0 < len(kept) < len(every)
+    assert kept == every[: len(kept)]
+    assert well_matched(every[1:], 0) == [replace(match, rank=match.rank - 1) for match in every[1:]]
+    for wrong in (-0.1, 1.1):
+        with pytest.raises(InputError, match="it must be from 0 to 1"):
+            Searching(min_match=wrong)
+
+
+def test_the_match_of_joined_texts_is_that_of_the_worst(index: Index) -> None:
+    options = Searching(dedupe="off", all_clips=True, top_k=100)
+    of_one = [
+        {(match.path, match.start_seconds): match.match or 0.0 for match in index.search(text, options)}
+        for text in ("green", "a blue video")
+    ]
+    for match in index.search(["green", "a blue video"], options):
+        worst = min(one[match.path, match.start_seconds] for one in of_one)
+        assert match.match == pytest.approx(worst, abs=0.01)
+    without = index.search("green", replace(options, without=("blue",)))
+    assert {(match.path, match.start_seconds): match.match for match in without} == pytest.approx(of_one[0], abs=0.01)

@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pytest
 
 from hbi_infer.tokens.banzhaf import banzhaf_interaction
-from hbi_infer.tokens.fidelity import NUM_DRAWS, SHARES, Game, measure_fidelity
+from hbi_infer.tokens.fidelity import NUM_DRAWS, SHARES, measure_fidelity
+from hbi_infer.tokens.game import Game
 from hbi_infer.tokens.similarity import Directions
 
 Floats = npt.NDArray[np.float64]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from hbi_infer.errors import DataError
 from hbi_training.data.formats import READERS, load_records
-from hbi_training.data.records import Question, VideoRecord
+from hbi_training.data.records import Phrase, Question, VideoRecord
 
 LSMDC_LINE = "{0}\t00.00.10.000\t00.00.12.500\t00.00.10.000\t00.00.12.500\t{1}\n"
 
@@ -90,6 +90,7 @@ ACTIVITYNET: Files = {
     "videos/v_uqiMw7tQ1Cc.mp4": None,
 }
 A_CLIP = {"video": "a.mp4", "captions": ["a"]}
+A_PHRASE = {"caption": 0, "text": "a", "start": 0, "kind": "noun", "start_seconds": 0, "end_seconds": 2}
 DIDEMO_NAMES = ("54322086@N00_2408598493_274c77d26a.avi", "12090392@N02_13482799053_87ef417396.mov")
 
 
@@ -291,6 +292,21 @@ def test_published_format(
     records = load_records(name, write(tmp_path, files), split)
     assert [replace(record, video=record.video.relative_to(tmp_path)) for record in records] == expected
     assert not caplog.records
+
+
+def test_phrases_stand_where_they_do_in_the_stripped_caption(tmp_path: Path) -> None:
+    entry = {
+        "video": "a.mp4",
+        "captions": [" a cat sits ", " ", "it runs"],
+        "phrases": [{**A_PHRASE, "text": "sits", "start": 7}, {**A_PHRASE, "caption": 2, "text": "runs", "start": 3}],
+    }
+    write(tmp_path, {"test.jsonl": lines(entry), "a.mp4": ""})
+    (record,) = load_records("manifest", tmp_path, "test")
+    assert record.captions == ("a cat sits", "it runs")
+    assert record.phrases == (
+        Phrase("a cat sits", 6, "sits", "noun", 0.0, 2.0),
+        Phrase("it runs", 3, "runs", "noun", 0.0, 2.0),
+    )
 
 
 def test_every_reader_is_tested() -> None:
@@ -565,6 +581,11 @@ HOSTILE = [
         {"test.jsonl": lines(A_CLIP, {**A_CLIP, "captoins": []})},
         "line 2: unknown key 'captoins'; did ",
     ),
+    ("manifest", {"test.jsonl": lines({**A_CLIP, "phrases": [{**A_PHRASE, "start": 3}]})}, "phrase 1: .* character 3"),
+    ("manifest", {"test.jsonl": lines({**A_CLIP, "phrases": [{**A_PHRASE, "caption": 9}]})}, "of caption 9"),
+    ("manifest", {"test.jsonl": lines({**A_CLIP, "phrases": [{**A_PHRASE, "end_seconds": 0}]})}, "and a later end"),
+    ("manifest", {"test.jsonl": lines({**A_CLIP, "phrases": [{"caption": 0}]})}, "phrase 1: no 'start'"),
+    ("manifest", {"test.jsonl": lines({**A_CLIP, "phrases": "verbs"})}, "'phrases' is"),
     ("manifest", {"test.jsonl": lines({**A_CLIP, "id": 7})}, "unknown key 'id'; Known: video, captions, start_seconds"),
     ("manifest", {"test.jsonl": lines({**A_CLIP, "start": 7})}, "unknown key 'start'.* start_seconds"),
     (

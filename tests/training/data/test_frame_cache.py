@@ -122,6 +122,9 @@ def test_a_stretch_begins_with_the_frame_that_is_on_the_screen(tmp_path: Path) -
     frames, mask = cache[np.arange(3)]
     shown = [[read_number(frame) for frame in clip[real]] for clip, real in zip(frames, mask, strict=True)]
     assert shown == [[1], [1, 2, 3], [0]]
+    times = cache.timestamps_seconds(np.arange(3))
+    assert times[1].tolist()[:3] == [1.0, 5.0, 5.5]
+    np.testing.assert_array_equal(np.isnan(times), ~mask)
 
 
 def test_times_count_from_the_start_of_the_sound_where_pictures_come_later(tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ from hbi_training.data.annotation_files import (
 )
 from hbi_training.data.records import (
     Annotation,
+    Phrase,
     Question,
     VideoRecord,
     checked_name,
@@ -278,7 +279,7 @@ def _video_questions(path: Path) -> dict[int, tuple[str, tuple[Question, ...]]]:
     return {video: (where, tuple(asked[video])) for video, where in places.items()}
 
 
-MANIFEST_KEYS = ("video", "captions", "start_seconds", "end_seconds", "hard_negatives", "questions", "scene")
+MANIFEST_KEYS = ("video", "captions", "start_seconds", "end_seconds", "hard_negatives", "questions", "phrases", "scene")
 
 
 def manifest_records(folder: Path, split: str, videos: Path) -> list[VideoRecord]:
@@ -316,6 +317,7 @@ def _manifest_record(entry: Any, videos: Path, where: str) -> VideoRecord:
         checked_texts(negatives, where) if negatives else (),
         questions,
         start,
+        _phrases(entry, where),
     )
 
 
@@ -347,6 +349,25 @@ def _question(item: Any, where: str) -> Question:
     check_unicode(question + answer, where)
     kind = field(item, "type", str, where) if "type" in item else question.split()[0].lower()
     return Question(question, answer, kind)
+
+
+def _phrases(entry: Any, where: str) -> tuple[Phrase, ...]:
+    """Reads the phrases of a manifest's line, which name a caption by its place in the line's list."""
+    told = field(entry, "phrases", list, where) if entry.get("phrases") else []
+    return tuple(_phrase(item, entry, f"{where}, phrase {number}") for number, item in enumerate(told, 1))
+
+
+def _phrase(item: Any, entry: Any, where: str) -> Phrase:
+    place, start = (field(item, key, int, where) for key in ("caption", "start"))
+    text, kind = (field(item, key, str, where) for key in ("text", "kind"))
+    given = entry["captions"][place] if 0 <= place < len(entry.get("captions") or ()) else ""
+    if not text.strip() or start < 0 or given[start : start + len(text)] != text:
+        raise DataError(f"{where}: {text!r:.80} does not stand at character {start} of caption {place}")
+    start -= len(given) - len(given.lstrip())
+    begin, end = (seconds(item, key, where) for key in ("start_seconds", "end_seconds"))
+    if begin is None or end is None or end <= begin:
+        raise DataError(f"{where}: it lasts from {begin} to {end} seconds; give the begin and a later end")
+    return Phrase(given.strip(), start, text, kind, begin, end)
 
 
 def _annotation(video_id: str, captions: Iterable[str], where: str) -> Annotation:

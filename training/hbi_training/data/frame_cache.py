@@ -1,4 +1,4 @@
-"""Frames of a data set, decoded once into a file of (N, F, H, W, 3) bytes that training reads."""
+"""Frames of a data set, decoded once into a file of (N, F, H, W, 3) bytes that training reads, and their times."""
 
 from __future__ import annotations
 
@@ -32,13 +32,15 @@ class Split:
 
 
 TODO, DECODED, FAILED = 0, 1, 2
+LAYOUT = 2
+"""Changes with the arrays that a cache holds, so that one of an older version is not taken for a whole one."""
 WAITING_SECONDS = 0.1
 """Pause between two looks whether another process has finished."""
 PRELOAD_BYTES = (memory_bytes() or 0) // 2
 
 
 class FrameCache:
-    """Frames and masks of N clips, in the order of their records; filling it again resumes where it stopped.
+    """Frames, masks and times of N clips, in the order of their records; filling it again resumes where it stopped.
 
     Of several processes that fill it, such as those of one training, one decodes and the others wait for it.
     """
@@ -52,6 +54,7 @@ class FrameCache:
         with self._alone():
             self._frames = self._array("frames.npy", (len(records), sampling.max_frames, size, size, 3), np.uint8)
             self._mask = self._array("mask.npy", (len(records), sampling.max_frames), np.bool_)
+            self._timestamps = self._array("timestamps.npy", (len(records), sampling.max_frames), np.float64)
             self._state = self._array("state.npy", (len(records),), np.uint8)
 
     @contextmanager
@@ -86,6 +89,10 @@ class FrameCache:
     def __getitem__(self, rows: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
         """Returns frames (B, F, H, W, 3) uint8 and masks (B, F) bool of the clips in rows (B,) int64."""
         return self._frames[rows], self._mask[rows]
+
+    def timestamps_seconds(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+        """Returns the times (B, F) float64 of the frames of the clips in rows (B,) int64; nan where masked."""
+        return self._timestamps[rows]
 
     def preload(self) -> None:
         """Reads the frames into memory if they fit into half of it, for random reads of a mapped file are slow."""
@@ -131,7 +138,9 @@ class FrameCache:
             rows = rows_of[video.path, video.stretch]
             for row in rows:
                 if video.clips:
-                    self._frames[row], self._mask[row] = video.clips[0].frames, video.clips[0].mask
+                    clip = video.clips[0]
+                    self._frames[row], self._mask[row] = clip.frames, clip.mask
+                    self._timestamps[row] = clip.timestamps_seconds
                 self._state[row] = DECODED if video.clips else FAILED
             if not video.clips:
                 failures[self.records[rows[0]].name] = video.reason
@@ -144,7 +153,7 @@ class FrameCache:
 
 def _key(records: Sequence[VideoRecord], sampling: FrameSampling) -> str:
     """Returns the name of a cache: a hash of all that determines it (files, their sizes and times, sampling)."""
-    digest = hashlib.sha256(json.dumps(asdict(sampling), sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([LAYOUT, asdict(sampling)], sort_keys=True).encode())
     for record in records:
         stat = record.video.stat()
         line = (str(record.video), stat.st_size, stat.st_mtime_ns, record.start_seconds, record.end_seconds)

@@ -31,6 +31,26 @@ class Question(NamedTuple):
     type: str
 
 
+class Phrase(NamedTuple):
+    """Words of a caption whose moment in the video is known.
+
+    Attributes:
+        caption: The caption.
+        start: Place of the phrase's first character in the caption.
+        text: The phrase.
+        kind: Kind of phrase, such as noun or verb; measured apart.
+        start_seconds: Begin of the moment, as a player shows it.
+        end_seconds: End of the moment.
+    """
+
+    caption: str
+    start: int
+    text: str
+    kind: str
+    start_seconds: float
+    end_seconds: float
+
+
 @dataclass(frozen=True)
 class VideoRecord:
     """A video, or a part of it, with the texts that describe it.
@@ -42,6 +62,7 @@ class VideoRecord:
         hard_negatives: Texts that are nearly but not quite true of the clip.
         questions: Questions with their answers.
         start_seconds: Start of the part that is meant. Both times count as a player shows them.
+        phrases: Phrases of the captions with their moments.
     """
 
     video: Path
@@ -50,6 +71,7 @@ class VideoRecord:
     hard_negatives: tuple[str, ...] = ()
     questions: tuple[Question, ...] = ()
     start_seconds: float = 0.0
+    phrases: tuple[Phrase, ...] = ()
 
     @property
     def stretch(self) -> Stretch:
@@ -211,6 +233,7 @@ def _joined(parts: Sequence[VideoRecord]) -> VideoRecord:
         captions=tuple(dict.fromkeys(caption for part in parts for caption in part.captions)),
         hard_negatives=tuple(dict.fromkeys(negative for part in parts for negative in part.hard_negatives)),
         questions=tuple(dict.fromkeys(question for part in parts for question in part.questions)),
+        phrases=tuple(dict.fromkeys(phrase for part in parts for phrase in part.phrases)),
     )
 
 

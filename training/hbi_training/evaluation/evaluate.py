@@ -21,6 +21,7 @@ from hbi_training.data.records import VideoRecord
 from hbi_training.evaluation.answers import Answers, answer_questions, calibration_error, fit_temperature
 from hbi_training.evaluation.caption_writing import caption_split
 from hbi_training.evaluation.captions import caption_metrics
+from hbi_training.evaluation.grounding import TorchEncoder, measure_grounding
 from hbi_training.evaluation.retrieval import RetrievalMetrics, retrieval_metrics
 from hbi_training.model.token_interaction import Tokens, TokensByLevel, items
 from hbi_training.weights.checkpoint import Model
@@ -31,8 +32,8 @@ class Evaluation:
     """Measured results of a model.
 
     Attributes:
-        metrics: Values by name: "text_to_video/R@1", "answer/accuracy/colour", "caption/CIDEr" and so on, in percent
-            except ranks and counts.
+        metrics: Values by name: "text_to_video/R@1", "answer/accuracy/colour", "caption/CIDEr",
+            "grounding/entity/verb/pointing/interaction" and so on, in percent except ranks and counts.
         answers: Answer to each question; None if no questions were asked.
         captions: Row of the split -> caption of the clip; None if the model writes none.
     """
@@ -59,14 +60,14 @@ def evaluate(
     decoding: Decoding | None = None,
     calibrate: bool = False,
 ) -> Evaluation:
-    """Measures retrieval, answers and captions.
+    """Measures retrieval, grounding, answers and captions.
 
     Args:
         model: Model on any device; its mode is restored.
         records: Clips of the split.
         cache: Frames of the clips.
         tokenizer: Tokenizer of the model.
-        all_captions: See `evaluate_retrieval`.
+        all_captions: See `evaluate_retrieval` and `measure_grounding`.
         rerank: See `evaluate_retrieval`.
         decoding: Options of decoding captions; None for `MEASURED_DECODING`.
         calibrate: True first fits the temperature of the model's answers to these clips, and keeps it.
@@ -79,6 +80,7 @@ def evaluate(
     answers, captions = None, None
     if described:
         metrics |= evaluate_retrieval(model, records, cache, tokenizer, all_captions=all_captions, rerank=rerank)
+        metrics |= _grounding(model, records, cache, tokenizer, all_captions=all_captions)
     if "qa" in model.tasks and any(record.questions for record in records):
         model = model.require("qa", "answering questions")
         answers = answer_questions(model, records, cache, tokenizer)
@@ -94,6 +96,17 @@ def evaluate(
     if not metrics:
         raise TrainingError("there is nothing to measure: the split has no captions, and no questions for this model")
     return Evaluation(metrics, answers, captions)
+
+
+def _grounding(
+    model: Model, records: Sequence[VideoRecord], cache: FrameCache, tokenizer: Tokenizer, *, all_captions: bool
+) -> dict[str, float]:
+    """Measures grounding if captions have phrases with moments."""
+    was_training = model.training
+    encoder = TorchEncoder(model.eval(), tokenizer)
+    found = measure_grounding(encoder, records, cache, max_words=model.config.max_words, all_captions=all_captions)
+    model.train(was_training)
+    return {f"grounding/{name}": value for name, value in found.items()}
 
 
 def retrieval_texts(

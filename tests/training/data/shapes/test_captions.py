@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hbi_training.data.shapes import Scene, captions, hard_negatives, scene_at
-from hbi_training.data.shapes.captions import VERBS, inflected, near_misses, story_of, tell
+from hbi_training.data.shapes.captions import VERBS, captions_with_phrases, inflected, near_misses, story_of, tell
 from tests.builders.shape_facts import SCENES, Fact, Reading, contains, read
 
 
@@ -37,6 +37,30 @@ class TestCaptions:
         for caption in told:
             assert read(caption) == facts_of(scene), caption
             assert not re.search(r"\ba [aeiou]|\ban [^aeiou]|  ", caption), caption
+
+    @given(scene=SCENES, seed=st.integers(0, 1000))
+    @settings(max_examples=100, deadline=None)
+    def test_phrases_are_the_things_and_the_verbs(self, scene: Scene, seed: int) -> None:
+        told = captions_with_phrases(scene, np.random.default_rng(seed))
+        assert [caption.text for caption in told] == captions(scene, np.random.default_rng(seed))
+        story = story_of(scene)
+        for caption in told:
+            verbs = Counter(phrase.event for phrase in caption.phrases if phrase.kind == "verb")
+            assert verbs == Counter(range(len(story.actors)))
+            nouns = [phrase.event for phrase in caption.phrases if phrase.kind == "noun"]
+            assert (None in nouns) == (story.still is not None)
+            for phrase in caption.phrases:
+                words = caption.text[phrase.start : phrase.end]
+                if phrase.kind == "verb":
+                    assert phrase.event is not None
+                    said = VERBS[story.actors[phrase.event].motion]
+                    assert words in {
+                        form for verb in said for form in (verb, inflected(verb, "s"), inflected(verb, "ing"))
+                    }
+                else:
+                    noun = story.still if phrase.event is None else story.actors[phrase.event][:3]
+                    assert noun is not None
+                    assert noun[1] in words.split()
 
     def test_the_canonical_caption_is_plain(self) -> None:
         told = [captions(scene_at(0, "train", number), np.random.default_rng(0))[0] for number in range(200)]

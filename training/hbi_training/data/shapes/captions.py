@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -85,6 +87,44 @@ STILL_TEMPLATES = (
 )
 
 
+PhraseKind = Literal["noun", "verb"]
+# Characters that stand around the phrases of a caption while it is put together; none of them is in any word.
+MARKS: dict[str, tuple[PhraseKind, int | None]] = {
+    "\ue000": ("noun", 0),
+    "\ue001": ("noun", 1),
+    "\ue002": ("verb", 0),
+    "\ue003": ("verb", 1),
+    "\ue004": ("noun", None),
+}
+END_MARK = "\ue00f"
+FIRST_NOUN, SECOND_NOUN, FIRST_VERB, SECOND_VERB, STILL_NOUN = MARKS
+
+
+@dataclass(frozen=True)
+class ToldPhrase:
+    """A phrase of a caption.
+
+    Attributes:
+        kind: Kind of phrase: the name of a thing or the verb of an event.
+        event: Position in `Story.actors` of the event that it tells of; None for the bystander.
+        start: Place of its first character in the caption.
+        end: Place behind its last character.
+    """
+
+    kind: PhraseKind
+    event: int | None
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Told:
+    """A caption with its phrases, in the order of the text."""
+
+    text: str
+    phrases: tuple[ToldPhrase, ...]
+
+
 @dataclass(frozen=True)
 class Story:
     """Content of a caption: the combination of each event, the number of participants, and the bystander."""
@@ -104,13 +144,18 @@ def story_of(scene: Scene) -> Story:
 
 def captions(scene: Scene, rng: np.random.Generator, num: int = 5) -> list[str]:
     """Writes different captions, each true and complete; the first is the canonical plain one."""
+    return [told.text for told in captions_with_phrases(scene, rng, num)]
+
+
+def captions_with_phrases(scene: Scene, rng: np.random.Generator, num: int = 5) -> list[Told]:
+    """Writes the captions that `captions` does, and says where their phrases stand."""
     story = story_of(scene)
-    told = [tell(story)]
+    first = tell_with_phrases(story)
+    told = {first.text: first}
     while len(told) < num:
-        caption = tell(story, rng)
-        if caption not in told:
-            told.append(caption)
-    return told
+        caption = tell_with_phrases(story, rng)
+        told.setdefault(caption.text, caption)
+    return list(told.values())
 
 
 def hard_negatives(scene: Scene, rng: np.random.Generator, num: int = 3) -> list[str]:
@@ -161,23 +206,50 @@ def near_misses(scene: Scene) -> dict[str, list[Story]]:
 
 def tell(story: Story, rng: np.random.Generator | None = None) -> str:
     """Puts a story into words: the canonical ones without a generator, else random ones."""
+    return tell_with_phrases(story, rng).text
+
+
+def tell_with_phrases(story: Story, rng: np.random.Generator | None = None) -> Told:
+    """Puts a story into words as `tell` does, and says where its phrases stand."""
     a, b = story.actors[0], story.actors[-1]
     first, second = (pick(VERBS[actor.motion], rng) for actor in (a, b))
     told = pick(TEMPLATES[story.kind], rng).format(
-        a=noun_phrase(a[:3], story.count, rng),
-        b=noun_phrase(b[:3], 1, rng),
-        m=first if story.count > 1 else inflected(first, "s"),
-        n=inflected(second, "s"),
-        ming=inflected(first, "ing"),
-        ning=inflected(second, "ing"),
+        a=_marked(FIRST_NOUN, noun_phrase(a[:3], story.count, rng)),
+        b=_marked(SECOND_NOUN, noun_phrase(b[:3], 1, rng)),
+        m=_marked(FIRST_VERB, first if story.count > 1 else inflected(first, "s")),
+        n=_marked(SECOND_VERB, inflected(second, "s")),
+        ming=_marked(FIRST_VERB, inflected(first, "ing")),
+        ning=_marked(SECOND_VERB, inflected(second, "ing")),
     )
-    return told_beside(told, story.still, rng) if story.still else told
+    return _without_marks(_told_beside(told, story.still, rng) if story.still else told)
 
 
 def told_beside(told: str, still: Noun, rng: np.random.Generator | None = None) -> str:
     """Adds the bystander to a caption."""
-    phrase = noun_phrase(still, 0, rng)
-    return pick(STILL_TEMPLATES, rng).format(told=told, still=phrase).replace(" a orange", " an orange")
+    return _without_marks(_told_beside(told, still, rng)).text
+
+
+def _told_beside(told: str, still: Noun, rng: np.random.Generator | None) -> str:
+    phrase = _marked(STILL_NOUN, noun_phrase(still, 0, rng))
+    return re.sub(f" a (?={STILL_NOUN}?orange)", " an ", pick(STILL_TEMPLATES, rng).format(told=told, still=phrase))
+
+
+def _marked(mark: str, phrase: str) -> str:
+    return f"{mark}{phrase}{END_MARK}"
+
+
+def _without_marks(marked: str) -> Told:
+    """Takes the marks out of a caption, and says where they stood."""
+    text, phrases, start = "", [], 0
+    opened = ""
+    for part in re.split(f"([{''.join(MARKS)}{END_MARK}])", marked):
+        if part in MARKS:
+            opened, start = part, len(text)
+        elif part == END_MARK:
+            phrases.append(ToldPhrase(*MARKS[opened], start, len(text)))
+        else:
+            text += part
+    return Told(text, tuple(phrases))
 
 
 def noun_phrase(noun: Noun, count: int = 0, rng: np.random.Generator | None = None) -> str:

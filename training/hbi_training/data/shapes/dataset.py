@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from hbi_engines.operating_system import usable_cpus
 from hbi_infer.errors import DataError
-from hbi_training.data.shapes.captions import captions, hard_negatives, story_of, tell
+from hbi_training.data.shapes.captions import Told, captions_with_phrases, hard_negatives, story_of, tell
 from hbi_training.data.shapes.questions import questions
 from hbi_training.data.shapes.reading import ATTRIBUTES, attributes_right
 from hbi_training.data.shapes.render import render
@@ -135,9 +135,11 @@ def _write_clip(out: Path, seed: int, split: Split, number: int, scene: Scene | 
     scene = scene or scene_at(seed, split, number)
     # Captions, negatives and questions each have a random stream of their own.
     words = [np.random.default_rng([seed, SPLITS.index(split), number, 0, stream]) for stream in (1, 2, 3)]
+    told = captions_with_phrases(scene, words[0])
     record: dict[str, Any] = {
         "video": f"videos/{split}_{number:06d}.mp4",
-        "captions": captions(scene, words[0]),
+        "captions": [caption.text for caption in told],
+        "phrases": [phrase for place, caption in enumerate(told) for phrase in _phrases(scene, place, caption)],
         "hard_negatives": hard_negatives(scene, words[1]),
         "questions": questions(scene, words[2]),
         "scene": asdict(scene),
@@ -153,6 +155,22 @@ def _write_clip(out: Path, seed: int, split: Split, number: int, scene: Scene | 
             message = f"cannot write {path}: {error.strerror}; make room, then run the same command to go on"
             raise DataError(message) from error
     return json.dumps(record) + "\n"
+
+
+def _phrases(scene: Scene, caption: int, told: Told) -> Iterator[dict[str, Any]]:
+    """Yields the phrases of a caption with their times: those of the event, the whole clip for a bystander."""
+    for phrase in told.phrases:
+        # One noun serves both events of a thing that does one after the other.
+        shared = phrase.kind == "noun" and scene.kind == "same"
+        events = scene.events if shared else () if phrase.event is None else (scene.events[phrase.event],)
+        yield {
+            "caption": caption,
+            "text": told.text[phrase.start : phrase.end],
+            "start": phrase.start,
+            "kind": phrase.kind,
+            "start_seconds": min((event.start_seconds for event in events), default=0.0),
+            "end_seconds": max((event.end_seconds for event in events), default=CLIP_SECONDS),
+        }
 
 
 def _claim(marker: Path, made_with: dict[str, Any]) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from hbi_infer.errors import TrainingError
-from hbi_training.weights.tensor_files import load_tensors
-from tests.builders.tensor_files import Tower, same
+from hbi_infer.convert.tensor_files import read_tensors
+from hbi_infer.errors import BundleError
+from tests.builders.tensor_files import Tower, same_arrays
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of TorchScript itself
@@ -19,13 +19,13 @@ def test_torchscript_archives_are_read_without_their_code(kind: str, tmp_path: P
     tower = Tower().eval()
     archive = torch.jit.trace(tower, torch.randn(2, 4)) if kind == "traced" else torch.jit.script(tower)
     archive.save(tmp_path / "tower.pt")
-    assert same(load_tensors(tmp_path / "tower.pt"), tower.state_dict())
+    assert same_arrays(read_tensors(tmp_path / "tower.pt"), tower.state_dict())
     # What would run, if it ran, is not even needed.
     with zipfile.ZipFile(tmp_path / "tower.pt") as whole, zipfile.ZipFile(tmp_path / "bare.pt", "w") as bare:
         for info in whole.infolist():
             if "/code/" not in info.filename:
                 bare.writestr(info.filename, whole.read(info))
-    assert same(load_tensors(tmp_path / "bare.pt"), tower.state_dict())
+    assert same_arrays(read_tensors(tmp_path / "bare.pt"), tower.state_dict())
 
 
 def archive_with(path: Path, pickled: bytes, storage: bytes = b"\0" * 16, method: int = zipfile.ZIP_STORED) -> Path:
@@ -50,7 +50,7 @@ def tensor_at(offset: int, size: int) -> bytes:
 
 
 def test_archives_that_lie_are_refused(tmp_path: Path) -> None:
-    good = load_tensors(archive_with(tmp_path / "good.pt", tensor_at(1, 3)))
+    good = read_tensors(archive_with(tmp_path / "good.pt", tensor_at(1, 3)))
     assert good["weight"].tolist() == [0, 0, 0]
     trap = tmp_path / "trap"
     bad = {
@@ -61,12 +61,36 @@ def test_archives_that_lie_are_refused(tmp_path: Path) -> None:
         "words": b"hello",
     }
     for name, pickled in bad.items():
-        with pytest.raises(TrainingError, match="looks like a TorchScript archive and cannot be read as one"):
-            load_tensors(archive_with(tmp_path / f"{name}.pt", pickled))
+        with pytest.raises(BundleError, match="looks like a TorchScript archive and cannot be read as one"):
+            read_tensors(archive_with(tmp_path / f"{name}.pt", pickled))
     assert not trap.exists()
-    with pytest.raises(TrainingError, match="is compressed, which TorchScript does not do"):
-        load_tensors(archive_with(tmp_path / "z.pt", tensor_at(1, 3), b"\0" * 16, zipfile.ZIP_DEFLATED))
+    with pytest.raises(BundleError, match="is compressed, which TorchScript does not do"):
+        read_tensors(archive_with(tmp_path / "z.pt", tensor_at(1, 3), b"\0" * 16, zipfile.ZIP_DEFLATED))
     # A harmful call among the attributes is passed over, and not made.
     pickled = tensor_at(0, 4)[:-3] + text("harm") + b"cos\nsystem\n(" + text(f"touch {trap}") + b"tRub."
-    assert list(load_tensors(archive_with(tmp_path / "call.pt", pickled))) == ["weight"]
+    assert list(read_tensors(archive_with(tmp_path / "call.pt", pickled))) == ["weight"]
     assert not trap.exists()
+
+
+def test_a_tensor_cannot_be_larger_than_its_numbers(tmp_path: Path) -> None:
+    repeated = tensor_at(0, 3).replace(b"(K\x01t\x89", b"(K\x00t\x89").replace(b"(K\x03t", b"(J\xff\xff\xff\x7ft")
+    with pytest.raises(BundleError, match="reaches beyond its 4 numbers"):
+        read_tensors(archive_with(tmp_path / "bomb.pt", repeated))
+
+
+def test_modules_that_hold_themselves_come_to_an_end(tmp_path: Path) -> None:
+    shared = b"\x80\x02}q\x00"
+    for depth in range(1, 60):  # each holds the one before it twice
+        before = b"h" + bytes([depth - 1])
+        shared += b"}q" + bytes([depth]) + b"(" + text("a") + before + text("b") + before + b"u"
+    with pytest.raises(BundleError, match="more than 1,000,000 modules"):
+        read_tensors(archive_with(tmp_path / "bomb.pt", shared + b"."))
+
+
+def test_big_endian_numbers_are_refused(tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(2)}, tmp_path / "c.pt")
+    with zipfile.ZipFile(tmp_path / "c.pt") as whole, zipfile.ZipFile(tmp_path / "big.pt", "w") as big:
+        for info in whole.infolist():
+            big.writestr(info.filename, b"big" if info.filename.endswith("byteorder") else whole.read(info))
+    with pytest.raises(BundleError, match="its numbers are in b'big' order; only little is supported"):
+        read_tensors(tmp_path / "big.pt")

@@ -1,0 +1,1 @@
+"""Models that others trained become bundles, with NumPy and `onnx` alone."""
