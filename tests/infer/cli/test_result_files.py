@@ -86,7 +86,8 @@ def test_videos_that_cannot_be_read_any_more_are_told_once(bundle: Path, library
     folder.mkdir()
     for name in ("red.mp4", "green then blue.mkv"):
         (folder / name).write_bytes((library / name).read_bytes())
-    arguments = ("retrieve", "--videos", folder, "--bundle", bundle, "--index", tmp_path / "i.sqlite", "-q", "red")
+    options = ("--bundle", bundle, "--index", tmp_path / "i.sqlite", "--min-match", "0")
+    arguments = ("retrieve", "--videos", folder, *options, "-q", "red")
     assert run(*arguments).returncode == 0
     spoil(folder / "red.mp4")
     done = run(*arguments, "--no-update", "--save-clips", tmp_path / "found", "--sheet", tmp_path / "sheet.png")
