@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from threading import Thread, Timer
@@ -129,6 +128,8 @@ def open_in_desktop(path: Path) -> None:
     if sys.platform == "win32":
         os.startfile(path.absolute())  # noqa: S606
         return
+    import subprocess  # a command that starts need not wait for it
+
     opener = "open" if sys.platform == "darwin" else "xdg-open"
     nowhere = subprocess.DEVNULL
     # An absolute path is not taken for an option.
