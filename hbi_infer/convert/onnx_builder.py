@@ -22,6 +22,7 @@ STORED_SMALLER_FROM = 1024
 """Number of values from which on a weight is stored in float16, where that is asked for."""
 
 Array = npt.NDArray[Any]
+Colours = tuple[float, float, float]
 Stored = Literal["float32", "float16"]
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu"]
 
@@ -118,6 +119,21 @@ def joined(layers: Sequence[Linear]) -> Linear:
     return Linear(weight, np.concatenate(biases))
 
 
+@dataclass(frozen=True)
+class BuiltGraph:
+    """A graph that is done.
+
+    Attributes:
+        content: The serialised ONNX model.
+        inputs: Its inputs.
+        outputs: Its outputs.
+    """
+
+    content: bytes
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
 class GraphBuilder:
     """A graph under construction. Its methods add nodes, and return the name of the result.
 
@@ -131,19 +147,19 @@ class GraphBuilder:
         self._nodes: list[onnx.NodeProto] = []
         self._casts: list[onnx.NodeProto] = []
         self._weights: dict[str, TensorProto] = {}
-        self._inputs: list[onnx.ValueInfoProto] = []
-        self._outputs: list[onnx.ValueInfoProto] = []
+        self._inputs: list[TensorSpec] = []
+        self._outputs: list[TensorSpec] = []
         self._made: set[str] = set()
 
     def input(self, spec: TensorSpec) -> str:
         """Adds an input of any shape such as (B, N, D)."""
-        self._inputs.append(_value_info(spec))
+        self._inputs.append(spec)
         return self._new(spec.name)
 
     def output(self, name: str, spec: TensorSpec) -> None:
         """Makes a result an output of any shape such as (B, N, D), by the name in `spec`."""
         self.node("Identity", name, name=spec.name)
-        self._outputs.append(_value_info(spec))
+        self._outputs.append(spec)
 
     def constant(self, name: str, values: Array | Sequence[int] | float) -> str:
         """Adds values of any shape such as (D, D); whole numbers become int64, and others float32."""
@@ -266,14 +282,10 @@ class GraphBuilder:
         return self.node("Div", x, least, name=name)
 
     def model(self) -> onnx.ModelProto:
-        """Returns the graph as a checked model."""
-        graph = helper.make_graph(
-            [*self._casts, *self._nodes],
-            self._name,
-            self._inputs,
-            self._outputs,
-            [self._weights[name] for name in self._weights],
-        )
+        """Returns the graph as a model."""
+        given, made = ([_value_info(spec) for spec in specs] for specs in (self._inputs, self._outputs))
+        weights = list(self._weights.values())
+        graph = helper.make_graph([*self._casts, *self._nodes], self._name, given, made, weights)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
         model.producer_name = "hbi-infer"
         return model
@@ -283,6 +295,10 @@ class GraphBuilder:
         content: bytes = self.model().SerializeToString(deterministic=True)
         onnx.checker.check_model(content, full_check=True)
         return content
+
+    def built(self) -> BuiltGraph:
+        """Returns the checked graph with its inputs and outputs."""
+        return BuiltGraph(self.serialised(), tuple(self._inputs), tuple(self._outputs))
 
     def _new(self, name: str) -> str:
         if name in self._made:
@@ -322,14 +338,14 @@ def pixels_to_patches(graph: GraphBuilder, frames: str, *, size: int, patch: int
     return graph.node("Cast", bytes_, name=name, to=TensorProto.FLOAT)
 
 
-def patch_layer(kernel: Array, bias: Array | None, mean: Array, deviation: Array) -> Linear:
+def patch_layer(kernel: Array, bias: Array | None, mean: Colours, deviation: Colours) -> Linear:
     """Returns the layer that takes bytes of patches, as `pixels_to_patches` gives them, to their embedding.
 
     Args:
         kernel: (D, 3, P, P) of a convolution on normalised pictures.
         bias: (D,), or None.
-        mean: (3,) of values from 0 to 1.
-        deviation: (3,).
+        mean: Mean of each colour, from 0 to 1.
+        deviation: Deviation of each colour.
     """
     weight = kernel.astype(np.float64) / (255.0 * np.asarray(deviation, np.float64))[:, None, None]
     offset = -(weight.sum((2, 3)) * 255.0 * np.asarray(mean, np.float64)).sum(1)

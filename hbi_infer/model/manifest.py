@@ -35,6 +35,7 @@ RANGES = {
     "max_words": (1, 2**16),
     "vocabulary_size": (1, 10**7),
     "logit_scale": (1e-6, 1e6),
+    "logit_bias": (-1e6, 1e6),
     "batch_clips": (1, 1024),
     "video_tokens": (1, 2**16),
     "text_tokens": (1, 2**16),
@@ -147,6 +148,7 @@ class BundleManifest:
         directions: "both" compares each side's tokens with the other's; "text_to_video" looks only for the frame that
             each token of a text is nearest to.
         logit_scale: Factor of a score where a softmax over scores is taken.
+        logit_bias: Term that a model of pairs, such as SigLIP, adds to the scaled score before a sigmoid.
         batch_clips: Largest number of clips that the graph `video_encoder` is given at a time; what it needs in memory
             rises with them.
         tasks: Tasks that the bundle can do, of `TASK_GRAPHS`.
@@ -170,6 +172,7 @@ class BundleManifest:
     padded_partner: Literal["ignore", "zero"]
     directions: Directions = field(default="both", metadata=ADDED_LATER)
     logit_scale: float
+    logit_bias: float | None = field(default=None, metadata=ADDED_LATER)
     batch_clips: int = field(default=16, metadata=ADDED_LATER)
     tasks: tuple[str, ...]
     answers: tuple[str, ...] = field(default=(), metadata=ADDED_LATER)

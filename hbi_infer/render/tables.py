@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from hbi_infer.index.update import IndexReport
     from hbi_infer.model.bundle import Bundle
+    from hbi_infer.model.manifest import BundleManifest
     from hbi_infer.tasks.caption import Caption
     from hbi_infer.tasks.explain import Explanation, LevelExplanation
     from hbi_infer.tasks.qa import Answer
@@ -280,6 +281,7 @@ def show_bundle(bundle: Bundle) -> None:
         ),
         ("text", f"up to {manifest.max_words} tokens, of a vocabulary of {manifest.vocabulary_size:,}"),
         ("width", str(manifest.width)),
+        ("pairs", _pairs(manifest)),
         *(
             (
                 "level",
@@ -300,6 +302,13 @@ def show_bundle(bundle: Bundle) -> None:
         *(("metric", f"{name} {value}") for name, value in _flat(provenance.metrics)),
     ]
     emit("".join(f"{name:<8}{printable(value)}\n" for name, value in facts if value))
+
+
+def _pairs(manifest: BundleManifest) -> str:
+    """Returns how a score becomes the probability of a pair; empty for a model that was not trained so."""
+    if manifest.logit_bias is None:
+        return ""
+    return f"a score s has the probability sigmoid({manifest.logit_scale:.4g} * s {manifest.logit_bias:+.4g})"
 
 
 def _flat(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
