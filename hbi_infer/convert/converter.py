@@ -20,10 +20,8 @@ from hbi_infer.model.bundle import FILE_LIMIT_BYTES, require_bundle_folder, writ
 from hbi_infer.model.manifest import BundleManifest, GraphSpec, LevelSpec, Provenance, TokenizerSpec
 from hbi_infer.options import FrameSampling
 
-CONVERTER_VERSION = 1
-"""Number that grows whenever the same files give another bundle."""
-
-READERS: dict[str, Callable[[Path, Settings], DualEncoder]] = {"clip": read_clip, "siglip": read_siglip}
+Reader = Callable[[Path, Settings], DualEncoder]
+READERS: dict[str, Reader] = {"clip": read_clip, "siglip": read_siglip}
 """Kind of a model, as its config.json says -> its reader."""
 
 Progress = Callable[[str], object]
@@ -92,11 +90,27 @@ def read_model(folder: Path | str) -> DualEncoder:
         InputError: The tokenizer is missing or of another kind.
     """
     folder = Path(folder)
+    reader, config = _reader(folder)
+    return reader(folder, config)
+
+
+def check_kind(folder: Path | str) -> None:
+    """Checks that a model is of a kind that can be converted, as far as that can be said without its weights.
+
+    Raises:
+        BundleError: It is of another kind, or config.json is missing or damaged.
+    """
+    if read_settings(Path(folder), CONFIG) is None:  # with OpenCLIP's, the weights tell which of the two counts
+        _reader(Path(folder))
+
+
+def _reader(folder: Path) -> tuple[Reader, Settings]:
+    """Returns the reader of a model's kind, and its configuration."""
     content = read_settings(folder, "config.json")
     own = read_settings(folder, CONFIG)
     # Some folders hold both layouts; that of `transformers` is read unless only OpenCLIP's weights are there.
     if own is not None and (content is None or _has_only_own(folder)):
-        return read_open_clip(folder, Settings(own, str(folder / CONFIG)))
+        return read_open_clip, Settings(own, str(folder / CONFIG))
     if content is None:
         raise BundleError(
             f"{folder} has no config.json; a model's folder has that or open_clip_config.json, its weights and its "
@@ -109,7 +123,7 @@ def read_model(folder: Path | str) -> DualEncoder:
             f"{folder} holds a model of the kind {kind!r:.80}; {' and '.join(READERS)} can be converted, and what "
             "OpenCLIP saves: choose such a model, for example openai/clip-vit-base-patch32"
         )
-    return READERS[kind](folder, config)
+    return READERS[kind], config
 
 
 def _has_only_own(folder: Path) -> bool:
