@@ -55,8 +55,8 @@ class Target:
         error: The refusal, if there was one.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
         self.error: OSError | None = None
 
     def __enter__(self) -> Self:
