@@ -364,9 +364,59 @@ def damaged_videos() -> str:
     )
 
 
+def nothing_matches() -> str:
+    """Returns which first results stay and go at each least match, and how many clips are unfamiliar."""
+    document = load("nothing_matches")
+    if document is None:
+        return ""
+    result = document["result"]
+    drawn = result["drawn"]["folders"]
+    parts = [
+        "## When nothing matches\n",
+        "What `--min-match` does to first results: right ones that stay / wrong ones that go, in percent, the wrong "
+        "ones for queries whose scene is not in the folder. "
+        f"Folders are drawn from {result['drawn']['clips']:,} clips of the test "
+        "split of `shapes`; a query is the plain caption of a scene of that split "
+        f"(`python benchmarks/nothing_matches.py`; {machine_of(document)}). The default for "
+        f"this model is {result['min_match']:g}.\n",
+        _curves({f"{int(size):,} clips": folder for size, folder in drawn.items()}),
+        "",
+    ]
+    if real := result.get("real"):
+        counts = real["first_results"]
+        parts += [
+            f"The same for real videos: {', '.join(real['videos'])} ({real['clips']} clips), searched with "
+            f"`{real['bundle']}` for {counts['right'] + counts['wrong']} things that they show and {counts['absent']} "
+            f"that they do not. {counts['right']} first results are right. So few clips say little, and "
+            "nothing is left out with this model unless `--min-match` is given.\n",
+            _curves({f"{real['clips']} clips": real}),
+            "",
+        ]
+    clips = result["unfamiliar"]
+    parts += [f"The embedded model calls {clips['drawn']['percent']:g} % of those drawn clips unfamiliar"]
+    if strange := clips.get("strange"):
+        parts[-1] += f", and {strange['percent']:g} % of {strange['clips']} clips of {strange['videos']} real videos"
+    return "\n".join([*parts[:-1], f"{parts[-1]}.\n"])
+
+
+def _curves(folders: dict[str, Any]) -> str:
+    """Returns a table of least matches by folders."""
+    rows = []
+    for row, point in enumerate(next(iter(folders.values()))["curve"]):
+        points = [folder["curve"][row] for folder in folders.values()]
+        cells = [f"{_percent(found['right_stay'])} / {_percent(found['absent_go'])}" for found in points]
+        rows.append([f"{point['min_match']:g}", *cells])
+    return table(["least match", *folders], rows)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
 def main() -> None:
     """Writes the page, or fails where it is not what the JSON says."""
-    made = "\n".join([BEGIN, *filter(None, [accuracy(), real_clips(), speed(), interaction(), damaged_videos()])])
+    parts = [accuracy(), real_clips(), speed(), nothing_matches(), interaction(), damaged_videos()]
+    made = "\n".join([BEGIN, *filter(None, parts)])
     if "--check" not in sys.argv[1:]:
         PAGE.write_text(made)
     elif made != PAGE.read_text():

@@ -50,9 +50,9 @@ ROOMS = {
     ),
     "hbi_training": ("data model", "weights", "banzhaf evaluation", "objective", "run", "cli"),
     "hbi_export": (
-        "options graphs",
+        "options graphs strange_clips",
         "report",
-        "pytorch precision tensorrt",
+        "pytorch precision tensorrt training_world",
         "bundle upstream triton",
         "random_bundle",
         "cli",

@@ -27,6 +27,11 @@ Stored = Annotated[
 Samples = Annotated[Path | None, typer.Option(help="Folder of videos to check the video encoder on besides.")]
 FramesPerSecond = Annotated[float, typer.Option(help="Frames taken from each second of video.")]
 MaxFrames = Annotated[int, typer.Option(min=1, help="Largest number of frames of a clip.")]
+TrainingData = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", help="Data set of the training, to describe it in the bundle; see describe."),
+]
+TrainingFormat = Annotated[str, typer.Option("--format", help="Format of the data set.")]
 TestFormat = Annotated[str, typer.Option("--format", help="Format of the data set.")]
 TestSplit = Annotated[str, typer.Option("--split", help="Split to measure on.")]
 TestClips = Annotated[
@@ -65,6 +70,8 @@ def onnx(
             min=0.1, help="Length of the clips that longer videos are cut into.", show_default="that of the training"
         ),
     ] = None,
+    data: TrainingData = None,
+    data_format: TrainingFormat = "manifest",
 ) -> None:
     """Export a checkpoint; every graph is checked against the model before anything is written.
 
@@ -78,7 +85,29 @@ def onnx(
     checks = export_bundle(
         given, output, weights=weights, samples=samples, reranker=reranker, clip_seconds=clip_seconds
     )
+    if data is not None:
+        from hbi_export.training_world import add_training
+
+        add_training(output, data, data_format=data_format)
     show_checks(checks, output)
+
+
+@app.command()
+def describe(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle; two files are put into it.")],
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Data set that the model was trained on.")],
+    data_format: TrainingFormat = "manifest",
+) -> None:
+    """Add to a bundle what the clips and texts of its training are like; its graphs stay as they are.
+
+    hbi-infer then compares a query with texts of that kind, and marks clips that are unlike all that the model knows.
+
+    Example: hbi-export describe my-model --data data/shapes
+    """
+    from hbi_export.training_world import add_training
+
+    add_training(bundle, data, data_format=data_format)
+    emit(f"{printable(str(bundle))} knows its training data now: an index of it must be made anew\n")
 
 
 @app.command()

@@ -7,7 +7,15 @@ from typing import Annotated
 import typer
 
 from hbi_infer.cli.captions import caption_target, kept_captions, write_captions
-from hbi_infer.cli.inputs import FolderOptions, as_given, end_with, find_clips, load_model, output_style
+from hbi_infer.cli.inputs import (
+    FolderOptions,
+    as_given,
+    end_with,
+    find_clips,
+    load_model,
+    output_style,
+    tell_unfamiliar,
+)
 from hbi_infer.cli.options import (
     AllFilesOption,
     BundleOption,
@@ -119,4 +127,5 @@ def caption(
             stdout.emit_json(found.document | {"decoding": asdict(options), "captions": written})
         else:
             tables.show_written(captions, style, as_given(video))
+        tell_unfamiliar(captions, "captions")
     end_with(failures, "captioned")

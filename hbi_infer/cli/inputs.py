@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from operator import attrgetter
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from hbi_infer.index.verify import Verification
     from hbi_infer.model.encoder import Encoder
     from hbi_infer.render.tables import Style
+    from hbi_infer.tasks.caption import Caption
+    from hbi_infer.tasks.qa import Answer
+    from hbi_infer.tasks.search import Match
     from hbi_infer.video.discovery import LeftOut
 
 SOME_FAILED = 3
@@ -64,6 +67,19 @@ def load_model(bundle: str | None, device: str, verbose: bool) -> HBI:
     if verbose:
         stdout.note("note", f"model {hbi.bundle.manifest.name} on {hbi.device_reason}")
     return hbi
+
+
+def tell_unfamiliar(found: Iterable[Match | Caption | Answer], what: str) -> None:
+    """Says in one line how many of the clips of results are unlike all that the model was trained on.
+
+    Args:
+        found: Results of clips.
+        what: Name of the results in the line, such as "captions".
+    """
+    clips = {(each.path, each.start_seconds): each.unfamiliar for each in found}
+    if num_strange := sum(clips.values()):
+        clip = "the clip is" if len(clips) == 1 else f"{num_strange} of {len(clips)} clips are"
+        stdout.note("note", f"{clip} unlike all that the model was trained on: do not rely on the {what}")
 
 
 def output_style(as_json: bool, as_csv: bool) -> Style:

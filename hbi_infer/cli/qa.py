@@ -5,7 +5,16 @@ from typing import Annotated
 
 import typer
 
-from hbi_infer.cli.inputs import FolderOptions, as_given, end_with, find_clips, load_model, output_style, read_lines
+from hbi_infer.cli.inputs import (
+    FolderOptions,
+    as_given,
+    end_with,
+    find_clips,
+    load_model,
+    output_style,
+    read_lines,
+    tell_unfamiliar,
+)
 from hbi_infer.cli.options import (
     AllFilesOption,
     BundleOption,
@@ -82,4 +91,5 @@ def qa(
             stdout.emit_json(found.document | {"min_probability": threshold, "questions": documents})
         else:
             tables.show_answers(list(zip(texts, answers, strict=True)), style, as_given(video))
+        tell_unfamiliar((answer for of_text in answers for answer in of_text), "answers")
     end_with(found.failures, "answered about")

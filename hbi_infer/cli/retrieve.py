@@ -18,6 +18,7 @@ from hbi_infer.cli.inputs import (
     model_document,
     output_style,
     read_lines,
+    tell_unfamiliar,
     updated_index,
 )
 from hbi_infer.cli.options import (
@@ -175,6 +176,7 @@ def retrieve(
         answers = [each.without_poor_matches(least) for each in answers]
         _show(answers, files, style, index_document(opened, report), as_given(videos))
         _tell_what_is_left_out(answers, least)
+        tell_unfamiliar((match for each in answers for match in each.matches), "scores")
         if where != EVERYTHING and not any(each.matches or each.left_out for each in answers):
             stdout.note("note", f"none of the {opened.store.num_clips()} indexed clips passes the filters")
     end_with(report.failed if report else [], "searched", also_failed=bool(files.failed))

@@ -114,7 +114,7 @@ class Bundle:
             ) from error
 
     def background_bytes(self) -> bytes:
-        """Reads the file with the tokens of neutral sentences, checked against its hash.
+        """Reads the file with the neutral sentences, checked against its hash.
 
         Raises:
             BundleError: The bundle has none, or the file is not the one that was exported.
@@ -223,12 +223,12 @@ def write_bundle(
     others = others or {}
     manifest = dataclasses.replace(
         manifest,
-        background=FileSpec("background.safetensors") if "background" in others else None,
+        background=FileSpec("background.txt") if "background" in others else None,
         familiarity=FileSpec("familiarity.safetensors") if "familiarity" in others else None,
     )
     content = {manifest.tokenizer.file: tokenizer_json.encode()}
     content |= {manifest.graphs[name].file: graph for name, graph in graphs.items()}
-    content |= {f"{name}.safetensors": data for name, data in others.items()}
+    content |= {manifest.other_files[name].file: data for name, data in others.items()}
     hashes = {file: hashlib.sha256(data).hexdigest() for file, data in content.items()}
     manifest = dataclasses.replace(
         manifest,

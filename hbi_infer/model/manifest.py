@@ -159,7 +159,7 @@ class BundleManifest:
         tokenizer: File of the tokenizer.
         graphs: Name -> graph.
         provenance: Origin of the model.
-        background: File with the tokens of neutral sentences (`hbi_infer.model.neutral_texts`); None for the sentences
+        background: File with neutral sentences (`hbi_infer.model.neutral_texts`); None for the sentences
             about everyday scenes.
         familiarity: File that tells clips like those of the training from others (`hbi_infer.model.familiarity`); None
             if that is not known.

@@ -1,21 +1,20 @@
 """Sentences that know nothing of a folder, and their tokens: what a query's score is compared with.
 
-A bundle may bring sentences of its own world, as tokens that its text encoder made, in a file of its own. For any
-other one 256 sentences about everyday scenes are encoded when they are first needed.
+A bundle may bring sentences of its own world, in a text file with a line for each. For any other one there are 256
+sentences about everyday scenes. They are encoded when they are first needed: an index keeps what it computes of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from hbi_infer.errors import BundleError
+from hbi_infer.errors import BundleError, ExportError
 from hbi_infer.model.encoder import Encoder
-from hbi_infer.tokens.levels import Levels, LevelTokens, unsound
+from hbi_infer.tokens.levels import Levels, LevelTokens
 
 if TYPE_CHECKING:
     from hbi_infer.model.bundle import Bundle
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 TEXTS_AT_A_TIME = 32
 MOST_TEXTS = 4096
 """Largest number of sentences that a bundle may bring: far more than a background needs."""
+MOST_LETTERS = 2000
+"""Largest length of a sentence."""
 
 
 def neutral_sentences() -> list[str]:
@@ -32,17 +33,16 @@ def neutral_sentences() -> list[str]:
 
 
 def neutral_tokens(encoder: Encoder) -> Levels:
-    """Returns the tokens of J neutral sentences, (J, T, D) at each level: those of the bundle, or encoded now.
+    """Computes the tokens of J neutral sentences, (J, T, D) at each level: those of the bundle, or of everyday scenes.
 
     Raises:
         BundleError: The bundle's file is not the one that was exported, or makes no sense.
     """
-    if encoder.bundle.manifest.background is None:
-        return encoded_texts(encoder, neutral_sentences())
-    return _tokens_of(encoder.bundle)
+    has_own = encoder.bundle.manifest.background is not None
+    return encoded_texts(encoder, _texts_of(encoder.bundle) if has_own else neutral_sentences())
 
 
-def encoded_texts(encoder: Encoder, texts: list[str]) -> Levels:
+def encoded_texts(encoder: Encoder, texts: Sequence[str]) -> Levels:
     """Computes the tokens of J texts, some at a time; one that is too long is cut."""
     parts = [
         encoder.encode_tokens(encoder.tokenize(texts[start : start + TEXTS_AT_A_TIME]))
@@ -51,42 +51,36 @@ def encoded_texts(encoder: Encoder, texts: list[str]) -> Levels:
     return {name: _side_by_side([part[name] for part in parts]) for name in parts[0]}
 
 
-def background_file(texts: Levels) -> bytes:
-    """Returns the tokens of J texts as a bundle's file: safetensors, tokens in half precision at unit length."""
-    from safetensors.numpy import save
+def background_file(texts: Sequence[str]) -> bytes:
+    """Returns neutral sentences as a bundle's file.
 
-    arrays: dict[str, npt.NDArray[Any]] = {}
-    for name, level in texts.items():
-        lengths = np.linalg.norm(level.tokens.astype(np.float32), axis=2, keepdims=True)
-        arrays[f"{name}_tokens"] = (level.tokens / np.maximum(lengths, 1e-12)).astype(np.float16)
-        arrays[f"{name}_weights"] = level.weights.astype(np.float32)
-    return save(arrays)
+    Raises:
+        ExportError: There is none or there are too many, or one is blank or has several lines.
+    """
+    if fault := _fault(texts):
+        raise ExportError(f"the neutral sentences {fault}")
+    return "".join(f"{text}\n" for text in texts).encode()
 
 
-def _tokens_of(bundle: Bundle) -> Levels:
-    """Reads the background's file of a bundle: the tokens of J texts."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    content = bundle.background_bytes()
+def _texts_of(bundle: Bundle) -> list[str]:
+    """Reads the neutral sentences of a bundle."""
     where = f"the background of {bundle.path}"
     try:
-        arrays = load(content)
-        levels = {level.name: _level(arrays, level.name) for level in bundle.manifest.levels}
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise BundleError(f"{where} cannot be read ({error!r:.120}): export the bundle again") from error
-    numbers = {len(level) for level in levels.values()}
-    widths = {level.tokens.shape[2] for level in levels.values()}
-    if len(numbers) > 1 or not 1 <= min(numbers) <= MOST_TEXTS or widths != {bundle.manifest.width}:
-        raise BundleError(f"{where} has {numbers} texts of the widths {widths}: export the bundle again")
-    if fault := unsound(levels):
-        raise BundleError(f"{where} has {fault}: export the bundle again")
-    return levels
+        texts = bundle.background_bytes().decode().removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{where} is not UTF-8 (byte {error.start:,}): export the bundle again") from error
+    if fault := _fault(texts):
+        raise BundleError(f"{where} {fault}: export the bundle again")
+    return texts
 
 
-def _level(arrays: Mapping[str, npt.NDArray[Any]], name: str) -> LevelTokens:
-    """Returns the tokens (J, T, D) and weights (J, T) of a level."""
-    return LevelTokens(arrays[f"{name}_tokens"].astype(np.float32), arrays[f"{name}_weights"].astype(np.float32))
+def _fault(texts: Sequence[str]) -> str:
+    if not 1 <= len(texts) <= MOST_TEXTS:
+        return f"are {len(texts)}; there may be 1 to {MOST_TEXTS:,}"
+    wrong = next(
+        (text for text in texts if not text.strip() or not text.isprintable() or len(text) > MOST_LETTERS), None
+    )
+    return "" if wrong is None else f"hold {wrong!r:.80}; each is a line of 1 to {MOST_LETTERS:,} letters"
 
 
 def _side_by_side(parts: list[LevelTokens]) -> LevelTokens:

@@ -28,6 +28,8 @@ Style = Literal["table", "tabs", "csv", "json"]
 """Table for people, tab-separated lines for cut and awk, comma-separated values under a header, or JSON."""
 
 DO_NOT_KNOW = "don't know"
+UNFAMILIAR = "unfamiliar"
+"""Mark of a clip that is unlike all that the model was trained on."""
 LABEL_WIDTH = 28
 """Longest line of a map's label, in letters."""
 STRONGEST_SHOWN = 3
@@ -43,7 +45,7 @@ def show_matches(answers: Sequence[tuple[str, Sequence[Match]]], style: Style, p
                     str(match.rank),
                     f"{match.score:.3f}",
                     _share(match.match),
-                    _with_copies(place(match.path), match),
+                    _marked(place(match.path), match),
                     f"{clock(match.start_seconds)}-{clock(match.end_seconds)}",
                     ", ".join(map(clock, match.best_frame_seconds)),
                 )
@@ -94,10 +96,12 @@ def _share(share: float | None) -> str:
     return "" if share is None else f"{share:.3f}"
 
 
-def _with_copies(place: str, match: Match) -> str:
-    """Returns the place of a result with the number of copies that are folded into it."""
+def _marked(place: str, match: Match) -> str:
+    """Returns the place of a result, with the number of copies that are folded into it, and marked if unfamiliar."""
     num_copies = len(match.copies)
-    return f"{place} (and {num_copies} {'copy' if num_copies == 1 else 'copies'})" if num_copies else place
+    marks = [f"and {num_copies} {'copy' if num_copies == 1 else 'copies'}"] if num_copies else []
+    marks += [UNFAMILIAR] if match.unfamiliar else []
+    return f"{place} ({', '.join(marks)})" if marks else place
 
 
 def show_captions(video: str, matches: Sequence[CaptionMatch], style: Style) -> None:

@@ -7,8 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hbi_infer.index.clip_tokens import ClipPlace, Clips
 from hbi_infer.model.encoder import BATCH_CLIPS, Encoder
+from hbi_infer.model.familiarity import familiarity_of
 from hbi_infer.options import Decoding
 
 
@@ -24,6 +27,8 @@ class Caption:
         text: The sentence, in lower case.
         log_probability: Natural logarithm of the probability of all tokens of the text together.
         is_complete: Whether the text came to its end before the limit of tokens.
+        unfamiliar: Whether the clip is unlike all that the model was trained on, so that the text is not to be relied
+            on; see `hbi_infer.tokens.familiarity`. False if the bundle does not know.
     """
 
     path: Path
@@ -33,6 +38,7 @@ class Caption:
     text: str
     log_probability: float
     is_complete: bool
+    unfamiliar: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Returns a value that `json.dumps` takes."""
@@ -69,6 +75,7 @@ def caption_clips(
 def _caption(
     encoder: Encoder, clips: Clips, options: Decoding, known: Mapping[ClipPlace, Caption]
 ) -> Iterator[tuple[ClipPlace, Caption]]:
+    familiarity = familiarity_of(encoder.bundle)
     for start in range(0, len(clips.places), BATCH_CLIPS):
         part = slice(start, start + BATCH_CLIPS)
         places = clips.places[part]
@@ -78,7 +85,9 @@ def _caption(
         batch = clips.read(part)
         if not batch.places:  # gone since
             continue
-        for place, written in zip(batch.places, encoder.write_captions(batch.levels, options), strict=True):
+        strange = familiarity.unfamiliar(batch.levels) if familiarity else np.zeros(len(batch.places), np.bool_)
+        made = encoder.write_captions(batch.levels, options)
+        for place, written, is_strange in zip(batch.places, made, strange.tolist(), strict=True):
             yield (
                 place,
                 known.get(place)
@@ -90,5 +99,6 @@ def _caption(
                     text=encoder.tokenizer.decode(written.token_ids),
                     log_probability=written.log_probability,
                     is_complete=written.is_complete,
+                    unfamiliar=is_strange,
                 ),
             )

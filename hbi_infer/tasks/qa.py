@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from hbi_infer.errors import InputError
 from hbi_infer.index.clip_tokens import ClipBatch, ClipPlace, Clips
 from hbi_infer.model.encoder import Encoder
+from hbi_infer.model.familiarity import familiarity_of
 from hbi_infer.options import Answering
 from hbi_infer.tasks.texts import EncodedTexts, encode_texts
 from hbi_infer.tokens.levels import some
@@ -64,6 +65,8 @@ class Answer:
         text: The answer; None for "don't know".
         probability: Probability of the likeliest answer, whether it is given or not.
         choices: The likeliest answers, best first; of equal ones the first in the bundle's list.
+        unfamiliar: Whether the clip is unlike all that the model was trained on, so that the answer is not to be relied
+            on; see `hbi_infer.tokens.familiarity`. False if the bundle does not know.
     """
 
     question: str
@@ -74,6 +77,7 @@ class Answer:
     text: str | None
     probability: float
     choices: tuple[Choice, ...]
+    unfamiliar: bool = False
 
     @property
     def is_confident(self) -> bool:
@@ -106,13 +110,14 @@ def answer_clips(
     encoder.bundle.require("qa")
     options = options or Answering()
     found: list[dict[tuple[Path, int], Answer]] = [{} for _ in questions.texts]
-    for number, place, probabilities in _probabilities(encoder, questions, clips):
+    for number, clip, probabilities in _probabilities(encoder, questions, clips):
+        place = clip.place
         # One answer for each key; the first of equally probable ones stays.
         key = place.path, place.clip if options.all_clips else 0
         best = found[number].get(key)
         if best is None or probabilities.max() > best.probability:
             found[number][key] = _answer(
-                questions.texts[number], place, probabilities, encoder.bundle.manifest.answers, options
+                questions.texts[number], clip, probabilities, encoder.bundle.manifest.answers, options
             )
     return [list(answers.values()) for answers in found]
 
@@ -152,16 +157,26 @@ def check_questions(questions: Sequence[str]) -> None:
             )
 
 
+class _Clip(NamedTuple):
+    """A clip that is asked about: its place, and whether it is unlike all that the model was trained on."""
+
+    place: ClipPlace
+    unfamiliar: bool
+
+
 def _probabilities(
     encoder: Encoder, questions: EncodedTexts, clips: Clips
-) -> Iterator[tuple[int, ClipPlace, npt.NDArray[np.float64]]]:
+) -> Iterator[tuple[int, _Clip, npt.NDArray[np.float64]]]:
     """Computes the probabilities (A,) of all answers for each question, by number, and each clip."""
+    familiarity = familiarity_of(encoder.bundle)
     for batch in clips.batches(CLIPS_AT_ONCE):
+        strange = familiarity.unfamiliar(batch.levels) if familiarity else np.zeros(len(batch.places), np.bool_)
+        asked = list(map(_Clip, batch.places, strange.tolist()))
         for numbers, rows in _pairs(len(questions), batch):
             logits = encoder.answer_logits(some(questions.levels, numbers), some(batch.levels, rows)).astype(np.float64)
             shares = np.exp(logits - logits.max(axis=1, keepdims=True))
             shares /= shares.sum(axis=1, keepdims=True)
-            yield from zip(numbers.tolist(), (batch.places[row] for row in rows), shares, strict=True)
+            yield from zip(numbers.tolist(), (asked[row] for row in rows), shares, strict=True)
 
 
 def _pairs(num_questions: int, batch: ClipBatch) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
@@ -174,13 +189,14 @@ def _pairs(num_questions: int, batch: ClipBatch) -> Iterator[tuple[npt.NDArray[n
 
 def _answer(
     question: str,
-    place: ClipPlace,
+    clip: _Clip,
     probabilities: npt.NDArray[np.float64],
     answers: Sequence[str],
     options: Answering,
 ) -> Answer:
     best = top(probabilities, options.top_k)
     choices = tuple(Choice(text=answers[number], probability=float(probabilities[number])) for number in best)
+    place = clip.place
     is_known = choices[0].probability >= options.min_probability
     return Answer(
         question=question,
@@ -191,4 +207,5 @@ def _answer(
         text=choices[0].text if is_known else None,
         probability=choices[0].probability,
         choices=choices,
+        unfamiliar=clip.unfamiliar,
     )

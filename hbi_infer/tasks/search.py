@@ -20,6 +20,7 @@ from hbi_infer.index.clip_tokens import VideoTokens
 from hbi_infer.index.folder_index import FolderIndex
 from hbi_infer.index.store import ClipIds, StoredClip
 from hbi_infer.model.encoder import BATCH_CLIPS
+from hbi_infer.model.familiarity import familiarity_of
 from hbi_infer.options import EVERYTHING, Searching
 from hbi_infer.tasks.duplicates import Duplicates
 from hbi_infer.tasks.query import Query
@@ -76,6 +77,8 @@ class Match:
         match: How unusual such a match is among the clips that were searched, from 0 to 1; see
             `hbi_infer.tokens.background`. Of joined texts it is that of the least unusual one; None if the query is a
             video.
+        unfamiliar: Whether the clip is unlike all that the model was trained on, so that its score says little; see
+            `hbi_infer.tokens.familiarity`. False if the bundle does not know.
     """
 
     rank: int
@@ -87,6 +90,7 @@ class Match:
     video_seconds: float | None
     copies: tuple[Copy, ...] = ()
     match: float | None = None
+    unfamiliar: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Returns a value that `json.dumps` takes."""
@@ -336,6 +340,9 @@ class _Finder:
             for one in chosen
             for row in np.flatnonzero(ids == one.clip.clip_id)
         }
+        familiarity = familiarity_of(self._index.encoder.bundle)
+        is_strange = familiarity.unfamiliar(tokens) if familiarity else np.zeros(len(ids), np.bool_)
+        strange = set(ids[is_strange].tolist())
         return [
             Match(
                 rank=rank,
@@ -344,6 +351,7 @@ class _Finder:
                 video_seconds=one.clip.video_seconds,
                 copies=tuple(Copy(**self._place(copy)) for copy in one.copies),
                 match=one.match,
+                unfamiliar=one.clip.clip_id in strange,
                 **self._place(one.clip),
             )
             for rank, one in enumerate(chosen, start=1)

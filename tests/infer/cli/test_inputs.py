@@ -15,6 +15,9 @@ from hbi_infer.cli.inputs import MOST_LISTED, FolderOptions, end_with, index_doc
 from hbi_infer.errors import IndexStoreError
 from hbi_infer.index.store import VideoFault
 from hbi_infer.index.update import IndexProgress
+from tests.builders.command_line import run
+from tests.builders.tiny_bundle import write_video
+from tests.builders.unfamiliar import write_bundle_without_red
 
 
 def test_a_failure_that_may_pass_says_how_to_try_again(capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,3 +115,19 @@ def test_an_index_that_another_process_makes_anew_while_it_is_used_is_told(
     with pytest.raises(IndexStoreError, match=r"another process made the index .* anew meanwhile: .*; try again"):
         use(begin_anew)
     assert use(lambda: None) == 4
+
+
+def test_commands_say_of_which_clips_the_model_knows_nothing(tmp_path: Path) -> None:
+    bundle = write_bundle_without_red(tmp_path / "bundle", "qa", "caption")
+    videos = tmp_path / "videos"
+    red, blue = write_video(videos / "red.mp4", "red"), write_video(videos / "blue.mp4", "blue")
+    shared = ("--bundle", bundle, "--index", tmp_path / "i.sqlite")
+    told = "unlike all that the model was trained on: do not rely on the "
+    done = run("retrieve", "--videos", videos, "-q", "red", "--min-match", "0", *shared)
+    assert f"note: 1 of 2 clips are {told}scores\n" in done.stderr
+    done = run("qa", "--video", videos, "-q", "what colour?", "-q", "is it red?", *shared)
+    assert f"note: 1 of 2 clips are {told}answers\n" in done.stderr
+    done = run("caption", videos, *shared)
+    assert f"note: 1 of 2 clips are {told}captions\n" in done.stderr
+    assert f"note: the clip is {told}captions\n" in run("caption", red, "--bundle", bundle).stderr
+    assert told not in run("caption", blue, "--bundle", bundle).stderr

@@ -75,7 +75,7 @@ def test_json_has_everything(search: list[str], library: Path, bundle: Path, ind
     best = green["results"][0]
     assert best.keys() == {
         "rank", "score", "path", "start_seconds", "end_seconds", "best_frame_seconds", "video_seconds", "copies",
-        "match",
+        "match", "unfamiliar",
     }  # fmt: skip
     assert (best["path"], best["start_seconds"]) == (str(library / "green then blue.mkv"), 0.0)
     assert best["score"] == pytest.approx(1.5, abs=0.05)

@@ -97,3 +97,12 @@ def test_a_written_file_is_one_line(made: Explanation, capsys: pytest.CaptureFix
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith('maps of "a red video" and ')
     assert line.endswith(f"clip 1 of 1 (0:00.0-0:02.0), score {made.score:.3f}, written to why\\n.png")
+
+
+def test_a_clip_unlike_those_of_the_training_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    copy = Copy(path=Path("b.mp4"), start_seconds=0, end_seconds=1)
+    show_matches([("red", [replace(MATCH, unfamiliar=True)])], "table", str)
+    show_matches([("red", [replace(MATCH, unfamiliar=True, copies=(copy,))])], "table", str)
+    shown = capsys.readouterr().out
+    assert "a\\tb.mp4 (unfamiliar)" in shown
+    assert "a\\tb.mp4 (and 1 copy, unfamiliar)" in shown

@@ -17,6 +17,7 @@ from hbi_infer.model.encoder import BATCH_CLIPS
 from hbi_infer.options import Decoding, Filter
 from hbi_infer.tasks.caption import caption_clips
 from tests.builders.tiny_bundle import write_tiny_bundle, write_video
+from tests.builders.unfamiliar import write_bundle_without_red
 from tests.builders.video_files import spoil
 
 TEXTS = ["a green video", "a blue video", "a red video"]
@@ -120,3 +121,10 @@ def test_a_bundle_that_writes_no_captions(folder: Path, tmp_path: Path) -> None:
         BundleError, match=r"does not do caption, only retrieve: train a model with 'hbi-train caption'"
     ):
         model.caption(folder / "a.mp4")
+
+
+def test_captions_of_clips_unlike_those_of_the_training_say_so(folder: Path, tmp_path: Path) -> None:
+    model = HBI.load(write_bundle_without_red(tmp_path / "bundle", "caption"), device="cpu", threads=1)
+    red, green = model.caption(folder / "sub" / "b.mkv"), model.caption(folder / "a.mp4")
+    assert [caption.unfamiliar for caption in (*red, *green)] == [True, False, False]
+    assert red[0].to_json()["unfamiliar"] is True

@@ -17,6 +17,7 @@ from hbi_infer.tasks.qa import CLIPS_AT_ONCE, PAIRS_AT_ONCE, Answer, check_quest
 from hbi_infer.tasks.qa import answer_clips as answer_encoded
 from hbi_infer.tasks.texts import QueryTruncatedWarning
 from tests.builders.tiny_bundle import write_tiny_bundle, write_video
+from tests.builders.unfamiliar import write_bundle_without_red
 from tests.builders.video_files import spoil
 
 QUESTION = "what is red?"
@@ -219,3 +220,11 @@ def test_a_bundle_that_cannot_answer(folder: Path, tmp_path: Path) -> None:
     model = HBI.load(write_tiny_bundle(tmp_path / "tiny"), device="cpu", threads=1)
     with pytest.raises(BundleError, match=r"does not do qa, only retrieve: train a model with 'hbi-train qa'"):
         model.answer(folder / "red.mp4", "what colour?")
+
+
+def test_answers_about_clips_unlike_those_of_the_training_say_so(tmp_path: Path) -> None:
+    model = HBI.load(write_bundle_without_red(tmp_path / "bundle", "qa"), device="cpu", threads=1)
+    red, both = write_video(tmp_path / "red.mp4", "red"), write_video(tmp_path / "both.mp4", "green", "blue")
+    answers = [model.answer(video, "what colour?") for video in (red, both)]
+    assert [answer.unfamiliar for answer in answers] == [True, False]
+    assert answers[0].to_json()["unfamiliar"] is True

@@ -34,6 +34,7 @@ from tests.builders.tiny_bundle import (
     tokenizer_json,
     write_video,
 )
+from tests.builders.unfamiliar import write_bundle_without_red
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +186,7 @@ def test_a_match_as_json(index: Index) -> None:
         "video_seconds",
         "copies",
         "match",
+        "unfamiliar",
     }
     assert document["copies"] == []
 
@@ -385,3 +387,19 @@ def test_the_match_of_joined_texts_is_that_of_the_worst(index: Index) -> None:
         assert match.match == pytest.approx(worst, abs=0.01)
     without = index.search("green", replace(options, without=("blue",)))
     assert {(match.path, match.start_seconds): match.match for match in without} == pytest.approx(of_one[0], abs=0.01)
+
+
+def test_clips_unlike_those_of_the_training_are_marked(index: Index, tmp_path: Path) -> None:
+    assert not any(match.unfamiliar for match in index.search("red")), "the bundle does not know"
+    model = HBI.load(write_bundle_without_red(tmp_path / "bundle"), device="cpu", threads=1)
+    with Index.open(index.folder, model, location=tmp_path / "i.sqlite") as other:
+        other.update(workers=1)
+        found = other.search("a video", Searching(dedupe="off"))
+        assert {match.path.name: match.unfamiliar for match in found} == {
+            "red.mp4": True,
+            "red_too.mp4": True,
+            "green_then_blue.mp4": False,
+            "long.mp4": False,
+        }
+        assert [match.unfamiliar for match in other.like(index.folder / "red.mp4", top_k=1)] == [True]
+        assert found[0].to_json()["unfamiliar"] == found[0].unfamiliar
