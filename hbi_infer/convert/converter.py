@@ -11,7 +11,7 @@ from hbi_infer.convert.clip import WEIGHT_FILES as TRANSFORMERS_FILES
 from hbi_infer.convert.clip import read_clip
 from hbi_infer.convert.dual_encoder import DualEncoder
 from hbi_infer.convert.onnx_builder import OPSET, BuiltGraph, Stored
-from hbi_infer.convert.open_clip import CONFIG, WEIGHT_FILES, read_open_clip
+from hbi_infer.convert.open_clip import CONFIG, WEIGHT_FILES, check_open_clip, read_open_clip
 from hbi_infer.convert.settings import Settings, read_settings
 from hbi_infer.convert.siglip import read_siglip
 from hbi_infer.convert.towers import LEVELS, num_weights, text_graph, video_graph
@@ -23,7 +23,9 @@ from hbi_infer.options import FrameSampling
 CONVERTER_VERSION = 1
 """Number that grows whenever the same files give another bundle."""
 
-READERS: dict[str, Callable[[Path, Settings], DualEncoder]] = {"clip": read_clip, "siglip": read_siglip}
+Reader = Callable[[Path, Settings], DualEncoder]
+
+READERS: dict[str, Reader] = {"clip": read_clip, "siglip": read_siglip}
 """Kind of a model, as its config.json says -> its reader."""
 
 Progress = Callable[[str], object]
@@ -84,6 +86,17 @@ def convert_model(
     return write_bundle(out, manifest, {graph: built.content for graph, built in graphs.items()}, model.tokenizer_json)
 
 
+def check_model(source: Path | str) -> None:
+    """Looks at the configuration of a model whose weights need not be there yet.
+
+    Raises:
+        BundleError: The model is of a kind that is not converted.
+    """
+    reader, config = _reader_of(Path(source))
+    if reader is read_open_clip:
+        check_open_clip(config)
+
+
 def read_model(folder: Path | str) -> DualEncoder:
     """Reads the files of a model, whatever its layout.
 
@@ -92,11 +105,17 @@ def read_model(folder: Path | str) -> DualEncoder:
         InputError: The tokenizer is missing or of another kind.
     """
     folder = Path(folder)
+    reader, config = _reader_of(folder)
+    return reader(folder, config)
+
+
+def _reader_of(folder: Path) -> tuple[Reader, Settings]:
+    """Returns the reader of the model in a folder, with the configuration that it reads."""
     content = read_settings(folder, "config.json")
     own = read_settings(folder, CONFIG)
     # Some folders hold both layouts; that of `transformers` is read unless only OpenCLIP's weights are there.
     if own is not None and (content is None or _has_only_own(folder)):
-        return read_open_clip(folder, Settings(own, str(folder / CONFIG)))
+        return read_open_clip, Settings(own, str(folder / CONFIG))
     if content is None:
         raise BundleError(
             f"{folder} has no config.json; a model's folder has that or open_clip_config.json, its weights and its "
@@ -104,12 +123,12 @@ def read_model(folder: Path | str) -> DualEncoder:
         )
     config = Settings(content, str(folder / "config.json"))
     kind = config.raw("model_type")
-    if kind not in READERS:
+    if not isinstance(kind, str) or kind not in READERS:
         raise BundleError(
             f"{folder} holds a model of the kind {kind!r:.80}; {' and '.join(READERS)} can be converted, and what "
             "OpenCLIP saves: choose such a model, for example openai/clip-vit-base-patch32"
         )
-    return READERS[kind](folder, config)
+    return READERS[kind], config
 
 
 def _has_only_own(folder: Path) -> bool:
