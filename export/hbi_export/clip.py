@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hbi_infer.catalog.hub import download, look_up
 from hbi_infer.catalog.names import HubName
-from hbi_infer.convert.converter import check_model, convert_model
+from hbi_infer.convert.converter import check_kind, convert_model
 from hbi_infer.convert.onnx_builder import Stored
 from hbi_infer.errors import InputError
 from hbi_infer.model.bundle import require_bundle_folder
@@ -55,7 +55,7 @@ def export_clip(
     model = look_up(name)
     with tempfile.TemporaryDirectory(prefix="hbi-export-") as temporary:
         download(model, temporary, [file for file in model.files if file.is_description])
-        check_model(temporary)
+        check_kind(temporary)
         say(f"downloading {name}: {model.size_bytes / 1e6:.0f} MB")
         download(model, temporary, model.files)
         return convert_model(

@@ -20,11 +20,7 @@ from hbi_infer.model.bundle import FILE_LIMIT_BYTES, require_bundle_folder, writ
 from hbi_infer.model.manifest import BundleManifest, GraphSpec, LevelSpec, Provenance, TokenizerSpec
 from hbi_infer.options import FrameSampling
 
-CONVERTER_VERSION = 1
-"""Number that grows whenever the same files give another bundle."""
-
 Reader = Callable[[Path, Settings], DualEncoder]
-
 READERS: dict[str, Reader] = {"clip": read_clip, "siglip": read_siglip}
 """Kind of a model, as its config.json says -> its reader."""
 
@@ -86,15 +82,18 @@ def convert_model(
     return write_bundle(out, manifest, {graph: built.content for graph, built in graphs.items()}, model.tokenizer_json)
 
 
-def check_model(source: Path | str) -> None:
-    """Looks at the configuration of a model whose weights need not be there yet.
+def check_kind(folder: Path | str) -> None:
+    """Checks that a model is of a kind that can be converted, as far as that can be said without its weights.
 
     Raises:
-        BundleError: The model is of a kind that is not converted.
+        BundleError: It is of another kind, or config.json is missing or damaged.
     """
-    reader, config = _reader_of(Path(source))
-    if reader is read_open_clip:
-        check_open_clip(config)
+    folder = Path(folder)
+    own = read_settings(folder, CONFIG)
+    if own is None:
+        _reader(folder)
+    elif read_settings(folder, "config.json") is None:  # with both, the weights tell which of the two counts
+        check_open_clip(Settings(own, str(folder / CONFIG)))
 
 
 def read_model(folder: Path | str) -> DualEncoder:
@@ -105,12 +104,12 @@ def read_model(folder: Path | str) -> DualEncoder:
         InputError: The tokenizer is missing or of another kind.
     """
     folder = Path(folder)
-    reader, config = _reader_of(folder)
+    reader, config = _reader(folder)
     return reader(folder, config)
 
 
-def _reader_of(folder: Path) -> tuple[Reader, Settings]:
-    """Returns the reader of the model in a folder, with the configuration that it reads."""
+def _reader(folder: Path) -> tuple[Reader, Settings]:
+    """Returns the reader of a model's kind, and its configuration."""
     content = read_settings(folder, "config.json")
     own = read_settings(folder, CONFIG)
     # Some folders hold both layouts; that of `transformers` is read unless only OpenCLIP's weights are there.

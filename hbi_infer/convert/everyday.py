@@ -24,14 +24,12 @@ from hbi_infer.convert.minilm import IN_8_BITS, TOKENIZER, read_minilm, word_fla
 from hbi_infer.convert.onnx_builder import OPSET, Array, GraphBuilder
 from hbi_infer.convert.sentence_encoder import sentence_graph, text_graph
 from hbi_infer.convert.tensor_files import read_tensors
+from hbi_infer.convert.versions import EVERYDAY_VERSION
 from hbi_infer.model.bundle import require_bundle_folder, write_bundle
 from hbi_infer.model.manifest import BundleManifest, GraphSpec, LevelSpec, Provenance, TokenizerSpec
 from hbi_infer.model.tokenizer import Tokenizer
 from hbi_infer.model.word_piece import word_piece_json_from_document
 from hbi_infer.options import FrameSampling
-
-EVERYDAY_VERSION = 1
-"""Version of the recipe; a bundle of another one is built anew."""
 
 NAME, EXTRA = "everyday", "everyday"
 NOTICE = (
