@@ -34,7 +34,7 @@ from hbi_infer.cli.options import (
 )
 from hbi_infer.errors import InputError
 from hbi_infer.files import is_file
-from hbi_infer.options import EVERYTHING, MIN_MATCH, Filter, Searching
+from hbi_infer.options import EVERYTHING, Filter, Searching
 from hbi_infer.render import stdout
 
 if TYPE_CHECKING:
@@ -75,9 +75,9 @@ def retrieve(
         bool, typer.Option("--dedupe-near", help="Fold also what shows nearly the same, such as other encodings.")
     ] = False,
     min_match: Annotated[
-        float,
-        typer.Option(min=0, max=1, help="Leave out results that match less than this; 0 leaves out none."),
-    ] = MIN_MATCH,
+        float | None,
+        typer.Option(min=0, max=1, help="Leave out results that match less than this; by default the model's own."),
+    ] = None,
     path: Annotated[str | None, typer.Option(metavar="GLOB", help="Only files such as '*/cats/*'.")] = None,
     folder: Annotated[str | None, typer.Option(metavar="DIR", help="Only this folder inside --videos.")] = None,
     min_duration: Annotated[float | None, typer.Option(metavar="SECONDS", help="Only videos this long.")] = None,
@@ -154,12 +154,13 @@ def retrieve(
             answers = [_found_like(opened, like, options)]
         else:
             answers = [_found_all(opened, texts, options)] if join else _found(opened, texts, options)
-        answers = [each.without_poor_matches(min_match) for each in answers]
+        least = hbi.bundle.manifest.min_match if min_match is None else min_match
+        answers = [each.without_poor_matches(least) for each in answers]
         if style == "json":
             stdout.emit_json(index_document(opened, report) | {"answers": [each.to_json() for each in answers]})
         else:
             tables.show_matches([(each.asked, each.matches) for each in answers], style, as_given(videos))
-        _tell_what_is_left_out(answers, min_match)
+        _tell_what_is_left_out(answers, least)
         if where != EVERYTHING and not any(each.matches or each.left_out for each in answers):
             stdout.note("note", f"none of the {opened.store.num_clips()} indexed clips passes the filters")
     end_with(report.failed if report else [], "searched")

@@ -218,6 +218,7 @@ def _manifest(tokenizer: Tokenizer, width: int, source: InstalledFile) -> Bundle
         directions="text_to_video",
         logit_scale=LOGIT_SCALE,
         batch_clips=1,
+        min_match=0.0,
         tasks=("retrieve",),
         tokenizer=TokenizerSpec(),
         graphs={

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -11,8 +12,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from hbi_infer.model.bundle import write_bundle
 from tests.builders.command_line import on_terminal, run
-from tests.builders.tiny_bundle import COLOURS, NOTICE, write_video
+from tests.builders.tiny_bundle import COLOURS, NOTICE, tiny_graphs, tiny_manifest, tokenizer_json, write_video
 
 
 def test_retrieve_indexes_first_then_ranks(library: Path, bundle: Path, tmp_path: Path) -> None:
@@ -236,6 +238,17 @@ def test_a_table_and_a_progress_bar_on_a_terminal(library: Path, bundle: Path, t
     status, shown = on_terminal(*arguments)
     assert status == 0
     assert "videos, " not in shown, "nothing to index, no bar"
+
+
+def test_a_model_says_how_well_a_result_must_match(library: Path, tmp_path: Path) -> None:
+    manifest = dataclasses.replace(tiny_manifest(), min_match=1.0)
+    write_bundle(tmp_path / "strict", manifest, tiny_graphs(), tokenizer_json())
+    arguments = ("retrieve", "--videos", library, "--bundle", tmp_path / "strict", "--index", tmp_path / "i.sqlite")
+    done = run(*arguments, "-q", "blue", "--path", "red*", "--json")
+    assert json.loads(done.stdout)["answers"][0]["left_out"] == 1
+    assert "1 result matches less than 1 and stays out" in done.stderr
+    done = run(*arguments, "-q", "blue", "--path", "red*", "--min-match", "0", "--json")
+    assert json.loads(done.stdout)["answers"][0]["left_out"] == 0
 
 
 def test_what_matches_no_better_than_any_text_is_left_out(
