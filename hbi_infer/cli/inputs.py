@@ -287,13 +287,13 @@ def as_given(videos: Path) -> Callable[[Path], str]:
     return lambda path: str(videos / path.relative_to(folder))
 
 
-def end_with(failures: Sequence[VideoFault], done: str) -> NoReturn:
-    """Lists the videos that failed, and exits with a code that says whether there are any."""
+def end_with(failures: Sequence[VideoFault], done: str, *, also_failed: bool = False) -> NoReturn:
+    """Lists the videos that failed, and exits with a code that says whether there are any, or `also_failed`."""
     for fault in failures:
         may_pass = fault.problem in ("crashed", "too_slow")
         again = "; try again with hbi-infer index --retry-failed" if may_pass else ""
         stdout.note("warning", f"{fault.path} cannot be {done}: {fault.reason}{again}")
-    raise typer.Exit(SOME_FAILED if failures else 0)
+    raise typer.Exit(SOME_FAILED if failures or also_failed else 0)
 
 
 def model_document(hbi: Encoder) -> dict[str, Any]:

@@ -73,13 +73,24 @@ class FrameScaler:
         Raises:
             VideoError: The frame is too large or too narrow. The message is what is wrong, without the file's name.
         """
+        return self._cut(self._scaled(frame, pixel_aspect))
+
+    def whole(self, frame: VideoFrame, *, pixel_aspect: float = 1.0) -> NDArray[np.uint8]:
+        """Converts, scales and turns upright one frame, and cuts nothing; arguments and errors are those of `square`.
+
+        Returns:
+            (H, W, 3) uint8, RGB; with `fit="pad"` the longer side has the size of the square.
+        """
+        return self._scaled(frame, pixel_aspect)
+
+    def _scaled(self, frame: VideoFrame, pixel_aspect: float) -> NDArray[np.uint8]:
+        """Returns the upright frame (H, W, 3) uint8 before it is cut."""
         matrix = _matrix(frame)
         width, height = self._scaled_size(*displayed_size(frame, pixel_aspect))
         if max(width, height) > MAX_SIDE:
             raise VideoError(f"has frames of {frame.width} x {frame.height} pixels, too narrow to cut a square from")
         stored = (height, width) if _is_turned(matrix) else (width, height)
-        image = scaled_rgb(self._reformatter, frame, *stored, self._interpolation)
-        return self._cut(_upright(image, matrix))
+        return _upright(scaled_rgb(self._reformatter, frame, *stored, self._interpolation), matrix)
 
     def _scaled_size(self, width: int, height: int) -> tuple[int, int]:
         """Returns the width and height before the centre is cut out."""
@@ -128,11 +139,17 @@ def _matrix(frame: VideoFrame) -> NDArray[np.int32]:
     Returns:
         (2, 2) int32 in 16.16 fixed point: the screen's (x, y) is (x, y) @ matrix.
     """
+    numbers = display_matrix(frame)
+    return _AS_STORED if numbers is None else np.array(numbers, np.int32).reshape(3, 3)[:2, :2]
+
+
+def display_matrix(frame: VideoFrame) -> list[int] | None:
+    """Returns the nine numbers by which a player turns a frame, as FFmpeg has them; None if it does not."""
     # The stubs of PyAV 18 say that these are keyed by strings only.
     side_data = cast("Mapping[SideDataType, SideData]", frame.side_data)
     if SideDataType.DISPLAYMATRIX not in side_data:
-        return _AS_STORED
-    return np.frombuffer(bytes(side_data[SideDataType.DISPLAYMATRIX]), np.int32).reshape(3, 3)[:2, :2]
+        return None
+    return [int(number) for number in np.frombuffer(bytes(side_data[SideDataType.DISPLAYMATRIX]), np.int32)]
 
 
 def _is_turned(matrix: NDArray[np.int32]) -> bool:
