@@ -53,7 +53,7 @@ ROOMS = {
         "options graphs strange_clips",
         "report",
         "pytorch precision tensorrt training_world",
-        "bundle upstream triton",
+        "bundle clip upstream triton",
         "random_bundle",
         "cli",
     ),
