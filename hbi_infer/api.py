@@ -11,14 +11,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
+from hbi_engines.time_limit import LIMIT_SECONDS
 from hbi_infer.index.folder_index import FolderIndex
 from hbi_infer.model.encoder import Encoder
 from hbi_infer.model.token_model import TokenModel
 from hbi_infer.options import EVERYTHING, Answering, Decoding, Explaining, Filter, Finding, Searching
 
 if TYPE_CHECKING:
+    from hbi_infer.catalog.listener import Listener
     from hbi_infer.index.update import IndexProgress
     from hbi_infer.tasks.caption import Caption
     from hbi_infer.tasks.explain import Explanation
@@ -113,6 +115,41 @@ class HBI(TokenModel):
 
     Each graph of the bundle is loaded when it is first used, so that searching loads no video encoder.
     """
+
+    @classmethod
+    def load(
+        cls,
+        bundle: Path | str | None = None,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        limit_seconds: float = LIMIT_SECONDS,
+        listener: Listener | None = None,
+    ) -> Self:
+        """Loads a model; one of the hub that is not on this machine is downloaded and converted first.
+
+        Args:
+            bundle: A bundle's folder or zip, "shapes" (the embedded model, which knows only coloured shapes),
+                "everyday", or a model of the hub such as "openai/clip-vit-base-patch32", perhaps with "@revision"; by
+                default what HBI_BUNDLE or `hbi-infer models use` names, else "shapes". A `Path` is never a name.
+            device: "auto", "cpu", "cuda", "openvino", "tensorrt", "tensorrt-rtx"; some take a precision, as in
+                "openvino:bf16". A device that cannot run here is an error, except for "auto".
+            threads: Processor threads, by default one for each physical core.
+            limit_seconds: Limit for loading a graph, and for running it once; a graph that is late is an error.
+            listener: Told how a download goes on.
+
+        Raises:
+            InputError: Nothing fits the name.
+            HubError: The hub does not give the model.
+            BundleError: There is no bundle, or it cannot be used.
+            DeviceError: The device is unknown or cannot run here.
+
+        Warns:
+            NameWarning: The name could mean two things.
+        """
+        from hbi_infer.catalog.catalog import resolve
+
+        return super().load(resolve(bundle, listener), device=device, threads=threads, limit_seconds=limit_seconds)
 
     def index(
         self,

@@ -22,7 +22,9 @@ from hbi_engines.cuda.driver import driver_problem, driver_versions, visible_gpu
 from hbi_engines.engine_files import FLAVORS
 from hbi_engines.registry import check_device
 from hbi_infer import __version__
+from hbi_infer.catalog.catalog import our_catalog
 from hbi_infer.errors import DeviceError, EngineError, HBIError
+from hbi_infer.model.bundle import Bundle
 from hbi_infer.render.text_table import aligned
 from hbi_infer.worker_process import Answer, Tell, WorkerDiedError, run_job
 
@@ -117,9 +119,12 @@ def examine(time_limit_seconds: float = TIME_LIMIT_SECONDS) -> Diagnosis:
         problems.append(wheels)
     if (problem := _import_problem("av")) or (problem := _import_problem("tokenizers")):
         problems.append(f"{problem}; pip install --force-reinstall hbi-infer")
+    default, problem = default_model_part()
+    if problem:
+        problems.append(problem)
     if not any(trial.status == "works" for trial in trials):
         problems.append(f"no device can run a model: {onnx_runtime.CHOOSE}")
-    return Diagnosis(tuple(_parts()), trials, plugins, tuple(problems))
+    return Diagnosis((*_parts(), default), trials, plugins, tuple(problems))
 
 
 def try_device(device: str, time_limit_seconds: float = TIME_LIMIT_SECONDS) -> DeviceTrial:
@@ -237,6 +242,19 @@ def _parts() -> Iterator[Part]:
     yield Part("cuDNN", _library_version("cudnn", ("9",), _cudnn))
     for number, gpu in enumerate(visible_gpus()):
         yield Part(f"GPU {number}", gpu.compute_capability, f"{gpu.name}, {gpu.memory_bytes / 2**30:.0f} GiB")
+
+
+def default_model_part() -> tuple[Part, str]:
+    """Returns the model that is meant where none is given, and what is wrong with it; nothing is downloaded."""
+    try:
+        default, path = our_catalog().default_at_hand()
+        if path is None:
+            return Part("default model", default.name, "not on this machine: hbi-infer models get"), ""
+        Bundle.load(path)
+    except HBIError as error:
+        return Part("default model", ""), f"default model: {error}"
+    remark = f"{path}, as {default.source} says" if default.source else "embedded"
+    return Part("default model", default.name, remark), ""
 
 
 def _version(module: str) -> str:

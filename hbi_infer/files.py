@@ -22,6 +22,7 @@ LONGEST_NAME = 255
 """Most bytes of a file's name on the usual file systems."""
 
 
+ANOTHER_OUT = "another --out"
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -52,27 +53,38 @@ def is_folder(path: Path) -> bool:
     return stat.S_ISDIR(_mode(path))
 
 
-def check_target(path: Path, *, overwrite: bool) -> None:
+def check_target(path: Path, *, overwrite: bool, instead: str = ANOTHER_OUT) -> None:
     """Refuses a file that could not be written, before there is anything to write.
+
+    Args:
+        path: The file.
+        overwrite: Whether a file that exists is replaced.
+        instead: Words for what to give instead, in an error.
 
     Raises:
         InputError: The file exists and is not to be overwritten, or its folder does not exist.
     """
     if exists(path) and not overwrite:
-        raise InputError(f"{path} exists already: give --force to overwrite it, or another --out")
+        raise InputError(f"{path} exists already: give --force to overwrite it, or {instead}")
     if not is_folder(path.parent):
-        raise InputError(f"there is no folder {path.parent} to write {path.name} to: make it, or give another --out")
+        raise InputError(f"there is no folder {path.parent} to write {path.name} to: make it, or give {instead}")
 
 
-def write_whole(path: Path, content: bytes, *, overwrite: bool) -> None:
+def write_whole(path: Path, content: bytes, *, overwrite: bool, instead: str = ANOTHER_OUT) -> None:
     """Writes a file beside its place and renames it: the place always holds the old file or the whole new one.
+
+    Args:
+        path: The file.
+        content: Its content.
+        overwrite: Whether a file that exists is replaced.
+        instead: Words for what to give instead, in an error.
 
     Raises:
         InputError: It cannot be written, or exists and is not to be overwritten.
     """
     new = path.with_name(fitting_name(f".{path.name}", ".new", longest_name(path.parent)))
     try:
-        check_target(path, overwrite=overwrite)
+        check_target(path, overwrite=overwrite, instead=instead)
         with new.open("wb") as file:
             file.write(content)
             file.flush()
@@ -81,13 +93,13 @@ def write_whole(path: Path, content: bytes, *, overwrite: bool) -> None:
     except OSError as error:
         with suppress(OSError):
             new.unlink()
-        raise cannot_write(path, error) from error
+        raise cannot_write(path, error, instead=instead) from error
 
 
-def cannot_write(path: Path, error: OSError) -> InputError:
-    """Returns the error of a file that cannot be written."""
+def cannot_write(path: Path, error: OSError, *, instead: str = ANOTHER_OUT) -> InputError:
+    """Returns the error of a file that cannot be written; `instead` names what to give instead."""
     remedy = "free space, or " if error.errno in _NO_SPACE else ""
-    return InputError(f"cannot write {path} ({error.strerror}): {remedy}give another --out")
+    return InputError(f"cannot write {path} ({error.strerror}): {remedy}give {instead}")
 
 
 def fitting_name(stem: str, ending: str, longest: int) -> str:

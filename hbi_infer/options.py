@@ -13,6 +13,7 @@ ADDED_LATER = {"added_later": True}
 with another value, so that versions that do not know it can read the rest."""
 Fit = Literal["crop", "squash", "pad"]
 Rounding = Literal["torchvision", "transformers"]
+Interpolation = Literal["bicubic", "bilinear"]
 Dedupe = Literal["off", "same", "near"]
 
 
@@ -29,6 +30,7 @@ class FrameSampling:
             sides alike, "pad" scales its long side and puts black bars beside it.
         resize_to: Number of pixels that the side is scaled to before the centre is cut out; None for `image_size`.
         rounding: Library whose rounding of sizes and margins is followed; they differ by a pixel.
+        interpolation: How values between pixels are found when a picture is scaled.
     """
 
     frames_per_second: float = 1.0
@@ -38,13 +40,15 @@ class FrameSampling:
     fit: Fit = field(default="crop", metadata=ADDED_LATER)
     resize_to: int | None = field(default=None, metadata=ADDED_LATER)
     rounding: Rounding = field(default="torchvision", metadata=ADDED_LATER)
+    interpolation: Interpolation = field(default="bicubic", metadata=ADDED_LATER)
 
     def __post_init__(self) -> None:
         for name in ("frames_per_second", "max_frames", "image_size", "clip_seconds", "resize_to"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InputError(f"{name} is {value}; it must be greater than 0")
-        for name, choices in (("fit", get_args(Fit)), ("rounding", get_args(Rounding))):
+        kinds = (("fit", Fit), ("rounding", Rounding), ("interpolation", Interpolation))
+        for name, choices in ((name, get_args(kind)) for name, kind in kinds):
             if getattr(self, name) not in choices:
                 raise InputError(f"{name} is {getattr(self, name)!r}; choose one of: {', '.join(choices)}")
 

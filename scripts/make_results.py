@@ -97,6 +97,25 @@ def tasks(metrics: dict[str, float]) -> str:
     )
 
 
+def real_clips() -> str:
+    """Returns how well a model finds real clips by captions and topics."""
+    document = load("everyday")
+    if document is None:
+        return ""
+    result = document["result"]
+    rows = [
+        [kind, str(result[kind]["queries"]), *(f"{result[kind][metric]:.0f} %" for metric in ("R@1", "R@5", "mAP"))]
+        for kind in ("captions", "topics")
+    ]
+    few = " So few clips tell that it works, and nothing about how well." if result["videos"] < 30 else ""
+    return (
+        "## Real clips\n\n"
+        f"The model `{result['bundle']['name']}` searches {result['videos']} real clips ({result['clips']}; "
+        f"`python benchmarks/everyday.py`; {machine_of(document)}).{few}\n\n"
+        f"{table(['by', 'queries', 'R@1', 'R@5', 'mAP'], rows)}\n"
+    )
+
+
 def speed() -> str:
     """Returns start-up, devices, indexing, captioning, answering, scoring and search."""
     made = (startup(), devices(), indexing(), captioning(), answering(), scoring(), search())
@@ -347,7 +366,7 @@ def damaged_videos() -> str:
 
 def main() -> None:
     """Writes the page, or fails where it is not what the JSON says."""
-    made = "\n".join([BEGIN, accuracy(), speed(), interaction(), damaged_videos()])
+    made = "\n".join([BEGIN, *filter(None, [accuracy(), real_clips(), speed(), interaction(), damaged_videos()])])
     if "--check" not in sys.argv[1:]:
         PAGE.write_text(made)
     elif made != PAGE.read_text():

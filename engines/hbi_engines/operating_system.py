@@ -7,12 +7,15 @@ import os
 import signal
 import sys
 from pathlib import Path
-from threading import Timer
+from threading import Thread, Timer
 from typing import IO, Any
 
 CPUINFO = Path("/proc/cpuinfo")
 ALARM_EXIT_CODE = 142
 """Exit code of a process whose alarm rang, on systems without signals; shells give it to SIGALRM."""
+
+OPENER_SECONDS = 5.0
+"""How long the desktop's opener may take to say that it found no program."""
 
 _alarms: list[Timer] = []
 """The alarm that is set, on systems without signals."""
@@ -105,6 +108,40 @@ def may_enter(folder: str | os.PathLike[str]) -> bool:
 def _is_allowed(path: str | os.PathLike[str], mode: int) -> bool:
     """Asks for the user that the process acts as, where the system tells that user from the one who started it."""
     return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
+
+
+def has_desktop() -> bool:
+    """Returns whether there is a desktop on which a window could open."""
+    if sys.platform in ("win32", "darwin"):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def open_in_desktop(path: Path) -> None:
+    """Opens a file in the program that the desktop has for it, and does not wait for that; no shell is involved.
+
+    Raises:
+        OSError: There is no desktop, or nothing that opens the file.
+    """
+    if not has_desktop():
+        raise OSError(errno.ENODEV, "there is no desktop here")
+    if sys.platform == "win32":
+        os.startfile(path.absolute())  # noqa: S606
+        return
+    import subprocess  # a command that starts need not wait for it
+
+    opener = "open" if sys.platform == "darwin" else "xdg-open"
+    nowhere = subprocess.DEVNULL
+    # An absolute path is not taken for an option.
+    command = [opener, str(path.absolute())]
+    process = subprocess.Popen(command, stdin=nowhere, stdout=nowhere, stderr=nowhere, start_new_session=True)
+    try:
+        exit_code = process.wait(OPENER_SECONDS)
+    except subprocess.TimeoutExpired:  # some openers are the program itself
+        Thread(target=process.wait, daemon=True).start()
+        return
+    if exit_code:
+        raise OSError(errno.ENOENT, f"{opener} found no program for it")
 
 
 def lock(file: IO[Any]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from hbi_infer.catalog.listener import Listener
 from hbi_infer.catalog.names import EVERYDAY, SHAPES, HubName, parse_default, parse_name
 from hbi_infer.catalog.settings import VARIABLE, Default, default_model, read_default, settings_file, write_default
 from hbi_infer.catalog.shelf import Shelf, size_of
@@ -37,21 +38,8 @@ class Makers(Protocol):
             BundleError: The model is of a kind that is not supported.
         """
 
-    def make(self, name: str | HubName, source: Path | str, out: Path | str, commit: str) -> None:
-        """Makes a bundle at `out`, of the files in `source` if it is a model of the hub."""
-
-
-@dataclass(frozen=True)
-class Listener:
-    """Functions that are called while a model is got; by default they do nothing.
-
-    Attributes:
-        step: Receives a line for each thing that is begun.
-        progress: Receives (bytes done, bytes in total) of a download.
-    """
-
-    step: Callable[[str], None] = lambda _: None
-    progress: Callable[[int, int], None] = lambda *_: None
+    def make(self, name: str | HubName, source: Path | str, out: Path | str, commit: str, listener: Listener) -> None:
+        """Makes a bundle at `out`, of the files in `source` if it is a model of the hub; tells each step of it."""
 
 
 @dataclass(frozen=True)
@@ -273,11 +261,11 @@ class Catalog:
             return there
         folder = self.shelf.downloads(name, model.commit)
         self._check_room(model)
-        hub.download(model, folder, [file for file in model.files if file.is_description], listener.progress)
+        hub.download(model, folder, [file for file in model.files if file.is_description], listener.downloaded)
         with self._forgetting(name):
             self._makers.check(folder)
         listener.step(f"downloading {model.size_bytes / 1e6:,.1f} MB of {name}")
-        hub.download(model, folder, model.files, listener.progress)
+        hub.download(model, folder, model.files, listener.downloaded)
         path = self._make(name, folder, model.commit, version, listener)
         self.shelf.forget_downloads(name)
         return path
@@ -298,7 +286,7 @@ class Catalog:
         listener.step(f"building the bundle of {name}")
         with self.shelf.building() as folder:
             with self._forgetting(name):
-                self._makers.make(name, source, folder / "bundle", commit)
+                self._makers.make(name, source, folder / "bundle", commit, listener)
             return self.shelf.keep(folder / "bundle", name, commit, version)
 
     @contextmanager
@@ -307,9 +295,11 @@ class Catalog:
         try:
             yield
         except HBIError as error:
-            if isinstance(name, HubName) and not isinstance(error.__cause__, OSError):
+            if not isinstance(name, HubName):
+                raise
+            if not isinstance(error.__cause__, OSError):
                 self.shelf.forget_downloads(name)
-            raise
+            raise BundleError(f"{name} cannot be converted: {error}") from error
 
 
 def _is_whole(path: Path) -> bool:
@@ -341,3 +331,15 @@ def _cure(default: Default) -> str:
     if default.source == VARIABLE:
         return f"set {VARIABLE} to the name of a model, or unset it"
     return "choose another default with: hbi-infer models use NAME"
+
+
+def our_catalog() -> Catalog:
+    """Returns the catalog of the user's models, which our converter makes."""
+    from hbi_infer.catalog.makers import Converters
+
+    return Catalog(Converters())
+
+
+def resolve(name: Path | str | None = None, listener: Listener | None = None) -> Path:
+    """Returns the bundle that a name means, for this user; see `Catalog.resolve`."""
+    return our_catalog().resolve(name, listener)

@@ -1,18 +1,18 @@
 """The commands `hbi-infer info` and `hbi-infer doctor`."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hbi_infer.cli.options import (
-    JsonOption,
-)
+from hbi_infer.cli.inputs import find_bundle
+from hbi_infer.cli.options import JsonOption
 from hbi_infer.render import stdout
 
 
 def info(
-    bundle: Annotated[Path | None, typer.Argument(help="A bundle's folder or zip; else the embedded model.")] = None,
+    bundle: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help="As for --bundle; else the default model.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what a bundle is: its sizes, tasks, origin and measured quality; and check its files against their hashes.
@@ -20,10 +20,10 @@ def info(
     \b
     hbi-infer info
     """  # noqa: D301
-    from hbi_infer.model.bundle import Bundle, default_bundle_path
+    from hbi_infer.model.bundle import Bundle
     from hbi_infer.render import tables
 
-    loaded = Bundle.load(bundle or default_bundle_path())
+    loaded = Bundle.load(find_bundle(bundle))
     loaded.verify()
     if as_json:
         stdout.emit_json({"path": str(loaded.path), "sha256": loaded.sha256, **loaded.manifest.to_document()})

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from hbi_infer.bench.plan import Plan
-from hbi_infer.cli.inputs import SOME_FAILED, as_list, whole_numbers
+from hbi_infer.cli.inputs import SOME_FAILED, as_list, find_bundle, whole_numbers
 from hbi_infer.cli.options import (
     BundleOption,
 )
@@ -61,8 +61,8 @@ def bench(
         videos=videos,
         stages=as_list(stage) or Plan.stages,
     )
-    bundle, checkpoint = _benched_model(bundle, random, checkpoint)
-    plan = replace(plan, bundle=bundle, checkpoint=checkpoint)
+    path, checkpoint = _benched_model(bundle, random, checkpoint)
+    plan = replace(plan, bundle=path, checkpoint=checkpoint)
     report = run(plan, "hbi_export.pytorch.bench_worker", bench_report.show_progress)
     if json_file:
         bench_report.write_json(report, json_file)
@@ -74,10 +74,10 @@ def bench(
     raise typer.Exit(SOME_FAILED if bench_report.unreliable(report) else 0)
 
 
-def _benched_model(bundle: Path | None, random: str | None, checkpoint: Path | None) -> tuple[Path | None, Path | None]:
+def _benched_model(bundle: str | None, random: str | None, checkpoint: Path | None) -> tuple[Path, Path | None]:
     """The bundle and the checkpoint to measure, made where random ones are asked for."""
     if random is None:
-        return bundle, checkpoint
+        return find_bundle(bundle), checkpoint
     if bundle or checkpoint:
         raise typer.BadParameter("--random makes a bundle and a checkpoint of its own: leave --bundle and --checkpoint")
     try:

@@ -20,6 +20,7 @@ from hbi_infer.render.progress import index_progress
 
 if TYPE_CHECKING:
     from hbi_infer.api import HBI, Index
+    from hbi_infer.catalog.listener import Listener
     from hbi_infer.index.clip_tokens import Clips
     from hbi_infer.index.store import VideoFault
     from hbi_infer.index.update import IndexReport
@@ -35,11 +36,29 @@ MOST_LISTED = 1000
 """Largest number of files and folders that are listed as left out for one reason; all are counted."""
 
 
-def load_model(bundle: Path | None, device: str, verbose: bool) -> HBI:
+@contextmanager
+def catalog_listener() -> Iterator[Listener]:
+    """Yields what shows how a model is got: a note for each step, and bars."""
+    from hbi_infer.catalog.listener import Listener
+    from hbi_infer.render.progress import build_bar, download_bar
+
+    with download_bar() as downloaded, build_bar() as built:
+        yield Listener(lambda text: stdout.note("note", text), downloaded, built)
+
+
+def find_bundle(name: str | None) -> Path:
+    """Returns the bundle that a name means; a model of the hub is got if it is not here."""
+    from hbi_infer.catalog.catalog import resolve
+
+    with catalog_listener() as listener:
+        return resolve(name, listener)
+
+
+def load_model(bundle: str | None, device: str, verbose: bool) -> HBI:
     """Loads the model and shows its notice."""
     from hbi_infer.api import HBI
 
-    hbi = HBI.load(bundle, device=device)
+    hbi = HBI.load(find_bundle(bundle), device=device)
     if hbi.bundle.manifest.notice:
         stdout.note("note", hbi.bundle.manifest.notice)
     if verbose:
@@ -268,13 +287,13 @@ def as_given(videos: Path) -> Callable[[Path], str]:
     return lambda path: str(videos / path.relative_to(folder))
 
 
-def end_with(failures: Sequence[VideoFault], done: str) -> NoReturn:
-    """Lists the videos that failed, and exits with a code that says whether there are any."""
+def end_with(failures: Sequence[VideoFault], done: str, *, also_failed: bool = False) -> NoReturn:
+    """Lists the videos that failed, and exits with a code that says whether there are any, or `also_failed`."""
     for fault in failures:
         may_pass = fault.problem in ("crashed", "too_slow")
         again = "; try again with hbi-infer index --retry-failed" if may_pass else ""
         stdout.note("warning", f"{fault.path} cannot be {done}: {fault.reason}{again}")
-    raise typer.Exit(SOME_FAILED if failures else 0)
+    raise typer.Exit(SOME_FAILED if failures or also_failed else 0)
 
 
 def model_document(hbi: Encoder) -> dict[str, Any]:

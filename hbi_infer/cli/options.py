@@ -7,7 +7,13 @@ from typing import Annotated
 
 import typer
 
-BundleOption = Annotated[Path | None, typer.Option(metavar="PATH", help="The model: a bundle's folder or zip.")]
+BundleOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help="A bundle's folder or zip, shapes, everyday, or owner/name of the hub; see hbi-infer models.",
+    ),
+]
 DeviceOption = Annotated[
     str,
     typer.Option(metavar="DEVICE", help="auto, cpu, cuda, openvino, tensorrt or tensorrt-rtx; see hbi-infer doctor."),

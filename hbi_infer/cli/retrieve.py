@@ -1,5 +1,6 @@
 """The command `hbi-infer retrieve`."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -32,9 +33,10 @@ from hbi_infer.cli.options import (
     VerboseOption,
     WorkersOption,
 )
+from hbi_infer.cli.result_files import ResultFiles
 from hbi_infer.errors import InputError
 from hbi_infer.files import is_file
-from hbi_infer.options import EVERYTHING, MIN_MATCH, Filter, Searching
+from hbi_infer.options import EVERYTHING, Filter, Searching
 from hbi_infer.render import stdout
 
 if TYPE_CHECKING:
@@ -75,9 +77,9 @@ def retrieve(
         bool, typer.Option("--dedupe-near", help="Fold also what shows nearly the same, such as other encodings.")
     ] = False,
     min_match: Annotated[
-        float,
-        typer.Option(min=0, max=1, help="Leave out results that match less than this; 0 leaves out none."),
-    ] = MIN_MATCH,
+        float | None,
+        typer.Option(min=0, max=1, help="Leave out results that match less than this; by default the model's own."),
+    ] = None,
     path: Annotated[str | None, typer.Option(metavar="GLOB", help="Only files such as '*/cats/*'.")] = None,
     folder: Annotated[str | None, typer.Option(metavar="DIR", help="Only this folder inside --videos.")] = None,
     min_duration: Annotated[float | None, typer.Option(metavar="SECONDS", help="Only videos this long.")] = None,
@@ -90,6 +92,18 @@ def retrieve(
         datetime | None,
         typer.Option(metavar="DATE", formats=DATES, help="Only files changed before, such as 2026-11-30T12:00:00."),
     ] = None,
+    save_clips: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write each found moment as a video into this folder.")
+    ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a contact sheet of the results, a .png or .html.")
+    ] = None,
+    edl: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a timeline for video editors: .otio, .edl or .fcpxml."),
+    ] = None,
+    open_first: Annotated[bool, typer.Option("--open", help="Play the first result in the desktop's player.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the files of --sheet and --edl.")] = False,
     as_json: JsonOption = False,
     as_csv: CsvOption = False,
     bundle: BundleOption = None,
@@ -111,10 +125,9 @@ def retrieve(
     hbi-infer retrieve --videos samples/ --query "a red circle moves left"
     hbi-infer retrieve --videos samples/ --like photo.jpg --top-k 3 --json
     hbi-infer retrieve --videos samples/ --query "a red circle" --query "a star" --all --without "a blue square"
+    hbi-infer retrieve --videos samples/ --query "a red circle moves left" --save-clips found/ --sheet found.html
     hbi-infer retrieve --video samples/one.mp4 --captions captions.txt
     """  # noqa: D301
-    from hbi_infer.render import tables
-
     style = output_style(as_json, as_csv)
     _check_usage(videos, bool(query or queries), like, video, captions)
     _check_combination(join, without, rerank, has_text=bool(query or queries), is_ranking=video is not None)
@@ -124,6 +137,10 @@ def retrieve(
     check_texts([*texts, *(without or ())])
     if (given := like or video) is not None and not is_file(given):
         raise InputError(f"there is no file {given}: give a video {'or a picture ' if like else ''}to search with")
+    files = ResultFiles(save_clips, sheet, edl, open_first, force)
+    if video is not None and not files.is_empty:
+        raise typer.BadParameter("--save-clips, --sheet, --edl and --open go with --query (or --queries) and --like")
+    files.check()
     hbi = load_model(bundle, device, verbose)
     if rerank:
         hbi.bundle.require("rerank")
@@ -154,15 +171,13 @@ def retrieve(
             answers = [_found_like(opened, like, options)]
         else:
             answers = [_found_all(opened, texts, options)] if join else _found(opened, texts, options)
-        answers = [each.without_poor_matches(min_match) for each in answers]
-        if style == "json":
-            stdout.emit_json(index_document(opened, report) | {"answers": [each.to_json() for each in answers]})
-        else:
-            tables.show_matches([(each.asked, each.matches) for each in answers], style, as_given(videos))
-        _tell_what_is_left_out(answers, min_match)
+        least = hbi.bundle.manifest.min_match if min_match is None else min_match
+        answers = [each.without_poor_matches(least) for each in answers]
+        _show(answers, files, style, index_document(opened, report), as_given(videos))
+        _tell_what_is_left_out(answers, least)
         if where != EVERYTHING and not any(each.matches or each.left_out for each in answers):
             stdout.note("note", f"none of the {opened.store.num_clips()} indexed clips passes the filters")
-    end_with(report.failed if report else [], "searched")
+    end_with(report.failed if report else [], "searched", also_failed=bool(files.failed))
 
 
 def _check_usage(
@@ -202,12 +217,31 @@ class _Found:
         kept = well_matched(self.matches, min_match)
         return replace(self, matches=kept, left_out=len(self.matches) - len(kept))
 
-    def to_json(self) -> dict[str, Any]:
-        return {
-            **self.document,
-            "results": [match.to_json() for match in self.matches],
-            "left_out": self.left_out,
-        }
+    def to_json(self, saved: Sequence[Path | None]) -> dict[str, Any]:
+        results = [
+            match.to_json() | ({"saved_as": str(file)} if file else {})
+            for match, file in zip(self.matches, saved, strict=True)
+        ]
+        return {**self.document, "results": results, "left_out": self.left_out}
+
+
+def _show(
+    answers: "Sequence[_Found]",
+    files: ResultFiles,
+    style: "Style",
+    document: dict[str, Any],
+    place: Callable[[Path], str],
+) -> None:
+    """Shows all answers and writes what is asked for; a table comes before the files, JSON names them."""
+    from hbi_infer.render import tables
+
+    results = [(each.asked, each.matches) for each in answers]
+    if style != "json":
+        tables.show_matches(results, style, place)
+    saved = files.write(results, place)
+    if style == "json":
+        shown = [each.to_json(names) for each, names in zip(answers, saved, strict=True)]
+        stdout.emit_json(document | {"answers": shown})
 
 
 def _tell_what_is_left_out(answers: list[_Found], min_match: float) -> None:

@@ -32,7 +32,7 @@ IN_WORDS: dict[Situation, str] = {
 
 def watch_folder(
     videos: Path,
-    bundle: Path | None,
+    bundle: str | None,
     device: str,
     options: FolderOptions,
     *,

@@ -19,10 +19,11 @@ from hbi_engines.engine import TensorSpec
 
 OPSET = 20
 STORED_SMALLER_FROM = 1024
-"""Number of values from which on a weight is stored in float16, where that is asked for."""
+"""Number of values from which on a weight is stored smaller, where that is asked for."""
 
 Array = npt.NDArray[Any]
-Stored = Literal["float32", "float16"]
+Colours = tuple[float, float, float]
+Stored = Literal["float32", "float16", "int8"]
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu"]
 
 
@@ -118,6 +119,21 @@ def joined(layers: Sequence[Linear]) -> Linear:
     return Linear(weight, np.concatenate(biases))
 
 
+@dataclass(frozen=True)
+class BuiltGraph:
+    """A graph that is done.
+
+    Attributes:
+        content: The serialised ONNX model.
+        inputs: Its inputs.
+        outputs: Its outputs.
+    """
+
+    content: bytes
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
 class GraphBuilder:
     """A graph under construction. Its methods add nodes, and return the name of the result.
 
@@ -131,34 +147,54 @@ class GraphBuilder:
         self._nodes: list[onnx.NodeProto] = []
         self._casts: list[onnx.NodeProto] = []
         self._weights: dict[str, TensorProto] = {}
-        self._inputs: list[onnx.ValueInfoProto] = []
-        self._outputs: list[onnx.ValueInfoProto] = []
+        self._inputs: list[TensorSpec] = []
+        self._outputs: list[TensorSpec] = []
         self._made: set[str] = set()
 
     def input(self, spec: TensorSpec) -> str:
         """Adds an input of any shape such as (B, N, D)."""
-        self._inputs.append(_value_info(spec))
+        self._inputs.append(spec)
         return self._new(spec.name)
 
     def output(self, name: str, spec: TensorSpec) -> None:
         """Makes a result an output of any shape such as (B, N, D), by the name in `spec`."""
         self.node("Identity", name, name=spec.name)
-        self._outputs.append(_value_info(spec))
+        self._outputs.append(spec)
 
-    def constant(self, name: str, values: Array | Sequence[int] | float) -> str:
-        """Adds values of any shape such as (D, D); whole numbers become int64, and others float32."""
+    def constant(self, name: str, values: Array | Sequence[int] | float, *, channels: int | None = None) -> str:
+        """Adds values of any shape such as (D, D); whole numbers become int64, and others float32.
+
+        Args:
+            name: Name of the result.
+            values: The values.
+            channels: Axis of which each entry may have a scale of its own, where weights are stored in int8.
+        """
         array = np.asarray(values)
         array = array.astype(np.int64 if array.dtype.kind in "iu" and array.dtype != np.uint8 else array.dtype)
         if array.dtype.kind == "f":
             array = array.astype(np.float32)
         self._new(name)
-        if array.dtype == np.float32 and self._stored == "float16" and array.size >= STORED_SMALLER_FROM:
+        is_large = array.dtype == np.float32 and array.size >= STORED_SMALLER_FROM
+        if is_large and self._stored == "float16":
             half = self._new(f"{name}_half")
             self._weights[half] = numpy_helper.from_array(_half(array), half)
             self._casts.append(helper.make_node("Cast", [half], [name], name=f"{name}_cast", to=TensorProto.FLOAT))
+        elif is_large and self._stored == "int8" and channels is not None:
+            self._store_whole(name, array, channels)
         else:
             self._weights[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
         return name
+
+    def _store_whole(self, name: str, array: Array, channels: int) -> None:
+        """Stores weights as whole numbers with a scale for each channel, as `hbi-export` does in traced graphs."""
+        others = tuple(axis for axis in range(array.ndim) if axis != channels % array.ndim)
+        largest = np.abs(array).max(others, keepdims=True)
+        scale = (np.maximum(largest, np.finfo(np.float32).tiny) / 127).astype(np.float32)
+        whole, factor, wide = (self._new(f"{name}_{part}") for part in ("whole", "scale", "wide"))
+        self._weights[whole] = numpy_helper.from_array(np.rint(array / scale).astype(np.int8), whole)
+        self._weights[factor] = numpy_helper.from_array(scale, factor)
+        self._casts.append(helper.make_node("Cast", [whole], [wide], name=wide, to=TensorProto.FLOAT))
+        self._casts.append(helper.make_node("Mul", [wide, factor], [name], name=f"{name}_scaled"))
 
     def shared(self, name: str, values: Array | Sequence[int] | float) -> str:
         """Adds values of any shape such as (D,) that several nodes use; adds them once."""
@@ -177,7 +213,7 @@ class GraphBuilder:
 
     def linear(self, x: str, layer: Linear, *, name: str) -> str:
         """Adds a layer on x (..., D); gives (..., E)."""
-        weight = self.constant(f"{name}.weight", layer.weight)
+        weight = self.constant(f"{name}.weight", layer.weight, channels=1)
         if layer.bias is None:
             return self.node("MatMul", x, weight, name=name)
         product = self.node("MatMul", x, weight, name=f"{name}.product")
@@ -266,14 +302,10 @@ class GraphBuilder:
         return self.node("Div", x, least, name=name)
 
     def model(self) -> onnx.ModelProto:
-        """Returns the graph as a checked model."""
-        graph = helper.make_graph(
-            [*self._casts, *self._nodes],
-            self._name,
-            self._inputs,
-            self._outputs,
-            [self._weights[name] for name in self._weights],
-        )
+        """Returns the graph as a model."""
+        given, made = ([_value_info(spec) for spec in specs] for specs in (self._inputs, self._outputs))
+        weights = list(self._weights.values())
+        graph = helper.make_graph([*self._casts, *self._nodes], self._name, given, made, weights)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
         model.producer_name = "hbi-infer"
         return model
@@ -283,6 +315,10 @@ class GraphBuilder:
         content: bytes = self.model().SerializeToString(deterministic=True)
         onnx.checker.check_model(content, full_check=True)
         return content
+
+    def built(self) -> BuiltGraph:
+        """Returns the checked graph with its inputs and outputs."""
+        return BuiltGraph(self.serialised(), tuple(self._inputs), tuple(self._outputs))
 
     def _new(self, name: str) -> str:
         if name in self._made:
@@ -322,14 +358,14 @@ def pixels_to_patches(graph: GraphBuilder, frames: str, *, size: int, patch: int
     return graph.node("Cast", bytes_, name=name, to=TensorProto.FLOAT)
 
 
-def patch_layer(kernel: Array, bias: Array | None, mean: Array, deviation: Array) -> Linear:
+def patch_layer(kernel: Array, bias: Array | None, mean: Colours, deviation: Colours) -> Linear:
     """Returns the layer that takes bytes of patches, as `pixels_to_patches` gives them, to their embedding.
 
     Args:
         kernel: (D, 3, P, P) of a convolution on normalised pictures.
         bias: (D,), or None.
-        mean: (3,) of values from 0 to 1.
-        deviation: (3,).
+        mean: Mean of each colour, from 0 to 1.
+        deviation: Deviation of each colour.
     """
     weight = kernel.astype(np.float64) / (255.0 * np.asarray(deviation, np.float64))[:, None, None]
     offset = -(weight.sum((2, 3)) * 255.0 * np.asarray(mean, np.float64)).sum(1)

@@ -23,7 +23,7 @@ from hbi_engines.engine import TensorSpec
 from hbi_infer.errors import BundleError, InputError
 from hbi_infer.model.graph_names import GRAPHS, TASKS, graphs_of_task
 from hbi_infer.model.strict_json import parse_strictly
-from hbi_infer.options import ADDED_LATER, FrameSampling
+from hbi_infer.options import ADDED_LATER, MIN_MATCH, FrameSampling
 from hbi_infer.tokens.scoring import Scoring
 from hbi_infer.tokens.similarity import Directions
 
@@ -35,6 +35,9 @@ RANGES = {
     "max_words": (1, 2**16),
     "vocabulary_size": (1, 10**7),
     "logit_scale": (1e-6, 1e6),
+    "logit_bias": (-1e6, 1e6),
+    "batch_clips": (1, 1024),
+    "min_match": (0.0, 1.0),
     "video_tokens": (1, 2**16),
     "text_tokens": (1, 2**16),
     "rate": (0, 1e6),
@@ -146,6 +149,11 @@ class BundleManifest:
         directions: "both" compares each side's tokens with the other's; "text_to_video" looks only for the frame that
             each token of a text is nearest to.
         logit_scale: Factor of a score where a softmax over scores is taken.
+        logit_bias: Term that a model of pairs, such as SigLIP, adds to the scaled score before a sigmoid.
+        batch_clips: Largest number of clips that the graph `video_encoder` is given at a time; what it needs in memory
+            rises with them.
+        min_match: Least `match` of a result that a person is shown unless asked otherwise; 0 for a model whose right
+            results are not more unusual than its wrong ones.
         tasks: Tasks that the bundle can do, of `TASK_GRAPHS`.
         answers: Answers that the logits of the graph `answerer` stand for, in their order; none without the task "qa".
         tokenizer: File of the tokenizer.
@@ -167,6 +175,9 @@ class BundleManifest:
     padded_partner: Literal["ignore", "zero"]
     directions: Directions = field(default="both", metadata=ADDED_LATER)
     logit_scale: float
+    logit_bias: float | None = field(default=None, metadata=ADDED_LATER)
+    batch_clips: int = field(default=16, metadata=ADDED_LATER)
+    min_match: float = field(default=MIN_MATCH, metadata=ADDED_LATER)
     tasks: tuple[str, ...]
     answers: tuple[str, ...] = field(default=(), metadata=ADDED_LATER)
     tokenizer: TokenizerSpec

@@ -23,7 +23,7 @@ from hbi_infer.model.graph_names import GRAPHS
 from hbi_infer.model.text_generation import Generated, generate
 from hbi_infer.model.tokenizer import TokenBatch, Tokenizer
 from hbi_infer.options import Decoding
-from hbi_infer.tokens.levels import Levels, LevelTokens, named_inputs, unit, unsound
+from hbi_infer.tokens.levels import Levels, LevelTokens, joined, named_inputs, unit, unsound
 from hbi_infer.tokens.similarity import Directions, fits, similarity_by_graph
 
 
@@ -115,7 +115,11 @@ class TokenModel:
         Raises:
             EngineError: The arrays are of another shape or type.
         """
-        return self._levels(self._video_encoder, {"frames": frames, "frame_mask": mask})
+        parts = [
+            self._levels(self._video_encoder, {"frames": frames[part], "frame_mask": mask[part]})
+            for part in batches(len(frames), self.bundle.manifest.batch_clips)
+        ]
+        return parts[0] if len(parts) == 1 else joined(parts)
 
     def similarity(self, text: Levels, video: Levels) -> npt.NDArray[np.float32]:
         """Computes the scores (Bt, Bv) float32 of Bt texts (or clips) with Bv clips.
@@ -252,6 +256,15 @@ class TokenModel:
             level: LevelTokens(made[f"{level}_tokens"], made[f"{level}_weights"], made.get(f"{level}_slots"))
             for level in self.scoring.rates
         }
+
+
+def batches(count: int, most: int) -> list[slice]:
+    """Returns the places of `count` items in batches of `most`; one batch if there are none.
+
+    >>> batches(5, 2)
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 6, None)]
+    """
+    return [slice(start, start + most) for start in range(0, max(count, 1), most)]
 
 
 def load_graph(

@@ -19,7 +19,8 @@ CONTINUED = "##"
 LONGEST_WORD = 100
 """Number of characters of a word beyond which it counts as unknown, as BERT has it."""
 
-PIECE_NAMES = {START: "[start]", END: "[end]"}
+PIECE_NAMES = {START: "[sentence]", END: "[end]"}
+"""Names of tokens as people read them. The first one stands for the whole sentence in models of sentences."""
 
 
 def word_piece_json(vocabulary: Mapping[str, int], *, lowercase: bool = True) -> str:

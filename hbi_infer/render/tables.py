@@ -14,8 +14,10 @@ from hbi_infer.render.stdout import clock, emit, printable
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from hbi_infer.catalog.catalog import AtHand
     from hbi_infer.index.update import IndexReport
     from hbi_infer.model.bundle import Bundle
+    from hbi_infer.model.manifest import BundleManifest
     from hbi_infer.tasks.caption import Caption
     from hbi_infer.tasks.explain import Explanation, LevelExplanation
     from hbi_infer.tasks.qa import Answer
@@ -66,6 +68,26 @@ def show_matches(answers: Sequence[tuple[str, Sequence[Match]]], style: Style, p
         for match in matches
     ]
     _emit_lines(header, lines, style)
+
+
+def show_models(models: Sequence[AtHand], style: Style) -> None:
+    """Shows the models that are at hand."""
+    rows = [
+        (
+            each.name,
+            "yes" if each.is_default else "",
+            f"{each.origin} {each.revision[:12]}".strip() if style == "table" else each.origin,
+            *(() if style == "table" else (each.revision,)),
+            f"{each.size_bytes / 1e6:,.1f} MB" if style == "table" else str(each.size_bytes),
+            ", ".join(each.tasks),
+            f"{each.made.astimezone():%Y-%m-%d}" if style == "table" else each.made.isoformat(timespec="seconds"),
+        )
+        for each in models
+    ]
+    if style == "table":
+        _show_table("models at hand", ("name", "default", "origin", "size", "tasks", "made"), rows)
+    else:
+        _emit_lines(("name", "default", "origin", "revision", "size_bytes", "tasks", "made"), rows, style)
 
 
 def _share(share: float | None) -> str:
@@ -280,6 +302,7 @@ def show_bundle(bundle: Bundle) -> None:
         ),
         ("text", f"up to {manifest.max_words} tokens, of a vocabulary of {manifest.vocabulary_size:,}"),
         ("width", str(manifest.width)),
+        ("pairs", _pairs(manifest)),
         *(
             (
                 "level",
@@ -300,6 +323,13 @@ def show_bundle(bundle: Bundle) -> None:
         *(("metric", f"{name} {value}") for name, value in _flat(provenance.metrics)),
     ]
     emit("".join(f"{name:<8}{printable(value)}\n" for name, value in facts if value))
+
+
+def _pairs(manifest: BundleManifest) -> str:
+    """Returns how a score becomes the probability of a pair; empty for a model that was not trained so."""
+    if manifest.logit_bias is None:
+        return ""
+    return f"a score s has the probability sigmoid({manifest.logit_scale:.4g} * s {manifest.logit_bias:+.4g})"
 
 
 def _flat(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

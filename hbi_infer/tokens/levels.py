@@ -57,7 +57,7 @@ def some(levels: Levels, items: slice | npt.NDArray[np.integer[Any]]) -> Levels:
     return {name: level[items] for name, level in levels.items()}
 
 
-def joined(parts: Sequence[Levels]) -> Levels:
+def joined(parts: Sequence[Levels]) -> dict[str, LevelTokens]:
     """Joins batches of B items, with the same levels and numbers of tokens, into one batch of N."""
     levels = {}
     for name in parts[0]:

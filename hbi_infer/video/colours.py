@@ -23,13 +23,18 @@ from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc, Interpola
 from numpy.typing import NDArray
 
 from hbi_infer.errors import VideoError
+from hbi_infer.options import Interpolation as Scaling
 from hbi_infer.video.tone_mapping import Primaries, Transfer, to_srgb
 
 Codes: TypeAlias = NDArray[Any]
 """Array of uint8 or of uint16."""
 
 # Without full chroma interpolation colours are off by up to 91 of 255 at edges, with it by 5.
-_BICUBIC = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+_EXACT = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+_FLAGS: Mapping[Scaling, Interpolation] = {
+    "bicubic": Interpolation.BICUBIC | _EXACT,
+    "bilinear": Interpolation.BILINEAR | _EXACT,
+}
 
 # Matrices are numbered as in ITU-T H.273. libswscale knows these, of which 5 and 6 are both BT.601, and no other.
 _BT709, _FCC, _BT601, _BT601_TOO, _SMPTE240M, _YCGCO, _BT2020, _BY_PRIMARIES = 1, 4, 5, 6, 7, 8, 9, 12
@@ -51,14 +56,17 @@ _PRIMARIES: dict[int, Primaries] = {
 }
 
 
-def scaled_rgb(reformatter: VideoReformatter, frame: VideoFrame, width: int, height: int) -> NDArray[np.uint8]:
-    """Scales a frame with libswscale's bicubic and converts its colours.
+def scaled_rgb(
+    reformatter: VideoReformatter, frame: VideoFrame, width: int, height: int, scaling: Scaling = "bicubic"
+) -> NDArray[np.uint8]:
+    """Scales a frame with libswscale and converts its colours.
 
     Args:
         reformatter: Reformatter that keeps the scaling tables of one video.
         frame: Decoded frame of any size, pixel format and colours.
         width: W, in pixels.
         height: H, in pixels.
+        scaling: How values between pixels are found.
 
     Returns:
         (H, W, 3) uint8, sRGB.
@@ -73,7 +81,7 @@ def scaled_rgb(reformatter: VideoReformatter, frame: VideoFrame, width: int, hei
 
     def scaled(pixel_format: str, **matrices: int | None) -> Codes:
         matrices = matrices or {"src_colorspace": matrix}
-        options = {"interpolation": _BICUBIC, "threads": 1, **matrices}
+        options = {"interpolation": _FLAGS[scaling], "threads": 1, **matrices}
         return np.asarray(reformatter.reformat(frame, width, height, pixel_format, **options).to_ndarray())
 
     is_limited_grey = layout.is_grey and frame.color_range == ColorRange.MPEG

@@ -156,7 +156,7 @@ def scan(path: Path, progress: Callable[[], None]) -> VideoPackets:
         return VideoPackets(np.array(seen.is_key, bool), clock, _damage(container, seen, clock), seen.problem)
 
 
-def filled_packets(container: InputContainer, *streams: VideoStream) -> Iterator[Packet[Stream]]:
+def filled_packets(container: InputContainer, *streams: Stream) -> Iterator[Packet[Stream]]:
     """Yields the packets of some streams, or of all; leaves out those without data, dropped frames and the end mark."""
     try:
         for packet in container.demux(*streams):
@@ -268,7 +268,7 @@ def _times(
         decoding=np.array(seen.decoding, np.int64),
         is_shown=np.array(seen.is_shown, bool),
         tick_seconds=tick_seconds,
-        start_seconds=_start_seconds(container),
+        start_seconds=container_start_seconds(container),
         last_seconds=seen.last_duration * tick_seconds,
         sound_end_seconds=seen.sound_end_seconds,
         stated_seconds=_stated_seconds(container),
@@ -280,7 +280,7 @@ def _times(
     )
 
 
-def _start_seconds(container: InputContainer) -> float:
+def container_start_seconds(container: InputContainer) -> float:
     """Returns the start of a container on its own clock."""
     return (container.start_time or 0) / av.time_base
 
@@ -291,7 +291,7 @@ def _stated_seconds(container: InputContainer) -> float | None:
     if name not in _STATES_DURATION or not container.duration:
         return None
     # These state the end on their own clock.
-    start_seconds = max(0.0, _start_seconds(container)) if name in ("matroska", "asf") else 0.0
+    start_seconds = max(0.0, container_start_seconds(container)) if name in ("matroska", "asf") else 0.0
     return max(0.0, container.duration / av.time_base - start_seconds)
 
 
@@ -301,7 +301,7 @@ def _damage(container: InputContainer, seen: _Seen, clock: Clock) -> str:
     if seen.read_error:
         return f"could be read only as far as {lasts} ({seen.read_error})"
     if seen.damaged_at_seconds is not None:
-        at_seconds = seen.damaged_at_seconds - _start_seconds(container)
+        at_seconds = seen.damaged_at_seconds - container_start_seconds(container)
         return f"is damaged or cut short at {max(0.0, at_seconds):.1f} s"
     stated = _stated_seconds(container)
     if stated is not None and stated > clock.end_seconds + max(STATED_END_SECONDS, 0.05 * stated):

@@ -147,7 +147,33 @@ def read_frames(path: Path | str, seconds: NDArray[np.float64], *, image_size: i
     Raises:
         VideoError: The file cannot be read, or has no frames at these times any more.
     """
-    path = Path(path)
+    scaler = FrameScaler(image_size)
+    return np.stack(_read_scaled(Path(path), seconds, scaler.square))
+
+
+def read_picture(path: Path | str, seconds: float, *, longest_side: int) -> NDArray[np.uint8]:
+    """Decodes again one frame that `decode` gave, whole.
+
+    Args:
+        path: The file.
+        seconds: Its time.
+        longest_side: Width or height in pixels, whichever is larger.
+
+    Returns:
+        (H, W, 3) uint8, RGB.
+
+    Raises:
+        VideoError: The file cannot be read, or has no frame at this time any more.
+    """
+    scaler = FrameScaler(longest_side, fit="pad")
+    [picture] = _read_scaled(Path(path), np.array([seconds]), scaler.whole)
+    return picture
+
+
+def _read_scaled(
+    path: Path, seconds: NDArray[np.float64], scaled: Callable[..., NDArray[np.uint8]]
+) -> list[NDArray[np.uint8]]:
+    """Decodes the frames at some times (K,) and scales them."""
     try:
         packets = scan(path, _nothing)
         times = packets.clock.frame_times_seconds
@@ -155,13 +181,34 @@ def read_frames(path: Path | str, seconds: NDArray[np.float64], *, image_size: i
         if not np.allclose(times[positions], seconds, rtol=0, atol=_SAME_SECONDS):
             raise VideoError("is not the video that it was: its frames have other times")
         reading = _Reading(path, packets, packets.clock.frame_keys[positions])
-        scaler = FrameScaler(image_size)
-        pictures = {read.number: scaler.square(read.frame, pixel_aspect=read.pixel_aspect) for read in reading.frames()}
+        pictures = {read.number: scaled(read.frame, pixel_aspect=read.pixel_aspect) for read in reading.frames()}
         if len(pictures) < len(seconds):
             raise VideoError(reading.damage or _NO_FRAME)
-        return np.stack([pictures[number] for number in range(len(seconds))])
+        return [pictures[number] for number in range(len(seconds))]
     except (VideoError, *READ_ERRORS) as error:
         raise VideoError(f"{str(path)!r} {in_words(error)}") from error
+
+
+class WholeFrame(NamedTuple):
+    """A decoded frame as it is stored, and its time."""
+
+    seconds: float
+    frame: VideoFrame
+
+
+def whole_frames(path: Path | str, packets: VideoPackets, wanted: NDArray[np.int64]) -> Iterator[WholeFrame]:
+    """Yields frames of a video uncut, in order; damaged ones are left out.
+
+    Args:
+        path: The file.
+        packets: Packets as `scan` found them.
+        wanted: (W,) int64, ascending, some of `packets.clock.frame_keys`.
+
+    Raises:
+        VideoError: The file has changed. The message is what is wrong, without the file's name.
+    """
+    for read in _Reading(Path(path), packets, wanted).frames():
+        yield WholeFrame(read.seconds, read.frame)
 
 
 class _ReadFrame(NamedTuple):

@@ -13,7 +13,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from hbi_infer.errors import VideoError
-from hbi_infer.options import Fit, FrameSampling, Rounding
+from hbi_infer.options import Fit, FrameSampling, Interpolation, Rounding
 from hbi_infer.video.colours import scaled_rgb
 from hbi_infer.video.packets import MAX_SIDE, check_size
 
@@ -22,16 +22,17 @@ _AS_STORED = np.eye(2, dtype=np.int32)
 
 
 class FrameScaler:
-    """Scales frames by libswscale's bicubic and makes them square, as `FrameSampling` says.
+    """Scales frames by libswscale and makes them square, as `FrameSampling` says.
 
-    Against the published preprocessing (PIL's bicubic, on the golden images of random texture) the picture differs by
-    at most 7 of 255, by 0.55 on average: libswscale's cubic is a little sharper (0.6 where PIL has 0.5).
+    Against the published preprocessing (PIL's bicubic, on the golden images of random texture) the bicubic picture
+    differs by at most 7 of 255, by 0.55 on average: libswscale's cubic is a little sharper (0.6 where PIL has 0.5).
 
     Args:
         image_size: H = W, in pixels.
         fit: How a picture becomes a square.
         resize_to: Number of pixels that the side is scaled to before the centre is cut out; None for `image_size`.
         rounding: Library whose rounding of sizes and margins is followed.
+        interpolation: How values between pixels are found.
     """
 
     def __init__(
@@ -41,8 +42,9 @@ class FrameScaler:
         fit: Fit = FrameSampling.fit,
         resize_to: int | None = FrameSampling.resize_to,
         rounding: Rounding = FrameSampling.rounding,
+        interpolation: Interpolation = FrameSampling.interpolation,
     ) -> None:
-        self._size, self._fit, self._rounding = image_size, fit, rounding
+        self._size, self._fit, self._rounding, self._interpolation = image_size, fit, rounding, interpolation
         self._side = resize_to or image_size
         # One for all frames: it keeps the scaling tables.
         self._reformatter = VideoReformatter()
@@ -50,7 +52,13 @@ class FrameScaler:
     @classmethod
     def of(cls, sampling: FrameSampling) -> FrameScaler:
         """Returns the scaler of a model's frames."""
-        return cls(sampling.image_size, fit=sampling.fit, resize_to=sampling.resize_to, rounding=sampling.rounding)
+        return cls(
+            sampling.image_size,
+            fit=sampling.fit,
+            resize_to=sampling.resize_to,
+            rounding=sampling.rounding,
+            interpolation=sampling.interpolation,
+        )
 
     def square(self, frame: VideoFrame, *, pixel_aspect: float = 1.0) -> NDArray[np.uint8]:
         """Converts, scales and turns upright one frame, and cuts or pads it to a square.
@@ -65,12 +73,24 @@ class FrameScaler:
         Raises:
             VideoError: The frame is too large or too narrow. The message is what is wrong, without the file's name.
         """
+        return self._cut(self._scaled(frame, pixel_aspect))
+
+    def whole(self, frame: VideoFrame, *, pixel_aspect: float = 1.0) -> NDArray[np.uint8]:
+        """Converts, scales and turns upright one frame, and cuts nothing; arguments and errors are those of `square`.
+
+        Returns:
+            (H, W, 3) uint8, RGB; with `fit="pad"` the longer side has the size of the square.
+        """
+        return self._scaled(frame, pixel_aspect)
+
+    def _scaled(self, frame: VideoFrame, pixel_aspect: float) -> NDArray[np.uint8]:
+        """Returns the upright frame (H, W, 3) uint8 before it is cut."""
         matrix = _matrix(frame)
         width, height = self._scaled_size(*displayed_size(frame, pixel_aspect))
         if max(width, height) > MAX_SIDE:
             raise VideoError(f"has frames of {frame.width} x {frame.height} pixels, too narrow to cut a square from")
         stored = (height, width) if _is_turned(matrix) else (width, height)
-        return self._cut(_upright(scaled_rgb(self._reformatter, frame, *stored), matrix))
+        return _upright(scaled_rgb(self._reformatter, frame, *stored, self._interpolation), matrix)
 
     def _scaled_size(self, width: int, height: int) -> tuple[int, int]:
         """Returns the width and height before the centre is cut out."""
@@ -119,11 +139,17 @@ def _matrix(frame: VideoFrame) -> NDArray[np.int32]:
     Returns:
         (2, 2) int32 in 16.16 fixed point: the screen's (x, y) is (x, y) @ matrix.
     """
+    numbers = display_matrix(frame)
+    return _AS_STORED if numbers is None else np.array(numbers, np.int32).reshape(3, 3)[:2, :2]
+
+
+def display_matrix(frame: VideoFrame) -> list[int] | None:
+    """Returns the nine numbers by which a player turns a frame, as FFmpeg has them; None if it does not."""
     # The stubs of PyAV 18 say that these are keyed by strings only.
     side_data = cast("Mapping[SideDataType, SideData]", frame.side_data)
     if SideDataType.DISPLAYMATRIX not in side_data:
-        return _AS_STORED
-    return np.frombuffer(bytes(side_data[SideDataType.DISPLAYMATRIX]), np.int32).reshape(3, 3)[:2, :2]
+        return None
+    return [int(number) for number in np.frombuffer(bytes(side_data[SideDataType.DISPLAYMATRIX]), np.int32)]
 
 
 def _is_turned(matrix: NDArray[np.int32]) -> bool:

@@ -16,6 +16,7 @@ from hbi_engines.operating_system import (
     cause_of_death,
     ended_by_alarm,
     ended_by_kill,
+    has_desktop,
     is_ours,
     lock,
     may_enter,
@@ -23,6 +24,7 @@ from hbi_engines.operating_system import (
     memory_bytes,
     memory_limit_bytes,
     new_group,
+    open_in_desktop,
     peak_memory_bytes,
     physical_cores,
     processor_facts,
@@ -123,3 +125,28 @@ def test_memory_is_limited() -> None:
         "try:\n    bytearray(2**29)\nexcept MemoryError:\n    print('refused')"
     )
     assert limited.stdout.split() == [str(2**29), str(2**28), "refused"]
+
+
+def test_a_desktop_is_known_by_its_display(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    assert not has_desktop()
+    with pytest.raises(OSError, match="there is no desktop here"):
+        open_in_desktop(tmp_path)
+    monkeypatch.setenv("WAYLAND_DISPLAY", "wayland-0")
+    assert has_desktop()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(FileNotFoundError):
+        open_in_desktop(tmp_path)
+
+
+def test_a_program_that_stays_open_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    opener = tmp_path / "xdg-open"
+    opener.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/opened\nexec sleep 2\n')
+    opener.chmod(0o755)
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(operating_system, "OPENER_SECONDS", 0.5)
+    monkeypatch.chdir(tmp_path)
+    open_in_desktop(Path("-name.mp4"))
+    assert (tmp_path / "opened").read_text() == f"{tmp_path}/-name.mp4\n"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hbi_infer import HBI
-from hbi_infer.errors import InputError
+from hbi_infer.errors import BundleError, InputError
 from tests.builders.tiny_bundle import (
     write_tiny_bundle,
     write_video,
@@ -45,6 +45,17 @@ def test_an_index_that_cannot_be_updated_is_closed(hbi: HBI, tmp_path: Path) -> 
         with pytest.raises(InputError, match="no videos in"):
             hbi.index(tmp_path / "videos", location=tmp_path / "index.sqlite")
     assert not list(tmp_path.glob("*-wal")), "SQLite removes its log when the last connection is closed"
+
+
+def test_a_model_is_loaded_by_name(bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert HBI.load("shapes").bundle.manifest.name == "shapes"
+    monkeypatch.setenv("HBI_BUNDLE", str(bundle_path))
+    assert HBI.load().bundle.manifest.name == "tiny"
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BundleError, match="there is no bundle at openai/clip"):
+        HBI.load(Path("openai/clip"))
+    with pytest.raises(InputError, match="no model of that name: the nearest known model is everyday"):
+        HBI.load("everday")
 
 
 def test_importing_the_package_imports_nothing_else() -> None:

@@ -14,8 +14,10 @@ import pytest
 
 from hbi_engines import onnx_runtime
 from hbi_engines.cuda.driver import visible_gpus
-from hbi_infer.doctor import MODULES, DeviceTrial, Diagnosis, Part, try_device
+from hbi_infer.catalog.settings import settings_file
+from hbi_infer.doctor import MODULES, DeviceTrial, Diagnosis, Part, default_model_part, try_device
 from tests.builders.packages import write_package_record
+from tests.builders.tiny_bundle import write_tiny_bundle
 from tests.paths import ROOT
 
 
@@ -62,7 +64,25 @@ def test_versions(healthy: dict[str, Any]) -> None:
     for name, module in (("OpenVINO", "openvino"), ("TensorRT-RTX", "tensorrt_rtx"), ("TensorRT", "tensorrt")):
         assert bool(versions[name]) == (importlib.util.find_spec(module) is not None)
     remarks = {part["name"]: part["remark"] for part in healthy["parts"]}
+    assert (versions["default model"], remarks["default model"]) == ("shapes", "embedded")
     assert bool(remarks["NVIDIA driver"]) == (not visible_gpus())
+
+
+def test_the_default_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("HBI_BUNDLE", "tiny/clip")
+    absent = Part("default model", "tiny/clip", "not on this machine: hbi-infer models get")
+    assert default_model_part() == (absent, "")
+    bundle = write_tiny_bundle(tmp_path / "mine")
+    monkeypatch.setenv("HBI_BUNDLE", str(bundle))
+    assert default_model_part() == (Part("default model", str(bundle), f"{bundle}, as HBI_BUNDLE says"), "")
+    (bundle / "text_encoder.onnx").unlink()
+    assert default_model_part()[1].startswith("default model: ")
+    monkeypatch.delenv("HBI_BUNDLE")
+    settings_file().parent.mkdir()
+    settings_file().write_text("bundle = 3")
+    part, problem = default_model_part()
+    assert (part.version, problem[:38]) == ("", "default model: bundle of the settings ")
 
 
 @pytest.mark.gpu

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from hbi_infer.catalog.catalog import Catalog, Listener
+from hbi_infer.catalog.catalog import Catalog
+from hbi_infer.catalog.listener import Listener
 from hbi_infer.catalog.names import EVERYDAY, HubName, NameWarning
 from hbi_infer.catalog.settings import settings_file, write_default
 from hbi_infer.catalog.shelf import Shelf
@@ -41,7 +42,8 @@ class TinyMakers:
         if self.refused:
             raise self.refused
 
-    def make(self, name: str | HubName, source: Path | str, out: Path | str, commit: str) -> None:
+    def make(self, name: str | HubName, source: Path | str, out: Path | str, commit: str, listener: Listener) -> None:
+        listener.step(f"making {name}")
         self.asked.append(("make", str(name), commit))
         if self.fault:
             raise self.fault
@@ -94,6 +96,7 @@ def test_a_model_of_the_hub_is_got_once(catalog: Catalog, hub: Hub, makers: Tiny
         f"looking tiny/clip up in {hub.url}",
         "downloading 0.1 MB of tiny/clip",
         "building the bundle of tiny/clip",
+        "making tiny/clip",
     ]
     hub.requests.clear()
     assert catalog.resolve("tiny/clip") == catalog.resolve(f"tiny/clip@{commit}") == path
@@ -298,12 +301,13 @@ def test_the_cache_of_the_hubs_library_serves_without_a_network(
 BUILD = """
 import sys, time
 from pathlib import Path
-from hbi_infer.catalog.catalog import Catalog, Listener
+from hbi_infer.catalog.catalog import Catalog
+from hbi_infer.catalog.listener import Listener
 from tests.infer.catalog.test_catalog import TinyMakers
 
 class SlowMakers(TinyMakers):
-    def make(self, name, source, out, commit):
-        super().make(name, source, out, commit)
+    def make(self, name, source, out, commit, listener):
+        super().make(name, source, out, commit, listener)
         print("made", flush=True)
         time.sleep(float(sys.argv[1]))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -11,8 +12,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from hbi_infer.model.bundle import write_bundle
 from tests.builders.command_line import on_terminal, run
-from tests.builders.tiny_bundle import COLOURS, NOTICE, write_video
+from tests.builders.tiny_bundle import COLOURS, NOTICE, tiny_graphs, tiny_manifest, tokenizer_json, write_video
 
 
 def test_retrieve_indexes_first_then_ranks(library: Path, bundle: Path, tmp_path: Path) -> None:
@@ -122,12 +124,12 @@ def test_a_picture_that_cannot_be_read_is_one_line(search: list[str], tmp_path: 
 
 
 def test_queries_that_must_all_match(search: list[str]) -> None:
-    queries = ("-q", "green", "-q", "blue", "--all", "--all-clips")
+    queries = ("-q", "red", "-q", "a red video", "--all", "--all-clips")
     (answer,) = json.loads(run(*search, *queries, "--json").stdout)["answers"]
-    assert (answer["queries"], answer["cut_at_words"]) == (["green", "blue"], [None, None])
+    assert (answer["queries"], answer["cut_at_words"]) == (["red", "a red video"], [None, None])
     assert len(answer["results"]) == 4
-    assert Path(answer["results"][-1]["path"]).name == "red.mp4", "it matches neither"
-    assert {line.split("\t")[0] for line in run(*search, *queries).stdout.splitlines()} == {"green and blue"}
+    assert Path(answer["results"][0]["path"]).name == "red.mp4"
+    assert {line.split("\t")[0] for line in run(*search, *queries).stdout.splitlines()} == {"red and a red video"}
 
 
 def test_a_query_without_something(search: list[str]) -> None:
@@ -147,11 +149,12 @@ def test_copies_are_folded_unless_all_are_wanted(bundle: Path, tmp_path: Path) -
     options = ("--index", tmp_path / "i.sqlite", "--min-match", "0", "--workers", "1")
     arguments = ("retrieve", "--videos", folder, "--bundle", bundle, "-q", "red", *options)
     lines = [line.split("\t") for line in run(*arguments).stdout.splitlines()]
-    assert [(line[3].rpartition("/")[2], line[7]) for line in lines] == [("a.mp4", "2"), ("blue.mp4", "0")]
+    assert [(line[3].rpartition("/")[2] == "blue.mp4", line[7]) for line in lines] == [(False, "2"), (True, "0")]
     assert len(run(*arguments, "--no-dedupe").stdout.splitlines()) == 4
     assert run(*arguments, "--dedupe-near").stdout == run(*arguments, "--dedupe").stdout == run(*arguments).stdout
     first = json.loads(run(*arguments, "--json").stdout)["answers"][0]["results"][0]
-    assert [Path(copy["path"]).name for copy in first["copies"]] == ["b.mp4", "c.mp4"]
+    names = {Path(each["path"]).name for each in (first, *first["copies"])}
+    assert names == {"a.mp4", "b.mp4", "c.mp4"}
 
 
 @pytest.mark.parametrize(
@@ -235,6 +238,17 @@ def test_a_table_and_a_progress_bar_on_a_terminal(library: Path, bundle: Path, t
     status, shown = on_terminal(*arguments)
     assert status == 0
     assert "videos, " not in shown, "nothing to index, no bar"
+
+
+def test_a_model_says_how_well_a_result_must_match(library: Path, tmp_path: Path) -> None:
+    manifest = dataclasses.replace(tiny_manifest(), min_match=1.0)
+    write_bundle(tmp_path / "strict", manifest, tiny_graphs(), tokenizer_json())
+    arguments = ("retrieve", "--videos", library, "--bundle", tmp_path / "strict", "--index", tmp_path / "i.sqlite")
+    done = run(*arguments, "-q", "blue", "--path", "red*", "--json")
+    assert json.loads(done.stdout)["answers"][0]["left_out"] == 1
+    assert "1 result matches less than 1 and stays out" in done.stderr
+    done = run(*arguments, "-q", "blue", "--path", "red*", "--min-match", "0", "--json")
+    assert json.loads(done.stdout)["answers"][0]["left_out"] == 0
 
 
 def test_what_matches_no_better_than_any_text_is_left_out(

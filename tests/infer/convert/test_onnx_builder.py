@@ -150,7 +150,7 @@ def test_a_norm_folds_into_the_layer_behind_it(bias: bool) -> None:
 @pytest.mark.parametrize("size", [16, 19])
 def test_bytes_of_patches_give_what_a_convolution_of_normalised_pictures_gives(size: int, device: str) -> None:
     frames = rng().integers(0, 256, (2, 3, size, size, 3), dtype=np.uint8)
-    kernel, bias, mean, deviation = floats(6, 3, 8, 8), floats(6), np.array([0.5, 0.4, 0.3]), np.array([0.2, 0.3, 0.4])
+    kernel, bias, mean, deviation = floats(6, 3, 8, 8), floats(6), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 
     def add(graph: GraphBuilder, name: str) -> str:
         patches = pixels_to_patches(graph, name, size=size, patch=8, name="patches", lead=1)

@@ -95,6 +95,8 @@ def compare_from_the_text_alone(document: dict[str, Any]) -> None:
         (lambda d: d.update(logit_scale=float("nan")), "logit_scale is nan; it must be float"),
         (lambda d: d.update(answers="yes"), "answers is 'yes'; it must be tuple"),
         (lambda d: d.update(padded_partner="none"), "padded_partner is 'none'; it must be 'ignore' or 'zero'"),
+        (lambda d: d.update(min_match=1.5), "min_match is 1.5; it must be at most 1"),
+        (lambda d: d.update(batch_clips=0), "batch_clips is 0; it must be at least 1"),
         (lambda d: d.update(directions="video"), "directions is 'video'; it must be 'both' or 'text_to_video'"),
         (
             compare_from_the_text_alone,

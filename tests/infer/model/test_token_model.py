@@ -140,3 +140,20 @@ def test_devices(bundle_path: Path) -> None:
 def test_a_missing_bundle_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="there is no bundle at"):
         HBI.load(tmp_path / "none")
+
+
+def test_a_bundle_may_limit_how_many_clips_are_encoded_at_a_time(tmp_path: Path) -> None:
+    manifest = dataclasses.replace(tiny_manifest(), batch_clips=2)
+    write_bundle(tmp_path / "tiny", manifest, tiny_graphs(), tokenizer_json())
+    limited = HBI.load(tmp_path / "tiny", device="cpu", threads=1)
+    whole = HBI.load(write_tiny_bundle(tmp_path / "whole"), device="cpu", threads=1)
+    sizes = []
+    encoder = limited._video_encoder
+    run = encoder.run
+    encoder.run = lambda inputs: (sizes.append(len(inputs["frames"])), run(inputs))[1]  # type: ignore[method-assign]
+    frames, mask = clips("green", "blue", "red", "green", "blue")
+    made, expected = limited.encode_video(frames, mask), whole.encode_video(frames, mask)
+    assert sizes == [2, 2, 1]
+    for name, level in expected.items():
+        np.testing.assert_array_equal(made[name].tokens, level.tokens)
+        np.testing.assert_array_equal(made[name].weights, level.weights)

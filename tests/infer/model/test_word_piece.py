@@ -68,7 +68,7 @@ def test_padding_and_cutting() -> None:
 
 def test_pieces_and_text_are_readable() -> None:
     ids = tokenizer().encode(["Running dogs!"], 32).ids[0].tolist()
-    assert tokenizer().pieces(ids) == ["[start]", "run·", "ning", "dogs", "!", "[end]"]
+    assert tokenizer().pieces(ids) == ["[sentence]", "run·", "ning", "dogs", "!", "[end]"]
     assert tokenizer().decode(ids) == "running dogs !"
 
 

@@ -6,10 +6,12 @@ import os
 import pty
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pytest
 
-from hbi_infer.render.progress import progress_bar
+from hbi_infer.render.progress import build_bar, download_bar, progress_bar
 
 SCRIPT = """
 from hbi_infer.render.progress import progress_bar
@@ -48,3 +50,32 @@ def test_a_bar_is_shown_from_the_first_call_on(calls: int, is_shown: bool) -> No
     shown = on_terminal(SCRIPT.format(calls=calls))
     assert ("counting" in shown) is is_shown
     assert ("3/7 sheep, " in shown.replace("\x1b[0m", "").replace("\x1b[32m", "")) is is_shown
+
+
+@pytest.mark.parametrize(
+    ("bar", "last", "is_shown"),
+    [
+        ("download_bar", 3_000_000, "3.0/7.0 MB"),
+        ("build_bar", 3_000_000, "3000000/7000000"),
+        ("download_bar", None, ""),
+    ],
+)
+def test_bars_of_a_model_that_is_got(bar: str, last: int | None, is_shown: str) -> None:
+    script = f"""
+from hbi_infer.render.progress import {bar}
+with {bar}() as show:
+    for done in {[last] if last else []}:
+        show(done, 7_000_000)
+"""
+    shown = on_terminal(script)
+    assert is_shown in shown.replace("\x1b[0m", "").replace("\x1b[32m", "")
+    assert bool(shown) == bool(is_shown)
+
+
+@pytest.mark.parametrize("bar", [download_bar, build_bar])
+def test_no_bar_of_a_model_where_stderr_is_no_terminal(
+    bar: Callable[[], AbstractContextManager[Callable[[int, int], None]]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with bar() as show:
+        show(1, 7)
+    assert capsys.readouterr() == ("", "")

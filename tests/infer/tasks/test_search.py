@@ -191,12 +191,13 @@ def test_a_match_as_json(index: Index) -> None:
 
 def test_a_video_that_shows_the_same_is_folded_into_the_better_result(index: Index) -> None:
     folded = index.search("a red video")
-    assert names(folded) == ["copies/red_too.mp4".rpartition("/")[2], "green_then_blue.mp4", "long.mp4"]
     assert [match.rank for match in folded] == [1, 2, 3]
+    assert set(names(folded[1:])) == {"green_then_blue.mp4", "long.mp4"}
     (copy,) = folded[0].copies
-    assert (copy.path, copy.start_seconds, copy.end_seconds) == (index.folder / "red.mp4", 0.0, 2.0)
+    assert {folded[0].path, copy.path} == {index.folder / "red.mp4", index.folder / "copies" / "red_too.mp4"}
+    assert (copy.start_seconds, copy.end_seconds) == (0.0, 2.0)
     assert json.loads(json.dumps(folded[0].to_json()))["copies"] == [
-        {"path": str(index.folder / "red.mp4"), "start_seconds": 0.0, "end_seconds": 2.0}
+        {"path": str(copy.path), "start_seconds": 0.0, "end_seconds": 2.0}
     ]
     assert not any(match.copies for match in folded[1:])
     assert index.search("a red video", top_k=1) == folded[:1], "copies of the last result are counted too"
@@ -206,7 +207,7 @@ def test_a_video_that_shows_the_same_is_folded_into_the_better_result(index: Ind
 @pytest.mark.parametrize("exact_up_to", [None, 0])
 def test_folding_makes_room_for_other_results(index: Index, exact_up_to: int | None) -> None:
     found = search(index, ["a red video"], dedupe="same", top_k=2, shortlist=1, exact_up_to=exact_up_to)[0]
-    assert [match.path.name for match in found] == ["red_too.mp4", "green_then_blue.mp4"]
+    assert [match.path.name.startswith("red") for match in found] == [True, False]
 
 
 def test_moments_of_one_video_are_not_folded(index: Index) -> None:

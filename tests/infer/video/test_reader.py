@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hbi_infer.errors import VideoError
 from hbi_infer.options import FrameSampling
 from hbi_infer.video.decoded_video import Clip, DecodedVideo
 from hbi_infer.video.discovery import find_videos
-from hbi_infer.video.reader import decode, probe
+from hbi_infer.video.reader import decode, probe, read_picture
 from tests.builders.video_files import FORMATS, Unseekable, read_number, write_video
 
 ONE_A_SECOND = FrameSampling(image_size=64)
@@ -210,3 +211,14 @@ def test_file_names_are_only_names(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert decoded(Path(name)).clips
     assert decoded(tmp_path / name).clips
     assert find_videos(Path()) == [Path(name)]
+
+
+def test_a_picture_of_a_frame_is_whole_and_upright(tmp_path: Path) -> None:
+    path = tmp_path / "video.mp4"
+    write_video(path, num_frames=50, width=160, height=96, rotation_degrees=90)
+    picture = read_picture(path, 1.0, longest_side=80)
+    assert picture.shape == (80, 48, 3)
+    (clip,) = decode(path, FrameSampling(frames_per_second=1, image_size=48)).clips
+    np.testing.assert_allclose(picture[16:64].mean(axis=2), clip.frames[1].mean(axis=2), atol=12)
+    with pytest.raises(VideoError, match="is not the video that it was: its frames have other times"):
+        read_picture(path, 1.01, longest_side=80)

@@ -14,8 +14,9 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 from transformers.models.clip.modeling_clip import CLIPEncoder
 from transformers.utils import logging as transformers_logging
 
+from hbi_infer.convert.preprocessing import IMAGE_MEAN, IMAGE_STD
 from hbi_infer.errors import TrainingError
-from hbi_training.model.clip_preprocessing import IMAGE_MEAN, IMAGE_STD, clip_preprocessing
+from hbi_training.model.clip_preprocessing import clip_preprocessing
 from hbi_training.model.config import refuse_unknown
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from hbi_infer.errors import TrainingError
 from hbi_infer.model.tokenizer import PAD_ID, Tokenizer
 from hbi_training.model.clip_encoders import load_clip, refuse_unknown_sizes
-from hbi_training.model.clip_preprocessing import clip_preprocessing
+from hbi_training.model.clip_preprocessing import clip_preprocessing, require_pictures
 from hbi_training.model.hbi import HBI
 from hbi_training.model.mean_pooled_clip import MeanPooledCLIP
 
@@ -76,7 +76,7 @@ def build_model(section: Mapping[str, Any], tokenizer: Tokenizer | None = None) 
         refuse_unknown_sizes(values["clip"])
     config = model_type.config_type.from_json(values)
     if isinstance(source, str):
-        clip_preprocessing(source, config.sampling.image_size).require(config.sampling)
+        require_pictures(clip_preprocessing(source, config.sampling.image_size), config.sampling)
     model: Model = model_type(config, clip)
     return model
 
