@@ -53,7 +53,7 @@ ROOMS = {
         "options graphs",
         "report",
         "pytorch precision tensorrt",
-        "bundle upstream triton",
+        "bundle clip upstream triton",
         "random_bundle",
         "cli",
     ),

@@ -83,6 +83,9 @@ def test_the_demo_shows_the_right_clips_an_answer_and_a_caption(tmp_path: Path) 
     assert "damaged.mp4 cannot be searched" in done.stderr
     first = [line for line in done.stdout.splitlines() if re.search(r"(^|\t)1\t", line)]
     assert [name for line in first for name in NAMES.values() if name in line] == [NAMES[FORWARD], NAMES[BACKWARD]]
+    if "cannot be had here" not in done.stdout:
+        real = [Path(line.split("\t")[3]).stem for line in first if "real-clips" in line]
+        assert real == ["bigbuckbunny", "bikes", "carphone_pristine"]
     assert re.search(r"how many rings are there\?\t\S+rings-move-left.avi\t1\t0.000\t4.000\t2\t", done.stdout)
     assert re.search(r"in which direction .*\t4.000\tleft\t", done.stdout)
     assert "\ttwo big red rings move left\t" in done.stdout

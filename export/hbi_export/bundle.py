@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import hbi_infer
 from hbi_engines.engine import TensorSpec
@@ -16,15 +15,9 @@ from hbi_export.graphs.modules import OPSET, TracedGraph, graph_names, trace_gra
 from hbi_export.graphs.parity import OutputCheck, check_graph
 from hbi_export.graphs.sample_inputs import CheckInputs
 from hbi_export.options import WEIGHTS
-from hbi_infer.errors import ExportError
 from hbi_infer.model.bundle import require_bundle_folder, write_bundle
 from hbi_infer.model.graph_names import GRAPHS
 from hbi_infer.model.manifest import TASK_GRAPHS, BundleManifest, GraphSpec, LevelSpec, Provenance, TokenizerSpec
-from hbi_infer.model.tokenizer import Tokenizer, clip_tokenizer_json, clip_tokenizer_json_from_folder
-from hbi_infer.options import FrameSampling
-from hbi_training.model.clip_encoders import load_clip
-from hbi_training.model.clip_preprocessing import clip_preprocessing
-from hbi_training.model.mean_pooled_clip import MeanPooledCLIP, MeanPooledConfig
 from hbi_training.weights.checkpoint import Checkpoint
 from hbi_training.weights.rounding import Weights, rounded
 
@@ -128,33 +121,3 @@ def num_tokens(outputs: tuple[TensorSpec, ...], level: str, most: int) -> int:
     """Returns the number of tokens of a level that a graph declares; `most` where only a run knows it."""
     size = next(output.shape[1] for output in outputs if output.name == f"{level}_tokens")
     return size if isinstance(size, int) else most
-
-
-def clip_checkpoint(source: str, *, sampling: FrameSampling | None = None) -> Checkpoint:
-    """Makes a zero-shot checkpoint from any CLIP: mean-pooled frames, no training.
-
-    Args:
-        source: A local folder that transformers saved, or a name on the hub.
-        sampling: Sampling of frames; how pictures are made square, and their size, is the model's own.
-
-    Raises:
-        TrainingError: There is no such CLIP, or it makes its pictures in an unsupported way.
-        ExportError: The tokenizer makes tokens that the model does not know.
-    """
-    clip = load_clip(source)
-    values: dict[str, Any] = clip.config.to_dict()
-    image_size = values["vision_config"]["image_size"]
-    pictures = asdict(clip_preprocessing(source, image_size))
-    sampling = replace(sampling or FrameSampling(), image_size=image_size, **pictures)
-    max_words = values["text_config"]["max_position_embeddings"]
-    config = MeanPooledConfig(clip=values, max_words=max_words, sampling=sampling)
-    model = MeanPooledCLIP(config, clip).eval()
-    has_tokenizer = any((Path(source) / name).is_file() for name in ("tokenizer.json", "merges.txt"))
-    tokenizer_json = clip_tokenizer_json_from_folder(Path(source)) if has_tokenizer else clip_tokenizer_json()
-    known, made = values["text_config"]["vocab_size"], Tokenizer.from_json(tokenizer_json).vocabulary_size
-    if made > known:
-        raise ExportError(
-            f"the tokenizer of {source} makes {made} tokens and its model knows {known}; put the tokenizer.json that "
-            "belongs to the model into its folder"
-        )
-    return Checkpoint(model, tokenizer_json, Path(source).name)

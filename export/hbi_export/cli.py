@@ -83,24 +83,25 @@ def onnx(
 
 @app.command()
 def clip(
-    source: Annotated[str, typer.Argument(metavar="NAME_OR_DIR", help="CLIP model on the hub, or in a local folder.")],
+    source: Annotated[
+        str, typer.Argument(metavar="NAME_OR_DIR", help="CLIP, OpenCLIP or SigLIP on the hub, or in a local folder.")
+    ],
     output: Output,
     weights: Stored = WEIGHTS,
-    samples: Samples = None,
     frames_per_second: FramesPerSecond = FrameSampling.frames_per_second,
     max_frames: MaxFrames = FrameSampling.max_frames,
     clip_seconds: ClipSeconds = FrameSampling.clip_seconds,
 ) -> None:
-    """Export any CLIP model for zero-shot search, with no training.
+    """Export any CLIP or SigLIP for zero-shot search, with no training and without PyTorch.
 
     Example: hbi-export clip openai/clip-vit-base-patch32 -o clip-b32
     """
-    from hbi_export.bundle import clip_checkpoint, export_bundle
-    from hbi_export.report import show_checks
+    from hbi_export.clip import export_clip
+    from hbi_infer.model.bundle import Bundle
 
     sampling = FrameSampling(frames_per_second=frames_per_second, max_frames=max_frames, clip_seconds=clip_seconds)
-    checkpoint = clip_checkpoint(source, sampling=sampling)
-    show_checks(export_bundle(checkpoint, output, weights=weights, samples=samples), output)
+    export_clip(source, output, sampling=sampling, weights=weights, say=lambda line: note("note", line))
+    emit(f"{printable(str(output))}: {sum(Bundle.load(output).sizes_bytes().values()) / 1e6:.1f} MB\n")
 
 
 @app.command()

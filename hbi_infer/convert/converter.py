@@ -11,7 +11,7 @@ from hbi_infer.convert.clip import WEIGHT_FILES as TRANSFORMERS_FILES
 from hbi_infer.convert.clip import read_clip
 from hbi_infer.convert.dual_encoder import DualEncoder
 from hbi_infer.convert.onnx_builder import OPSET, BuiltGraph, Stored
-from hbi_infer.convert.open_clip import CONFIG, WEIGHT_FILES, read_open_clip
+from hbi_infer.convert.open_clip import CONFIG, WEIGHT_FILES, check_open_clip, read_open_clip
 from hbi_infer.convert.settings import Settings, read_settings
 from hbi_infer.convert.siglip import read_siglip
 from hbi_infer.convert.towers import LEVELS, num_weights, text_graph, video_graph
@@ -82,6 +82,20 @@ def convert_model(
     return write_bundle(out, manifest, {graph: built.content for graph, built in graphs.items()}, model.tokenizer_json)
 
 
+def check_kind(folder: Path | str) -> None:
+    """Checks that a model is of a kind that can be converted, as far as that can be said without its weights.
+
+    Raises:
+        BundleError: It is of another kind, or config.json is missing or damaged.
+    """
+    folder = Path(folder)
+    own = read_settings(folder, CONFIG)
+    if own is None:
+        _reader(folder)
+    elif read_settings(folder, "config.json") is None:  # with both, the weights tell which of the two counts
+        check_open_clip(Settings(own, str(folder / CONFIG)))
+
+
 def read_model(folder: Path | str) -> DualEncoder:
     """Reads the files of a model, whatever its layout.
 
@@ -92,16 +106,6 @@ def read_model(folder: Path | str) -> DualEncoder:
     folder = Path(folder)
     reader, config = _reader(folder)
     return reader(folder, config)
-
-
-def check_kind(folder: Path | str) -> None:
-    """Checks that a model is of a kind that can be converted, as far as that can be said without its weights.
-
-    Raises:
-        BundleError: It is of another kind, or config.json is missing or damaged.
-    """
-    if read_settings(Path(folder), CONFIG) is None:  # with OpenCLIP's, the weights tell which of the two counts
-        _reader(Path(folder))
 
 
 def _reader(folder: Path) -> tuple[Reader, Settings]:
@@ -118,7 +122,7 @@ def _reader(folder: Path) -> tuple[Reader, Settings]:
         )
     config = Settings(content, str(folder / "config.json"))
     kind = config.raw("model_type")
-    if kind not in READERS:
+    if not isinstance(kind, str) or kind not in READERS:
         raise BundleError(
             f"{folder} holds a model of the kind {kind!r:.80}; {' and '.join(READERS)} can be converted, and what "
             "OpenCLIP saves: choose such a model, for example openai/clip-vit-base-patch32"

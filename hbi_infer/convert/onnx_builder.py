@@ -19,11 +19,11 @@ from hbi_engines.engine import TensorSpec
 
 OPSET = 20
 STORED_SMALLER_FROM = 1024
-"""Number of values from which on a weight is stored in float16, where that is asked for."""
+"""Number of values from which on a weight is stored smaller, where that is asked for."""
 
 Array = npt.NDArray[Any]
 Colours = tuple[float, float, float]
-Stored = Literal["float32", "float16"]
+Stored = Literal["float32", "float16", "int8"]
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu"]
 
 
@@ -161,20 +161,40 @@ class GraphBuilder:
         self.node("Identity", name, name=spec.name)
         self._outputs.append(spec)
 
-    def constant(self, name: str, values: Array | Sequence[int] | float) -> str:
-        """Adds values of any shape such as (D, D); whole numbers become int64, and others float32."""
+    def constant(self, name: str, values: Array | Sequence[int] | float, *, channels: int | None = None) -> str:
+        """Adds values of any shape such as (D, D); whole numbers become int64, and others float32.
+
+        Args:
+            name: Name of the result.
+            values: The values.
+            channels: Axis of which each entry may have a scale of its own, where weights are stored in int8.
+        """
         array = np.asarray(values)
         array = array.astype(np.int64 if array.dtype.kind in "iu" and array.dtype != np.uint8 else array.dtype)
         if array.dtype.kind == "f":
             array = array.astype(np.float32)
         self._new(name)
-        if array.dtype == np.float32 and self._stored == "float16" and array.size >= STORED_SMALLER_FROM:
+        is_large = array.dtype == np.float32 and array.size >= STORED_SMALLER_FROM
+        if is_large and self._stored == "float16":
             half = self._new(f"{name}_half")
             self._weights[half] = numpy_helper.from_array(_half(array), half)
             self._casts.append(helper.make_node("Cast", [half], [name], name=f"{name}_cast", to=TensorProto.FLOAT))
+        elif is_large and self._stored == "int8" and channels is not None:
+            self._store_whole(name, array, channels)
         else:
             self._weights[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
         return name
+
+    def _store_whole(self, name: str, array: Array, channels: int) -> None:
+        """Stores weights as whole numbers with a scale for each channel, as `hbi-export` does in traced graphs."""
+        others = tuple(axis for axis in range(array.ndim) if axis != channels % array.ndim)
+        largest = np.abs(array).max(others, keepdims=True)
+        scale = (np.maximum(largest, np.finfo(np.float32).tiny) / 127).astype(np.float32)
+        whole, factor, wide = (self._new(f"{name}_{part}") for part in ("whole", "scale", "wide"))
+        self._weights[whole] = numpy_helper.from_array(np.rint(array / scale).astype(np.int8), whole)
+        self._weights[factor] = numpy_helper.from_array(scale, factor)
+        self._casts.append(helper.make_node("Cast", [whole], [wide], name=wide, to=TensorProto.FLOAT))
+        self._casts.append(helper.make_node("Mul", [wide, factor], [name], name=f"{name}_scaled"))
 
     def shared(self, name: str, values: Array | Sequence[int] | float) -> str:
         """Adds values of any shape such as (D,) that several nodes use; adds them once."""
@@ -193,7 +213,7 @@ class GraphBuilder:
 
     def linear(self, x: str, layer: Linear, *, name: str) -> str:
         """Adds a layer on x (..., D); gives (..., E)."""
-        weight = self.constant(f"{name}.weight", layer.weight)
+        weight = self.constant(f"{name}.weight", layer.weight, channels=1)
         if layer.bias is None:
             return self.node("MatMul", x, weight, name=name)
         product = self.node("MatMul", x, weight, name=f"{name}.product")

@@ -95,11 +95,9 @@ def read_open_clip(folder: Path | str, config: Settings) -> DualEncoder:
         InputError: The tokenizer is not CLIP's kind, or a tokenizer of another name is missing.
     """
     folder = Path(folder)
+    check_open_clip(config)
     model = config.section("model_cfg")
     vision_config, text_config = model.section("vision_cfg"), model.section("text_cfg")
-    model.refuse(_MODEL_KEYS)
-    vision_config.refuse(_VISION_KEYS)
-    text_config.refuse(_TEXT_KEYS)
     tokenizer_json = _tokenizer(folder, text_config)
     tokenizer = Tokenizer.from_json(tokenizer_json)
     size = vision_config.whole("image_size", 224)
@@ -114,6 +112,18 @@ def read_open_clip(folder: Path | str, config: Settings) -> DualEncoder:
         logit_scale=math.exp(weights.number("logit_scale")),
         logit_bias=weights.number("logit_bias") if "logit_bias" in weights else None,
     )
+
+
+def check_open_clip(config: Settings) -> None:
+    """Refuses an open_clip_config.json with settings that are not known here, for they may change what is computed.
+
+    Raises:
+        BundleError: There is such a setting, or a value that is not done here.
+    """
+    model = config.section("model_cfg")
+    model.refuse(_MODEL_KEYS)
+    model.section("vision_cfg").refuse(_VISION_KEYS)
+    model.section("text_cfg").refuse(_TEXT_KEYS)
 
 
 def _tokenizer(folder: Path, config: Settings) -> str:

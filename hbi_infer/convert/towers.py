@@ -177,7 +177,7 @@ def text_graph(tower: TextTower, *, stored: Stored = "float32") -> BuiltGraph:
     length: int | str = len(tower.positions) if tower.pooled == "last" else "text_length"
     ids = graph.input(TensorSpec("token_ids", "int64", ("batch", length)))
     mask = graph.input(TensorSpec("token_mask", "bool", ("batch", length)))
-    words = graph.node("Gather", graph.constant("words", tower.embedding), ids, name="embedded", axis=0)
+    words = graph.node("Gather", graph.constant("words", tower.embedding, channels=0), ids, name="embedded", axis=0)
     if tower.pooled == "last":
         pooled = _seeing_all(graph, tower, words)
     else:
@@ -237,7 +237,9 @@ def _picture(graph: GraphBuilder, tower: VisionTower, frames: str) -> str:
     """Adds the encoding of pictures; gives (N, 1, E)."""
     lead = 0 if tower.class_token is None else 1
     patches = pixels_to_patches(graph, frames, size=tower.size, patch=tower.patch, name="patches", lead=lead)
-    product = graph.node("MatMul", patches, graph.constant("embedding", tower.embedding.weight), name="embedded")
+    product = graph.node(
+        "MatMul", patches, graph.constant("embedding", tower.embedding.weight, channels=1), name="embedded"
+    )
     # The bias of the embedding and the class token are added with the positions.
     positions = tower.positions.copy()
     if tower.embedding.bias is not None:

@@ -10,6 +10,7 @@ from transformers import CLIPConfig, CLIPModel
 
 from hbi_export.bundle import export_bundle
 from hbi_export.graphs.modules import TracedGraph, trace_graph
+from hbi_infer.model.tokenizer import clip_tokenizer_json
 from hbi_training.weights.checkpoint import Checkpoint
 from tests.builders.exports import ANSWERS, Exported, tiny_checkpoint, with_parts
 from tests.builders.tiny_training import HBI_SECTION, TOWER
@@ -50,4 +51,5 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         vision_config={**TOWER, "image_size": 32, "patch_size": 16},
     )
     CLIPModel(config).eval().save_pretrained(folder)
+    (folder / "tokenizer.json").write_text(clip_tokenizer_json())
     return folder

@@ -6,25 +6,20 @@ import json
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
-import av
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from transformers import BertConfig, BertModel, CLIPModel, CLIPVisionModelWithProjection
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from hbi_export.bundle import clip_checkpoint, export_bundle
+from hbi_export.bundle import export_bundle
 from hbi_infer import HBI
-from hbi_infer.errors import BundleError, ExportError, InputError, TrainingError
+from hbi_infer.errors import BundleError, InputError, TrainingError
 from hbi_infer.model.bundle import Bundle
 from hbi_infer.model.graph_names import GRAPHS, TASKS
-from hbi_infer.options import Decoding, FrameSampling
+from hbi_infer.options import Decoding
 from hbi_infer.tokens.banzhaf import banzhaf_interaction
 from hbi_infer.tokens.levels import unit
-from hbi_infer.video.reader import decode
 from hbi_training.evaluation.caption_writing import write_captions
 from hbi_training.model import hbi as training_model
 from hbi_training.model.clip_encoders import load_clip
@@ -37,7 +32,6 @@ from tests.builders.exports import (
     two_clips,
 )
 from tests.builders.tiny_training import MEAN_POOLED_SECTION, TOWER
-from tests.builders.video_files import write_video
 
 ROUNDING = 1e-4
 
@@ -117,59 +111,6 @@ def test_a_bundle_says_how_its_weights_are_stored(tmp_path: Path) -> None:
     assert Bundle.load(tmp_path / "bundle").manifest.graphs["video_encoder"].precision == "int8 weights"
 
 
-def test_a_clip_bundle_scores_as_clip_does(clip_folder: Path, tmp_path: Path) -> None:
-    export_bundle(clip_checkpoint(str(clip_folder)), tmp_path / "bundle")
-    hbi = HBI.load(tmp_path / "bundle", device="cpu")
-    assert hbi.bundle.manifest.sampling == FrameSampling(image_size=32)
-    texts = ["a dog runs", "two people ride bicycles through a town & talk"]
-    frames = np.random.default_rng(0).integers(0, 256, (2, 12, 32, 32, 3), dtype=np.uint8)
-    mask = np.arange(12) < np.array([[12], [5]])
-    actual = hbi.similarity(hbi.encode_text(texts), hbi.encode_video(frames, mask))
-
-    clip = CLIPModel.from_pretrained(clip_folder).eval()
-    pixels = torch.from_numpy(frames.reshape(-1, 32, 32, 3)).permute(0, 3, 1, 2) / 255.0
-    pixels = (pixels - torch.tensor(IMAGE_MEAN).view(3, 1, 1)) / torch.tensor(IMAGE_STD).view(3, 1, 1)
-    batch = hbi.tokenize(texts)
-    with torch.no_grad():
-        text = clip.get_text_features(torch.from_numpy(batch.ids), torch.from_numpy(batch.mask).long()).pooler_output
-        image = clip.get_image_features(pixels).pooler_output.reshape(2, 12, -1)
-    image = torch.nn.functional.normalize(image, dim=-1)
-    means = torch.stack([image[0].mean(0), image[1, :5].mean(0)])
-    expected = torch.nn.functional.normalize(text, dim=-1) @ torch.nn.functional.normalize(means, dim=-1).T
-    np.testing.assert_allclose(actual, expected.numpy(), rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        {"do_center_crop": False, "size": {"height": 32, "width": 32}},
-        {"size": {"shortest_edge": 45}, "crop_size": 32},
-        {"size": {"max_height": 32, "max_width": 32}, "crop_size": 32},
-        {"size": 32, "crop_size": 32},
-    ],
-)
-def test_a_clip_sees_the_pictures_of_its_own_image_processor(
-    clip_folder: Path, tmp_path: Path, said: dict[str, Any]
-) -> None:
-    folder = tmp_path / "clip"
-    shutil.copytree(clip_folder, folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps(said))
-    picture = np.random.default_rng(0).integers(0, 256, (6, 14, 3)).repeat(20, 0).repeat(20, 1).astype(np.uint8)
-    write_video(tmp_path / "wide.mkv", "mkv-ffv1", num_frames=2, width=280, height=120, picture=picture)
-    checkpoint = clip_checkpoint(str(folder))
-    sampling = checkpoint.model.config.sampling
-    assert (sampling.image_size, sampling.rounding) == (32, "transformers")
-    video = decode(tmp_path / "wide.mkv", sampling)
-    with av.open(str(tmp_path / "wide.mkv")) as container:
-        stored = next(container.decode(video=0)).to_ndarray(format="rgb24")
-    pixels = CLIPImageProcessorPil.from_pretrained(folder)(Image.fromarray(stored), return_tensors="pt")["pixel_values"]
-    with torch.no_grad():
-        theirs = CLIPModel.from_pretrained(folder).eval().get_image_features(pixels).pooler_output[0]
-        frames, mask = (torch.from_numpy(part[None]) for part in (video.clips[0].frames, video.clips[0].mask))
-        ours = checkpoint.model.encode_video(frames, mask)["frame"].tokens[0, 0]
-    assert torch.nn.functional.cosine_similarity(theirs, ours, dim=0) > 0.999
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_clip_that_was_saved_in_half_precision_computes_in_float32(
     clip_folder: Path, tmp_path: Path, dtype: torch.dtype
@@ -193,7 +134,7 @@ def test_what_is_no_whole_clip_is_refused(clip_folder: Path, tmp_path: Path) -> 
         ("cut", "Error while deserializing header"),
     ):
         with pytest.raises(TrainingError, match=f"cannot load the CLIP model '.*{name}': {message}"):
-            clip_checkpoint(str(tmp_path / name))
+            load_clip(str(tmp_path / name))
 
 
 @pytest.mark.parametrize(("mean", "refused"), [(list(IMAGE_MEAN), False), ([0.5, 0.5, 0.5], True)])
@@ -206,15 +147,6 @@ def test_a_clip_of_pictures_that_are_normalised_otherwise_is_refused(
     expected = pytest.raises(TrainingError, match=r"its pictures have mean \[0.5, 0.5, 0.5\]")
     with expected if refused else nullcontext():
         load_clip(str(tmp_path / "clip"))
-
-
-def test_a_tokenizer_of_another_model_is_refused(clip_folder: Path, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    small = CLIPModel.from_pretrained(clip_folder).config
-    small.text_config.vocab_size, small.text_config.bos_token_id, small.text_config.eos_token_id = 100, 98, 99
-    CLIPModel(small).save_pretrained(tmp_path / "small")
-    with pytest.raises(ExportError, match=r"makes 49408 tokens and its model knows 100"):
-        clip_checkpoint(str(tmp_path / "small"))
 
 
 def test_a_folder_of_something_else_is_refused_before_anything_is_traced(

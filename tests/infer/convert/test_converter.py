@@ -14,7 +14,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from hbi_infer.api import HBI
 from hbi_infer.convert import converter
-from hbi_infer.convert.converter import convert_model, plain_name, read_model
+from hbi_infer.convert.converter import check_kind, convert_model, plain_name, read_model
 from hbi_infer.convert.towers import num_weights
 from hbi_infer.errors import BundleError
 from hbi_infer.model.bundle import Bundle
@@ -58,6 +58,18 @@ def test_the_manifest_says_where_the_model_comes_from(folder: Path, tmp_path: Pa
     ]
     assert (written.width, written.max_words, written.vocabulary_size, written.tasks) == (24, 16, 49408, ("retrieve",))
     assert lines == ["reading clip", "building the video encoder", "building the text encoder", "writing bundle"]
+
+
+def test_a_model_is_checked_before_its_weights_are_there(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+    check_kind(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": ["clip"]}')
+    with pytest.raises(BundleError, match=r"a model of the kind \['clip'\]; clip and siglip can be converted"):
+        check_kind(tmp_path)
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "open_clip_config.json").write_text('{"model_cfg": {"vision_cfg": {"timm_model_name": "vit"}}}')
+    with pytest.raises(BundleError, match="timm_model_name is 'vit', a setting that is not known here"):
+        check_kind(tmp_path)
 
 
 def test_the_same_files_give_the_same_bundle(folder: Path, tmp_path: Path) -> None:

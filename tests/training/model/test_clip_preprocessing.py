@@ -33,7 +33,7 @@ def test_what_is_not_supported_is_an_error_of_training(tmp_path: Path) -> None:
 
 
 def test_other_colours_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"have mean .* and deviation \(0.5, 0.5, 0.5\), those of CLIP"):
+    with pytest.raises(TrainingError, match=r"have mean .* and deviation \[0.5, 0.5, 0.5\], those of CLIP"):
         clip_preprocessing(saved(tmp_path, image_std=[0.5, 0.5, 0.5]), 64)
 
 

@@ -41,8 +41,8 @@ def clip_preprocessing(source: str, image_size: int) -> Preprocessing:
     given, own = (found.mean, found.deviation), (IMAGE_MEAN, IMAGE_STD)
     if not np.allclose(given, own, atol=1e-3):
         raise TrainingError(
-            f"cannot prepare pictures as the CLIP model '{source}' wants: its pictures have mean {found.mean} and "
-            f"deviation {found.deviation}, those of CLIP {IMAGE_MEAN}, {IMAGE_STD}"
+            f"cannot prepare pictures as the CLIP model '{source}' wants: its pictures have mean "
+            f"{list(found.mean)} and deviation {list(found.deviation)}, those of CLIP {IMAGE_MEAN}, {IMAGE_STD}"
         )
     return found
 
