@@ -30,9 +30,9 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
 
 @pytest.fixture(scope="module")
 def environment(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> FreshEnvironment:
-    """The project with its extras for the processor and for `everyday`, of a user who has nothing yet."""
+    """The project with its extras for the processor, `everyday` and timelines, of a user who has nothing yet."""
     folder = tmp_path_factory.mktemp("fresh")
-    return make_environment(folder / "venv", hub.environment(folder), "cpu", "everyday")
+    return make_environment(folder / "venv", hub.environment(folder), "cpu", "everyday", "timeline")
 
 
 def test_no_pytorch_is_installed(environment: FreshEnvironment) -> None:
@@ -89,6 +89,21 @@ def test_pictures_and_joined_queries_are_searched_for(environment: FreshEnvironm
     joined = json.loads(environment.run("hbi-infer", *search, *queries).stdout)
     assert len(joined["answers"]) == 1
     assert len(joined["answers"][0]["results"]) > 1
+
+
+def test_results_become_videos_a_sheet_and_timelines(environment: FreshEnvironment, tmp_path: Path) -> None:
+    search = ("retrieve", "--videos", SAMPLES, "--bundle", "shapes", *ALL, "--query", "a red circle", "--top-k", 2)
+    files = [tmp_path / name for name in ("sheet.png", "sheet.html", "cut.otio", "cut.edl", "cut.fcpxml")]
+    environment.run("hbi-infer", *search, "--save-clips", tmp_path / "clips", "--sheet", files[0], "--edl", files[2])
+    environment.run("hbi-infer", *search, "--sheet", files[1], "--edl", files[3])
+    environment.run("hbi-infer", *search, "--edl", files[4])
+    assert all(file.stat().st_size > 100 for file in files)
+    assert len(list((tmp_path / "clips").iterdir())) == 2
+
+
+def test_a_folder_is_converted(environment: FreshEnvironment, hub: Hub, tmp_path: Path) -> None:
+    environment.run("hbi-export", "clip", hub.models["tiny/clip"], "-o", tmp_path / "mine")
+    assert environment.run("hbi-infer", "info", tmp_path / "mine").stdout.startswith("name    clip\n")
 
 
 def test_everyday_is_built_from_packages_and_asks_nothing_of_the_hub(environment: FreshEnvironment, hub: Hub) -> None:

@@ -134,7 +134,7 @@ def test_exclude_and_all_files_are_kept_by_every_command(bundle: Path, tmp_path:
     assert done.stderr.splitlines()[1:] == [
         "note: left out: 1 excluded, 1 of a format that is not read (b.mxf); --verbose lists them"
     ]
-    done = run("retrieve", "--videos", videos, *options, "-q", "green", "--csv")
+    done = run("retrieve", "--videos", videos, *options, "-q", "green", "--min-match", "0", "--csv")
     assert {line.split(",")[3] for line in done.stdout.splitlines()[1:]} == {
         f"{videos}/red",
         f"{videos}/films/blue.mp4",
