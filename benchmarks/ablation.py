@@ -32,6 +32,9 @@ ENTITY_ALONE = {"model.level_rates": "[1, 0, 0]", "objective.deep_supervision": 
 BANZHAF = {"objective.banzhaf": "1.0"}
 DEEP = {"objective.self_distillation": "0"}
 RECONSTRUCTION = {"model.reconstruction_layers": "1", "objective.reconstruction": "0.5"}
+LOCAL = {"model.frame_window": "1", "model.word_window": "3", "model.context_layers": "1"}
+WORDS_ALONE = {"model.marks_play": "false"}
+EVEN = {"objective.weight_entropy": "2.0"}
 CONFIGURATIONS: dict[str, dict[str, str]] = {
     "contrastive": ENTITY_ALONE,
     "+ Banzhaf": ENTITY_ALONE | BANZHAF,
@@ -39,10 +42,19 @@ CONFIGURATIONS: dict[str, dict[str, str]] = {
     "+ self-distillation": BANZHAF,
     "+ reconstruction": BANZHAF | RECONSTRUCTION,
     "without Banzhaf": {},
+    "+ words alone": BANZHAF | WORDS_ALONE,
+    "+ neighbours alone": BANZHAF | WORDS_ALONE | LOCAL,
+    "+ even weights": BANZHAF | WORDS_ALONE | LOCAL | EVEN,
+    "even weights without Banzhaf": WORDS_ALONE | LOCAL | EVEN,
     "Banzhaf sampled": ENTITY_ALONE | BANZHAF | {"objective.banzhaf_samples": "5"},
 }
 RERANK = 20
 FIGURES = ("text_to_video/R@1", "video_to_text/R@1", "text_to_video/R@5", "video_to_text/R@5")
+GROUNDING = tuple(
+    f"grounding/{level}/verb/pointing/{name}"
+    for level in ("entity", "action", "event")
+    for name in ("interaction", "cosine")
+)
 
 
 class Runs:
@@ -93,7 +105,7 @@ def read_run(run_folder: Path) -> dict[str, float]:
 def summary(runs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """Returns mean and standard deviation over seeds, and each seed's figures."""
     row: dict[str, Any] = {"seconds_per_step": statistics.median(run["seconds_per_step"] for run in runs)}
-    for figure in (*FIGURES, *(f"reranked/{figure}" for figure in FIGURES)):
+    for figure in (*FIGURES, *(f"reranked/{figure}" for figure in FIGURES), *GROUNDING):
         if f"test/{figure}" not in runs[0]:
             continue
         values = [run[f"test/{figure}"] for run in runs]

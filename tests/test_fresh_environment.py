@@ -101,6 +101,11 @@ def test_results_become_videos_a_sheet_and_timelines(environment: FreshEnvironme
     assert len(list((tmp_path / "clips").iterdir())) == 2
 
 
+def test_a_folder_is_converted(environment: FreshEnvironment, hub: Hub, tmp_path: Path) -> None:
+    environment.run("hbi-export", "clip", hub.models["tiny/clip"], "-o", tmp_path / "mine")
+    assert environment.run("hbi-infer", "info", tmp_path / "mine").stdout.startswith("name    clip\n")
+
+
 def test_everyday_is_built_from_packages_and_asks_nothing_of_the_hub(environment: FreshEnvironment, hub: Hub) -> None:
     hub.requests.clear()
     search = ("retrieve", "--videos", SAMPLES, "--bundle", "everyday", "--query", "a traffic light", *ALL, "--json")

@@ -42,9 +42,11 @@ def released_model(max_words: int) -> HBI:
     return model
 
 
-@settings(deadline=None, max_examples=30)
+@pytest.mark.parametrize("is_local", [False, True])
+@settings(deadline=None, max_examples=20)
 @given(length=st.integers(2, 30), extra=st.integers(1, 10), seed=st.integers(0, 1000))
-def test_padding_of_a_text_changes_nothing(model: HBI, length: int, extra: int, seed: int) -> None:
+def test_padding_of_a_text_changes_nothing(model: HBI, is_local: bool, length: int, extra: int, seed: int) -> None:
+    model = local_model() if is_local else model
     ids = random_ids(length, seed)
     padded = torch.cat([ids, torch.randint(0, 60, (1, extra))], dim=1)
     with torch.no_grad():
@@ -75,6 +77,56 @@ def test_neighbours_in_a_batch_change_nothing(model: HBI) -> None:
         alone = model.encode_video(clips[1:2], mask[1:2])
     for level in alone:
         assert_same_tokens(Tokens(*(part[1:2] for part in together[level][:3])), alone[level])
+
+
+LOCAL = {"frame_window": 1, "word_window": 2, "context_layers": 1, "marks_play": False}
+
+
+def local_model() -> HBI:
+    torch.manual_seed(0)
+    built = build_model({**with_vocabulary_size(HBI_SECTION, 60), **LOCAL})
+    assert isinstance(built, HBI)
+    return built.eval()
+
+
+def test_marks_are_no_players_and_words_know_their_neighbours_alone() -> None:
+    model = local_model()
+    ids = random_ids(12, 0)
+    other = ids.clone()
+    other[0, 2] = (other[0, 2] + 1) % 60
+    mask = torch.ones(1, 12, dtype=torch.bool)
+    with torch.no_grad():
+        one, two = model.encode_text(ids, mask), model.encode_text(other, mask)
+    players = torch.arange(12)[None].remainder(11) > 0
+    assert torch.equal(one["entity"].mask, players)
+    assert torch.equal(one["entity"].weights > 0, players)
+    slots = one["action"].slots
+    assert slots is not None
+    assert torch.equal(slots >= 0, players)
+    changed = (one["entity"].tokens != two["entity"].tokens).any(-1)[0].nonzero().flatten().tolist()
+    layers = HBI_SECTION["clip"]["text_config"]["num_hidden_layers"]
+    assert changed == list(range(2, min(3 + 2 * layers, 12)))
+    assert (one["event"].tokens != two["event"].tokens).any()
+
+
+def test_a_text_of_nothing_but_its_marks_keeps_them() -> None:
+    with torch.no_grad():
+        levels = local_model().encode_text(random_ids(3, 0), torch.tensor([[True, True, False]]))
+    assert levels["entity"].mask.tolist() == [[True, True, False]]
+    assert levels["entity"].weights.sum() == pytest.approx(1)
+
+
+def test_frames_know_their_neighbours_alone_until_they_are_merged() -> None:
+    model = local_model()
+    clip = torch.randint(0, 256, (1, 6, 32, 32, 3), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    other = clip.clone()
+    other[0, 0] = 255 - other[0, 0]
+    mask = torch.ones(1, 6, dtype=torch.bool)
+    with torch.no_grad():
+        one, two = model.encode_video(clip, mask), model.encode_video(other, mask)
+    changed = (one["entity"].tokens != two["entity"].tokens).any(-1)[0].nonzero().flatten().tolist()
+    assert changed == list(range(1 + HBI_SECTION["temporal_layers"]))
+    assert (one["action"].tokens != two["action"].tokens).any(-1).all()
 
 
 def assert_same_tokens(one: Tokens, two: Tokens) -> None:

@@ -13,6 +13,7 @@ from hbi_training.objective.losses import (
     alignment_loss,
     contrastive_loss,
     distillation_loss,
+    entropy_shortfall,
     mean_squared_error,
     pair_contrastive_loss,
     released_alignment_loss,
@@ -150,3 +151,19 @@ def test_alignment_teaches_the_similarities_only_and_is_zero_when_they_follow() 
     met = torch.eye(4)[None]
     everything = Tokens(torch.empty(1, 4, 0), torch.full((1, 4), 0.25), torch.ones(1, 4, dtype=torch.bool))
     assert float(alignment_loss(met, met, everything, everything, 0.1)) == pytest.approx(0, abs=1e-6)
+
+
+def test_weights_that_gather_fall_short_of_the_floor_of_entropy() -> None:
+    def tokens(*weights: float) -> Tokens:
+        values = torch.tensor([weights])
+        return Tokens(torch.zeros(1, len(weights), 2), values, values > 0)
+
+    assert float(entropy_shortfall(tokens(0.25, 0.25, 0.25, 0.25), 0.9)) == 0
+    assert float(entropy_shortfall(tokens(0.5, 0.5, 0.0), 0.9)) == 0, "padding counts for nothing"
+    assert float(entropy_shortfall(tokens(1.0), 0.9)) == 0
+    assert float(entropy_shortfall(tokens(1.0, 1e-30), 0.9)) == pytest.approx(0.9)
+    logits = torch.tensor([[3.0, 0.0, 0.0]], requires_grad=True)
+    weights = logits.softmax(-1)
+    entropy_shortfall(Tokens(torch.zeros(1, 3, 2), weights, weights > 0), 0.9).backward()
+    assert logits.grad is not None
+    assert logits.grad[0, 0] > 0 > logits.grad[0, 1], "descent evens the weights out"

@@ -153,10 +153,16 @@ class FrameEncoder(nn.Module):
 
 
 class WordEncoder(nn.Module):
-    """CLIP's text encoder, projected at every token."""
+    """CLIP's text encoder, projected at every token.
 
-    def __init__(self, clip: CLIPModel) -> None:
+    Args:
+        clip: The model that it is taken from.
+        window: Number of words before it that a word sees in each layer; None for all, as CLIP has it.
+    """
+
+    def __init__(self, clip: CLIPModel, window: int | None = None) -> None:
         super().__init__()
+        self.window = window
         self.text = clip.text_model
         self.projection = clip.text_projection
 
@@ -165,6 +171,8 @@ class WordEncoder(nn.Module):
         hidden = self.text.embeddings(input_ids=token_ids)
         position = torch.arange(token_ids.shape[1], device=token_ids.device)
         causal = position[None, :] <= position[:, None]
+        if self.window is not None:
+            causal = causal & (position[:, None] - position[None, :] <= self.window)
         visible = causal[None, None] & token_mask[:, None, None, :]
         hidden = self.text.encoder(
             inputs_embeds=hidden, attention_mask=additive_mask(visible, hidden.dtype)

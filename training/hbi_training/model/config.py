@@ -124,6 +124,13 @@ class HBIConfig:
         temporal_positions: Rows of its table of positions; None for F. The released code has CLIP's 77.
         temporal_layer_norm_eps: Epsilon of its layer norms: 1e-12 in the released code, elsewhere 1e-5.
         temporal_heads: Heads of the temporal transformer; D must be a multiple of it. The released code has D / 64.
+        frame_window: Number of frames before it, and after it, that a frame sees in each layer of the temporal
+            transformer; None for all, as published. With it a frame of the entity level knows its neighbours alone.
+        word_window: Number of words before it that a word sees in each layer of CLIP's text encoder; None for all.
+        context_layers: Layers of a transformer over the whole clip, and of one over the whole text, between the entity
+            level and the merging; 0 leaves them out. Each has `temporal_heads` heads.
+        marks_play: Whether the start and end marks of a text are players of the games, as published. Without them the
+            marks are read by the text encoder alone, and only words are merged.
         merge_heads: Heads of the attention of merged tokens; D must be a multiple of it.
         text_merge_ratios: Ratio of text tokens at each level above the first to those at the level below.
         video_merge_ratios: Ratio of video tokens, likewise.
@@ -153,6 +160,10 @@ class HBIConfig:
     temporal_positions: int | None = None
     temporal_layer_norm_eps: float = 1e-5
     temporal_heads: int = 8
+    frame_window: int | None = None
+    word_window: int | None = None
+    context_layers: int = 0
+    marks_play: bool = True
     merge_heads: int = 8
     text_merge_ratios: tuple[float, ...] = (0.25, 0.5)
     video_merge_ratios: tuple[float, ...] = (0.25, 0.5)
@@ -175,6 +186,11 @@ class HBIConfig:
                 f"temporal_positions is {self.temporal_positions}, and sampling takes up to "
                 f"{self.sampling.max_frames} frames"
             )
+        for name in ("frame_window", "word_window"):
+            if (window := getattr(self, name)) is not None and window < 1:
+                raise TrainingError(f"{name} is {window}; it must be at least 1, or null for no window")
+        if self.merging == "released" and not self.marks_play:
+            raise TrainingError("the released merging has the start and end marks among its tokens: set marks_play")
         levels = len(LEVELS)
         if len(self.text_merge_ratios) != levels - 1 or len(self.video_merge_ratios) != levels - 1:
             raise TrainingError(f"text_merge_ratios and video_merge_ratios take {levels - 1} numbers each")

@@ -31,10 +31,21 @@ VIDEO_ENCODER = ("frame_encoder", "temporal_transformer", "video_hierarchy")
 
 
 class TokenHierarchy(nn.Module):
-    """Merges entity tokens into action tokens and those into event tokens, and weighs the tokens of each level."""
+    """Merges entity tokens into action tokens and those into event tokens, and weighs the tokens of each level.
+
+    A context, if there is one, lets what is merged know the whole clip or text.
+    """
 
     def __init__(self, config: HBIConfig, token_counts: tuple[int, ...], ratios: tuple[float, ...]) -> None:
         super().__init__()
+        self.context: TemporalTransformer | None = None
+        if config.context_layers:
+            self.context = TemporalTransformer(
+                width=config.width,
+                layers=config.context_layers,
+                heads=config.temporal_heads,
+                max_positions=token_counts[0],
+            )
         self.weights = nn.ModuleDict({level: TokenWeights(width=config.width) for level in LEVELS})
         self.merges = nn.ModuleDict(
             {
@@ -58,7 +69,20 @@ class TokenHierarchy(nn.Module):
             if level in self.merges:
                 tokens, mask, slots = self.merges[level](tokens, mask)
             levels[level] = Tokens(tokens, self.weights[level](tokens, mask), mask, slots)
+            if slots is None and self.context is not None:
+                tokens = self.context(tokens, mask)
         return levels
+
+
+def without_marks(mask: Tensor) -> Tensor:
+    """Returns the mask (B, T) bool of texts' words, from that of their tokens: without the first and the last of each.
+
+    A text of nothing but the marks keeps them, for each item must have a player.
+    """
+    place = torch.arange(mask.shape[1], device=mask.device)
+    number = mask.sum(-1, keepdim=True)
+    words = mask & (place > 0) & (place < number - 1)
+    return torch.where(number > 2, words, mask)
 
 
 class HBI(nn.Module):
@@ -77,7 +101,7 @@ class HBI(nn.Module):
         self.config = config
         clip = clip if clip is not None else build_clip(config.clip, vision_stem=config.vision_stem)
         self.frame_encoder = FrameEncoder(clip)
-        self.word_encoder = WordEncoder(clip)
+        self.word_encoder = WordEncoder(clip, config.word_window)
         self.logit_scale = clip.logit_scale
         self.temporal_transformer: TemporalTransformer | None = None
         if config.temporal_layers:
@@ -87,6 +111,7 @@ class HBI(nn.Module):
                 heads=config.temporal_heads,
                 max_positions=config.temporal_positions or config.sampling.max_frames,
                 layer_norm_eps=config.temporal_layer_norm_eps,
+                window=config.frame_window,
             )
         self.text_hierarchy = TokenHierarchy(config, config.text_token_counts, config.text_merge_ratios)
         self.video_hierarchy = TokenHierarchy(config, config.video_token_counts, config.video_merge_ratios)
@@ -141,7 +166,8 @@ class HBI(nn.Module):
         if self.config.merging == "released":  # padding makes tokens there too, as many as the longest text has
             length = self.config.max_words
             token_ids, token_mask = (F.pad(part, (0, length))[:, :length] for part in (token_ids, token_mask))
-        return self.text_hierarchy(self.word_encoder(token_ids, token_mask), token_mask)
+        players = token_mask if self.config.marks_play else without_marks(token_mask)
+        return self.text_hierarchy(self.word_encoder(token_ids, token_mask), players)
 
     def encode_video(self, frames: Tensor, frame_mask: Tensor) -> TokensByLevel:
         """Returns the video tokens of each level from frames (B, F, H, W, 3) uint8 and mask (B, F) bool."""

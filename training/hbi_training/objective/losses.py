@@ -96,6 +96,18 @@ def _row_divergence(student: Tensor, target: Tensor, real: Tensor, temperature: 
     return (of_target.exp() * (of_target - of_student)).masked_fill(~real, 0).sum(-1)
 
 
+def entropy_shortfall(tokens: Tokens, floor: float) -> Tensor:
+    """Computes by how much the entropy of the weights of B texts or videos falls below a floor, on average.
+
+    The entropy is divided by its largest value, log of the number of real tokens; an item of one token has no entropy
+    and falls short of nothing.
+    """
+    entropy = torch.special.entr(tokens.weights.float()).sum(-1)
+    number = tokens.mask.sum(-1)
+    share = entropy / number.clamp_min(2).log()
+    return (floor - share).clamp_min(0).masked_fill(number < 2, 0).mean()
+
+
 def released_kl(prediction: Tensor, target: Tensor) -> Tensor:
     """Computes the released code's KL of (B, ..., N): softmax over the last axis, mean over all elements."""
     return F.kl_div(prediction.log_softmax(-1), target.softmax(-1), reduction="none").mean()

@@ -25,6 +25,8 @@ class Objective:
         banzhaf: Weight of the alignment of similarities with their Banzhaf interactions, at each level.
         banzhaf_temperature: Temperature of the distributions that are aligned.
         banzhaf_samples: Coalitions of each pair of tokens from which the target is estimated; 0 for the exact target.
+        weight_entropy: Weight of the penalty on weights that gather on few words or frames of the entity level.
+        weight_entropy_floor: Entropy below which it is paid, as a part of the largest there can be.
         reconstruction: Weight of the contrastive loss on reconstructed pairs; the alignment's target then comes from
             reconstructed tokens. The model must have `reconstruction_layers`.
         reconstruction_negatives: Number of other clips' captions that each reconstructed pair is contrasted with.
@@ -48,6 +50,8 @@ class Objective:
     banzhaf: float = 0.0
     banzhaf_temperature: float = 0.1
     banzhaf_samples: int = 0
+    weight_entropy: float = 0.0
+    weight_entropy_floor: float = 0.7
     reconstruction: float = 0.0
     reconstruction_negatives: int = 2
     answering: float = 0.0

@@ -16,7 +16,12 @@ from hbi_training.banzhaf.sampled import Game, sampled_banzhaf_interaction
 from hbi_training.data.batches import Batch
 from hbi_training.model.token_interaction import Tokens, TokensByLevel, items, pair_similarities
 from hbi_training.objective.distributed import gather, gather_levels
-from hbi_training.objective.losses import alignment_loss, pair_contrastive_loss, released_alignment_loss
+from hbi_training.objective.losses import (
+    alignment_loss,
+    entropy_shortfall,
+    pair_contrastive_loss,
+    released_alignment_loss,
+)
 from hbi_training.objective.objective import Objective
 from hbi_training.objective.self_critical import CaptionCritic
 from hbi_training.weights.checkpoint import Model
@@ -98,6 +103,8 @@ class TrainingStep(nn.Module):
                 negatives = {k: gather(v) for k, v in self.model.matched_similarity(wrong, video).items()}
             everywhere = gather_levels(text), gather_levels(video)
             terms = self.objective.similarity_terms(self.model.similarity(*everywhere), scale, negatives)
+            if self.objective.weight_entropy:
+                terms |= self._entropy_terms(text, video)
             if pairs:
                 terms |= self._reconstruction_terms(pairs, scale)
             if self.objective.banzhaf:
@@ -105,6 +112,12 @@ class TrainingStep(nn.Module):
                 compared = (text, video) if self.teacher is None else everywhere
                 terms |= self._alignment_terms(*compared, *(pairs[0] if pairs else (text, video)))
         return terms
+
+    def _entropy_terms(self, text: TokensByLevel, video: TokensByLevel) -> dict[str, Tensor]:
+        """Computes the penalty on weights of the first level that gather on few tokens."""
+        first, floor = next(iter(text)), self.objective.weight_entropy_floor
+        shortfall = 0.5 * (entropy_shortfall(text[first], floor) + entropy_shortfall(video[first], floor))
+        return {"weight_entropy": self.objective.weight_entropy * shortfall}
 
     def _reconstructed_pairs(
         self, text: TokensByLevel, video: TokensByLevel, wrong: TokensByLevel | None
