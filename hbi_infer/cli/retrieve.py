@@ -175,7 +175,7 @@ def retrieve(
         least = hbi.bundle.manifest.min_match if min_match is None else min_match
         answers = [each.without_poor_matches(least) for each in answers]
         _show(answers, files, style, index_document(opened, report), as_given(videos))
-        _tell_what_is_left_out(answers, least)
+        _tell_what_is_left_out(answers, least, as_given(videos))
         tell_unfamiliar((match for each in answers for match in each.matches), "scores")
         if where != EVERYTHING and not any(each.matches or each.left_out for each in answers):
             stdout.note("note", f"none of the {opened.store.num_clips()} indexed clips passes the filters")
@@ -206,25 +206,25 @@ def _check_combination(join: bool, without: list[str] | None, rerank: int, *, ha
 
 @dataclass(frozen=True)
 class _Found:
-    """The matches of a query, what JSON says of the query, and how many results were left out."""
+    """The matches of a query, what JSON says of the query, and the results that were left out."""
 
     asked: str
     document: dict[str, Any]
     matches: "list[Match]"
-    left_out: int = 0
+    left_out: "Sequence[Match]" = ()
 
     def without_poor_matches(self, min_match: float) -> "_Found":
         from hbi_infer.tasks.search import well_matched
 
         kept = well_matched(self.matches, min_match)
-        return replace(self, matches=kept, left_out=len(self.matches) - len(kept))
+        return replace(self, matches=kept, left_out=[match for match in self.matches if match not in kept])
 
     def to_json(self, saved: Sequence[Path | None]) -> dict[str, Any]:
         results = [
             match.to_json() | ({"saved_as": str(file)} if file else {})
             for match, file in zip(self.matches, saved, strict=True)
         ]
-        return {**self.document, "results": results, "left_out": self.left_out}
+        return {**self.document, "results": results, "left_out": len(self.left_out)}
 
 
 def _show(
@@ -246,19 +246,19 @@ def _show(
         stdout.emit_json(document | {"answers": shown})
 
 
-def _tell_what_is_left_out(answers: list[_Found], min_match: float) -> None:
-    left_out = sum(each.left_out for each in answers)
+def _tell_what_is_left_out(answers: list[_Found], min_match: float, place: Callable[[Path], str]) -> None:
+    left_out = sum(len(each.left_out) for each in answers)
     if not left_out:
         return
-    empty = [each.asked for each in answers if not each.matches and each.left_out]
+    empty = [each for each in answers if not each.matches and each.left_out]
+    nothing, nearest = f"nothing matches {len(empty)} of the queries: " if empty else "", ""
     if len(empty) == 1:
-        nothing = f"nothing matches {empty[0]!r}: "
-    else:
-        nothing = f"nothing matches {len(empty)} of the queries: " if empty else ""
+        best = empty[0].left_out[0]
+        nothing = f"nothing matches {empty[0].asked!r}: "
+        nearest = f"; the nearest is {place(best.path)} at {stdout.clock(best.start_seconds)}, with {best.match:.2f}"
     noun, stay = ("result matches", "stays") if left_out == 1 else ("results match", "stay")
-    stdout.note(
-        "note", f"{nothing}{left_out} {noun} less than {min_match:g} and {stay} out; --min-match 0 shows everything"
-    )
+    less = f"{left_out} {noun} less than {min_match:g} and {stay} out{nearest}"
+    stdout.note("note", f"{nothing}{less}; --min-match 0 shows everything")
 
 
 def _found(opened: "Index", texts: list[str], options: Searching) -> list[_Found]:

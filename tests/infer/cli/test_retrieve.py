@@ -270,7 +270,8 @@ def test_what_matches_no_better_than_any_text_is_left_out(
     assert (done.returncode, done.stdout) == (0, "")
     assert "note: nothing matches 2 of the queries: 2 results match less than 1 and stay out" in done.stderr
     done = run(*arguments, "-q", "blue", "--min-match", "1", "--path", "red*")
-    assert "note: nothing matches 'blue': 1 result matches less than 1 and stays out" in done.stderr
+    assert "note: nothing matches 'blue': 1 result matches less than 1 and stays out; the nearest is " in done.stderr
+    assert re.search(r"red\.mp4 at 0:00\.0, with 0\.\d\d; --min-match 0 shows everything$", done.stderr, re.MULTILINE)
     assert "passes the filters" not in done.stderr
 
 
