@@ -1,4 +1,4 @@
-"""Writes results as a contact sheet, a picture or an HTML page: the best frame of each, its time, score and file."""
+"""Writes results as a contact sheet, a picture or an HTML page: the best frame of each, time, score, match and file."""
 
 from __future__ import annotations
 
@@ -105,13 +105,14 @@ def _card(match: Match, place: Callable[[Path], str], failed: dict[Path, VideoEr
     except VideoError as error:
         failed[match.path] = error
     span = f"{clock(match.start_seconds)} - {clock(match.end_seconds)}"
+    unusual = "" if match.match is None else f" · match {match.match:.2f}"
     copies = f" · {len(match.copies)} more like it" if match.copies else ""
     return _Card(
         match,
         frame,
         head=f"{match.rank} · {span}",
         place=printable(place(match.path)),
-        foot=f"best frame {clock(seconds)} · score {match.score:.3f}{copies}",
+        foot=f"best frame {clock(seconds)} · score {match.score:.3f}{unusual}{copies}",
     )
 
 

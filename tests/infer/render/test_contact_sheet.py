@@ -42,14 +42,19 @@ def pictures(page: str) -> list[Image.Image]:
 
 def test_a_page_shows_the_best_frame_with_its_time_score_and_file(match: Match, tmp_path: Path) -> None:
     copies = (Copy(path=tmp_path / "b.mp4", start_seconds=0, end_seconds=4),)
-    sections = [("a blue video", [replace(match, copies=copies)]), ("nothing", [])]
+    sections = [("a blue video", [replace(match, copies=copies, match=0.987)]), ("nothing", [])]
     assert write_sheet(sections, tmp_path / "sheet.html", overwrite=False, place=lambda path: path.name) == {}
     page = (tmp_path / "sheet.html").read_text()
     (picture,) = pictures(page)
     assert picture.width / picture.height == pytest.approx(64 / 48, abs=0.02), "the whole frame"
     np.testing.assert_allclose(np.asarray(picture)[60, 60], COLOURS["blue"], atol=25)
     text = re.sub(r"<[^>]+>", " ", page)
-    for words in ("a blue video", "1 · 0:00.0 - 0:04.0", "red then blue.mp4", "best frame 0:03.0 · score 1.250"):
+    for words in (
+        "a blue video",
+        "1 · 0:00.0 - 0:04.0",
+        "red then blue.mp4",
+        "best frame 0:03.0 · score 1.250 · match 0.99",
+    ):
         assert words in text
     assert "1 more like it" in text
     assert "nothing found" in text
