@@ -5,7 +5,8 @@
 
 The drawn world: folders of several sizes are drawn from the test split. A query is the plain caption of a scene of the
 folder, or of one that is not in it, of the same split. For each least match: the share of right first results that
-stay, and of wrong first results that go, among queries whose scene is there and among those whose scene is not.
+stay, and of wrong first results that go, among queries whose scene is there and among those whose scene is not. Right
+ones of queries that tell only the first of a scene's two events are counted apart.
 
 --strange names a folder of videos of any other kind: how many of their clips are unfamiliar to the embedded model, and
 how many of the test split's. --real names a folder of real videos, searched with the bundle for the queries in
@@ -18,6 +19,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ from hbi_infer.model.neutral_texts import encoded_texts, neutral_tokens
 from hbi_infer.options import EVERYTHING, MIN_MATCH, Searching
 from hbi_infer.tokens.background import Background, sample
 from hbi_training.data.shapes import scenes
-from hbi_training.data.shapes.captions import story_of, tell
+from hbi_training.data.shapes.captions import Story, story_of, tell
 
 SIZES = (10, 30, 100, 300, 1000)
 LEAST_MATCHES = (0.5, 0.8, 0.9, 0.95, MIN_MATCH, 0.98, 0.99, 0.995, 0.999)
@@ -49,8 +51,10 @@ def drawn_world(index: Index, data: Path, sizes: Sequence[int]) -> dict[str, Any
     clips = index.tokens(index.store.clip_ids(EVERYTHING))[1]
     paths = [clip.path for clip in index.store.clips(index.store.clip_ids(EVERYTHING).tolist())]
     drawn = enumerate(scenes(seed_of(data), "test", len(paths)))
-    told = {f"test_{number:06}.mp4": tell(story_of(scene)) for number, scene in drawn}
+    stories = {f"test_{number:06}.mp4": story_of(scene) for number, scene in drawn}
+    told = {name: tell(story) for name, story in stories.items()}
     present = [told[path.rpartition("/")[2]] for path in paths]
+    part = [tell(first_event(stories[path.rpartition("/")[2]])) for path in paths]
     others = [tell(story_of(scene)) for scene in scenes(OTHER_SEED, "test", len(paths))]
     absent = [text for text in others if text not in told.values()]
     scores = {
@@ -58,11 +62,17 @@ def drawn_world(index: Index, data: Path, sizes: Sequence[int]) -> dict[str, Any
         for name, texts in (
             ("neutral", neutral_tokens(encoder)),
             ("present", encoded_texts(encoder, present)),
+            ("part", encoded_texts(encoder, part)),
             ("absent", encoded_texts(encoder, absent)),
         )
     }
     found = {str(size): of_size(scores, size) for size in sizes if size <= len(paths)}
     return {"data": data.name, "clips": len(paths), "absent_queries": len(absent), "folders": found}
+
+
+def first_event(story: Story) -> Story:
+    """Returns the story of the first event alone."""
+    return replace(story, kind="count" if story.count > 1 else "single", actors=story.actors[:1], still=None)
 
 
 def seed_of(data: Path) -> int:
@@ -73,17 +83,18 @@ def seed_of(data: Path) -> int:
 def of_size(scores: dict[str, Floats], size: int) -> dict[str, Any]:
     """Measures folders of `size` clips, drawn from N clips whose scores (B, N) with all texts are given."""
     num_clips = scores["present"].shape[1]
-    matches: dict[str, list[float]] = {"right": [], "wrong": [], "absent": []}
+    matches: dict[str, list[float]] = {"right": [], "wrong": [], "absent": [], "part": []}
     folders = max(2, min(50, num_clips // size))
     for seed in range(folders):
         chosen = np.sort(np.random.default_rng(seed).permutation(num_clips)[:size])
         background = Background.of(scores["neutral"][:, chosen[sample(size)]])
-        present = scores["present"][np.ix_(chosen, chosen)]
-        is_right = present.argmax(axis=1) == np.arange(size)
+        present, part = (scores[name][np.ix_(chosen, chosen)] for name in ("present", "part"))
+        is_right, is_right_by_part = (each.argmax(axis=1) == np.arange(size) for each in (present, part))
         for name, best in (
             ("right", present[is_right].max(axis=1, initial=-np.inf)),
             ("wrong", present[~is_right].max(axis=1, initial=-np.inf)),
             ("absent", scores["absent"][:, chosen].max(axis=1)),
+            ("part", part[is_right_by_part].max(axis=1, initial=-np.inf)),
         ):
             matches[name] += [background.match(float(score), size) for score in best]
     return {"folders": folders, "recall_at_1": share(len(matches["right"]), size * folders), **curve(matches)}
@@ -103,6 +114,8 @@ def curve(matches: dict[str, list[float]]) -> dict[str, Any]:
                 "wrong_go": share(below["wrong"], counts["wrong"]),
             }
         )
+        if "part" in counts:
+            rows[-1]["part_stay"] = share(counts["part"] - below["part"], counts["part"])
     return {"first_results": counts, "curve": rows}
 
 

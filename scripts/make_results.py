@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -381,6 +382,9 @@ def nothing_matches() -> str:
         f"this model is {result['min_match']:g}.\n",
         _curves({f"{int(size):,} clips": folder for size, folder in drawn.items()}),
         "",
+        "Right first results of texts that tell only the first of a scene's events stay less often, in percent:\n",
+        _curves({f"{int(size):,} clips": folder for size, folder in drawn.items()}, ("part_stay",)),
+        "",
     ]
     if real := result.get("real"):
         counts = real["first_results"]
@@ -399,12 +403,12 @@ def nothing_matches() -> str:
     return "\n".join([*parts[:-1], f"{parts[-1]}.\n"])
 
 
-def _curves(folders: dict[str, Any]) -> str:
+def _curves(folders: dict[str, Any], figures: Sequence[str] = ("right_stay", "absent_go")) -> str:
     """Returns a table of least matches by folders."""
     rows = []
     for row, point in enumerate(next(iter(folders.values()))["curve"]):
         points = [folder["curve"][row] for folder in folders.values()]
-        cells = [f"{_percent(found['right_stay'])} / {_percent(found['absent_go'])}" for found in points]
+        cells = [" / ".join(_percent(found[name]) for name in figures) for found in points]
         rows.append([f"{point['min_match']:g}", *cells])
     return table(["least match", *folders], rows)
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from hbi_infer.api import HBI
 from hbi_infer.convert import converter
 from hbi_infer.convert.converter import check_kind, convert_model, plain_name, read_model
+from hbi_infer.convert.preprocessing import IMAGE_MEAN, IMAGE_STD
 from hbi_infer.convert.towers import num_weights
 from hbi_infer.errors import BundleError
 from hbi_infer.model.bundle import Bundle
@@ -22,8 +25,8 @@ from hbi_infer.model.token_model import TokenModel
 from hbi_infer.options import FrameSampling
 from hbi_infer.video import decode
 from tests.builders.command_line import run_python
-from tests.builders.saved_models import save, tiny_clip
-from tests.infer.convert.test_clip import features_agree
+from tests.builders.saved_models import save, save_open_clip, save_siglip, tiny_clip, tiny_siglip
+from tests.infer.convert.test_clip import error, features_agree, normalised
 from tests.paths import ROOT
 
 VIDEO = ROOT / "samples" / "two-big-red-rings-move-left.avi"
@@ -101,6 +104,21 @@ def test_real_frames_through_the_whole_path(folder: Path, tmp_path: Path) -> Non
     units = [part / np.linalg.norm(part, axis=-1, keepdims=True) for part in (ours, theirs)]
     assert len(ours) >= 2
     assert (units[0] * units[1]).sum(-1).min() > 0.999  # scalers differ by a little; see test_preprocessing
+
+
+@pytest.mark.parametrize("kind", ["clip", "open_clip", "siglip"])
+def test_decoded_frames_have_the_features_that_transformers_computes(kind: str, tmp_path: Path) -> None:
+    """The frames that a search decodes and scales, encoded by the bundle and by `transformers`."""
+    model: Any = tiny_siglip() if kind == "siglip" else tiny_clip()
+    save_as = {"clip": save, "open_clip": partial(save_open_clip, quick_gelu=True), "siglip": save_siglip}[kind]
+    written = convert_model(save_as(model, tmp_path / "model"), tmp_path / "bundle", name="tiny")
+    clip = decode(VIDEO, written.sampling).clips[0]
+    assert clip.mask.sum() >= 4
+    found = TokenModel.load(tmp_path / "bundle", device="cpu").encode_video(clip.frames[None], clip.mask[None])
+    colours = ((0.5,) * 3, (0.5,) * 3) if kind == "siglip" else (IMAGE_MEAN, IMAGE_STD)
+    with torch.no_grad():
+        expected = model.get_image_features(pixel_values=normalised(clip.frames[None], *colours)).pooler_output
+    assert error(found["frame"].tokens[0, clip.mask], expected[torch.from_numpy(clip.mask)]) <= 1e-5
 
 
 def test_weights_may_be_stored_in_half(folder: Path, tmp_path: Path) -> None:
