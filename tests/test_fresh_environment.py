@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,6 +101,20 @@ def test_results_become_videos_a_sheet_and_timelines(environment: FreshEnvironme
     environment.run("hbi-infer", *search, "--edl", files[4])
     assert all(file.stat().st_size > 100 for file in files)
     assert len(list((tmp_path / "clips").iterdir())) == 2
+
+
+def test_a_folder_is_watched_until_ctrl_c(environment: FreshEnvironment, tmp_path: Path) -> None:
+    shutil.copy(SAMPLES / "two-big-red-rings-move-left.avi", tmp_path / "rings.avi")
+    process = environment.start("hbi-infer", "index", tmp_path, "--bundle", "shapes", "--watch", "--json")
+    try:
+        assert process.stdout is not None
+        events = [json.loads(process.stdout.readline()) for _ in range(2)]
+        assert [each["event"] for each in events] == ["watching", "added"]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_a_folder_is_converted(environment: FreshEnvironment, hub: Hub, tmp_path: Path) -> None:

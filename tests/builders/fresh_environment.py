@@ -27,19 +27,27 @@ class FreshEnvironment:
 
     def run(self, program: str, *arguments: object, expected: int = 0) -> subprocess.CompletedProcess[str]:
         """Run one of its programs, which must end with an exit code."""
+        process = self.start(program, *arguments)
+        try:
+            output, errors = process.communicate(timeout=SECONDS)
+        finally:
+            process.kill()
+        assert process.returncode == expected, errors
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+    def start(self, program: str, *arguments: object) -> subprocess.Popen[str]:
+        """Start one of its programs, which the caller ends."""
         hidden = ("PYTHONPATH", "VIRTUAL_ENV", "HBI_BUNDLE")
         inherited = {name: value for name, value in os.environ.items() if name not in hidden}
-        done = subprocess.run(
+        return subprocess.Popen(
             [self.folder / "bin" / program, *map(str, arguments)],
             cwd=ROOT,
             env={**inherited, **self.variables},
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            check=False,
-            timeout=SECONDS,
+            start_new_session=True,
         )
-        assert done.returncode == expected, done.stderr
-        return done
 
 
 def make_environment(folder: Path, variables: dict[str, str], *extras: str) -> FreshEnvironment:
