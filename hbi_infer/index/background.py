@@ -17,10 +17,13 @@ from hbi_infer.index.folder_index import FolderIndex
 from hbi_infer.model.neutral_texts import neutral_tokens
 from hbi_infer.options import EVERYTHING
 from hbi_infer.tokens.background import Background, sample
-from hbi_infer.tokens.levels import item
+from hbi_infer.tokens.levels import some
 
 VERSION = 1
 """Version of the sentences and of what is computed of them; a background of another one is computed again."""
+
+TEXTS_AT_ONCE = 64
+"""Number of sentences that are scored in one product: its result takes some 16 MB."""
 
 MOST_CHANGED = 0.1
 """Largest share of the clips that may have come or gone before the background is computed again."""
@@ -80,5 +83,7 @@ def _computed(index: FolderIndex) -> _Kept | None:
         return None
     matrix = index.matrix(ids[sample(len(ids))])
     texts = neutral_tokens(index.encoder)
-    scores = np.stack([matrix.score(item(texts, row)) for row in range(len(next(iter(texts.values()))))])
+    num_texts = len(next(iter(texts.values())))
+    blocks = [some(texts, slice(start, start + TEXTS_AT_ONCE)) for start in range(0, num_texts, TEXTS_AT_ONCE)]
+    scores = np.concatenate([matrix.score_all(block) for block in blocks])
     return _Kept(len(ids), int(ids[-1]), Background.of(scores))

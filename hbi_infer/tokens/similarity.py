@@ -173,9 +173,20 @@ class ClipMatrix:
 
     def score(self, query: Levels) -> Float32Array:
         """Computes scores (N,) float32 of one query (a batch of one text, or of one clip) with every clip."""
-        scores = np.zeros(len(self._ids), np.float32)
+        scores: Float32Array = self.score_all(query)[0]
+        return scores
+
+    def score_all(self, queries: Levels) -> Float32Array:
+        """Computes scores (B, N) float32 of B queries with every clip, in one product for all of them.
+
+        Its threads wait for each other at the end of each product, which takes long on a busy machine.
+        """
+        num_queries = len(_first(queries))
+        scores = np.zeros((num_queries, len(self._ids)), np.float32)
         for name, rate in self._rates.items():
-            units, weights = self._query_side(query[name])
+            sides = [self._query_side(queries[name], row) for row in range(num_queries)]
+            units = np.concatenate([units for units, _ in sides])
+            ends = np.cumsum([len(weights) for _, weights in sides])
             num_tokens = dict(self._layout.levels)[name]
             for start in range(0, len(self._chunks), PRODUCT_CHUNKS):
                 chunks = self._chunks[start : start + PRODUCT_CHUNKS]
@@ -186,14 +197,16 @@ class ClipMatrix:
                     rows = slice(clips.start * num_tokens, clips.stop * num_tokens)
                     cosines = product[rows.start - first : rows.stop - first]
                     clip_weights = self._weights[name][rows].reshape(num_tokens, -1)
-                    scores[clips] += rate * _interaction(cosines, weights, clip_weights, self._directions)
+                    for row, (end, (_, weights)) in enumerate(zip(ends, sides, strict=True)):
+                        own = cosines[:, end - len(weights) : end]
+                        scores[row, clips] += rate * _interaction(own, weights, clip_weights, self._directions)
         return scores
 
-    def _query_side(self, level: LevelTokens) -> tuple[Float32Array, Float32Array]:
-        """Returns unit tokens (T, D) and weights (T,) of the query, with padding left out or replaced by one zero."""
-        weights = level.weights[0].astype(np.float32)
+    def _query_side(self, level: LevelTokens, row: int) -> tuple[Float32Array, Float32Array]:
+        """Returns unit tokens (T, D) and weights (T,) of a query, with padding left out or replaced by one zero."""
+        weights = level.weights[row].astype(np.float32)
         real = weights > 0
-        units, weights = unit(level.tokens[0])[real], weights[real]
+        units, weights = unit(level.tokens[row])[real], weights[real]
         if self._padded_partner == "zero" and not real.all():
             units, weights = np.pad(units, ((0, 1), (0, 0))), np.pad(weights, (0, 1))
         return units, weights

@@ -71,7 +71,7 @@ def test_json_has_everything(ask: list[str], folder: Path, bundle: Path) -> None
     assert (first["question"], first["cut_at_word"], long["cut_at_word"]) == ("what colour is it?", None, 6)
     best = first["answers"][0]
     assert best.keys() == {
-        "question", "path", "clip", "start_seconds", "end_seconds", "text", "probability", "choices"
+        "question", "path", "clip", "start_seconds", "end_seconds", "text", "probability", "choices", "unfamiliar"
     }  # fmt: skip
     assert (best["path"], best["text"], best["choices"][0]["text"]) == (str(folder / "red.mp4"), "red", "red")
     assert "warning: the question 'what colour then red" in done.stderr

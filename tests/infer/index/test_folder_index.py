@@ -116,7 +116,7 @@ def test_threads_search_while_another_one_updates(index: Index, folder: Path) ->
         report = update.result(60)
         assert (report.added, report.clips) == (8, 8)
         assert all(2 <= len(search.result(60)) <= 10 for search in searches)
-    assert len(index.search("red", top_k=100)) == 10
+    assert len(index.search("red", Searching(top_k=100, dedupe="off"))) == 10
 
 
 def test_threads_that_update_at_once_share_the_work(index: Index) -> None:
@@ -177,6 +177,6 @@ def test_searching_goes_on_while_another_process_indexes(
         assert index.search("red") == []
         process = start_update(many, tmp_path, stop_after=7)
         read_until(process, "stopped")
-        assert len(index.search("red", top_k=100)) == 7
+        assert len(index.search("red", Searching(top_k=100, dedupe="off"))) == 7
         process.kill()
         process.communicate(timeout=30)

@@ -19,7 +19,7 @@ from hbi_infer.api import HBI, Index
 from hbi_infer.errors import BundleError, EngineError, InputError
 from hbi_infer.index.store import FileVersion, VideoFault
 from hbi_infer.index.update import IndexProgress, IndexReport, VideoChange, plan_update
-from hbi_infer.options import Finding
+from hbi_infer.options import Finding, Searching
 from hbi_infer.tokens.levels import LevelTokens
 from tests.builders.tiny_bundle import COLOURS, write_video
 from tests.builders.updates import NUM_VIDEOS, read_until, start_update, wait_until_gone
@@ -70,7 +70,7 @@ def test_added_changed_removed_and_mended_files(index: Index, folder: Path) -> N
     assert (report.added, report.changed, report.removed, report.unchanged, report.clips) == (1, 2, 1, 0, 5)
     assert report.failed == index.failures() == []
     assert set(index.store.ledger()) == {"new.mp4", "red.mp4", "damaged.mp4"}
-    best = {colour: index.search(colour)[0].path.name for colour in COLOURS}
+    best = {colour: index.search(colour, Searching(dedupe="off"))[0].path.name for colour in COLOURS}
     assert best == {"red": "damaged.mp4", "green": "new.mp4", "blue": "red.mp4"}
 
 
@@ -259,7 +259,7 @@ def colours(index: Index) -> dict[str, str]:
     """The colour that each video is found by; every one has but one clip."""
     found = {}
     for colour in COLOURS:
-        for match in index.search(colour, top_k=10):
+        for match in index.search(colour, Searching(top_k=10, dedupe="off")):
             name = match.path.relative_to(index.folder).as_posix()
             if name not in found or match.score > found[name][0]:
                 found[name] = match.score, colour
@@ -531,7 +531,7 @@ def test_an_update_that_is_stopped_keeps_what_it_stored_and_is_resumed(
         report = index.update(workers=1)
         assert (report.added, report.unchanged, report.failed) == (NUM_VIDEOS - 5, 5, [])
         assert index.store.num_clips() == NUM_VIDEOS
-        assert len(index.search("red", top_k=100)) == NUM_VIDEOS
+        assert len(index.search("red", Searching(top_k=100, dedupe="off"))) == NUM_VIDEOS
 
 
 def test_two_processes_index_one_folder_without_loss_or_double_work(

@@ -162,8 +162,9 @@ def test_weights_that_gather_fall_short_of_the_floor_of_entropy() -> None:
     assert float(entropy_shortfall(tokens(0.5, 0.5, 0.0), 0.9)) == 0, "padding counts for nothing"
     assert float(entropy_shortfall(tokens(1.0), 0.9)) == 0
     assert float(entropy_shortfall(tokens(1.0, 1e-30), 0.9)) == pytest.approx(0.9)
-    logits = torch.tensor([[3.0, 0.0, 0.0]], requires_grad=True)
+    logits = torch.tensor([[3.0, 0.0, 0.0, float("-inf")]], requires_grad=True)
     weights = logits.softmax(-1)
-    entropy_shortfall(Tokens(torch.zeros(1, 3, 2), weights, weights > 0), 0.9).backward()
+    entropy_shortfall(Tokens(torch.zeros(1, 4, 2), weights, weights > 0), 0.9).backward()
     assert logits.grad is not None
     assert logits.grad[0, 0] > 0 > logits.grad[0, 1], "descent evens the weights out"
+    assert logits.grad[0, 3] == 0, "padding takes no part"

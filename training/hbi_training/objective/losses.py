@@ -102,7 +102,9 @@ def entropy_shortfall(tokens: Tokens, floor: float) -> Tensor:
     The entropy is divided by its largest value, log of the number of real tokens; an item of one token has no entropy
     and falls short of nothing.
     """
-    entropy = torch.special.entr(tokens.weights.float()).sum(-1)
+    weights = tokens.weights.float()
+    # 1 has no entropy either, and the gradient of the entropy at 0 is infinite.
+    entropy = torch.special.entr(torch.where(weights > 0, weights, 1.0)).sum(-1)
     number = tokens.mask.sum(-1)
     share = entropy / number.clamp_min(2).log()
     return (floor - share).clamp_min(0).masked_fill(number < 2, 0).mean()
