@@ -214,10 +214,10 @@ class _Found:
     left_out: "Sequence[Match]" = ()
 
     def without_poor_matches(self, min_match: float) -> "_Found":
-        from hbi_infer.tasks.search import well_matched
+        from hbi_infer.tasks.search import is_well_matched, well_matched
 
-        kept = well_matched(self.matches, min_match)
-        return replace(self, matches=kept, left_out=[match for match in self.matches if match not in kept])
+        left_out = [match for match in self.matches if not is_well_matched(match, min_match)]
+        return replace(self, matches=well_matched(self.matches, min_match), left_out=left_out)
 
     def to_json(self, saved: Sequence[Path | None]) -> dict[str, Any]:
         results = [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from hbi_infer.options import EVERYTHING, Searching
 from hbi_infer.tasks.duplicates import Duplicates
 from hbi_infer.tasks.query import Query
 from hbi_infer.tasks.texts import EncodedTexts, encode_texts
+from hbi_infer.tokens.background import Background
+from hbi_infer.tokens.familiarity import Familiarity
 from hbi_infer.tokens.levels import Levels, item, some
 from hbi_infer.tokens.similarity import ClipMatrix, best_cosines, top
 
@@ -168,8 +171,13 @@ def like(index: FolderIndex, video: VideoTokens, options: Searching | None = Non
 
 def well_matched(matches: Sequence[Match], min_match: float) -> list[Match]:
     """Returns those of the results that match at least so well, or have no match, ranked anew."""
-    kept = [match for match in matches if match.match is None or match.match >= min_match]
+    kept = [match for match in matches if is_well_matched(match, min_match)]
     return [replace(match, rank=rank) for rank, match in enumerate(kept, start=1)]
+
+
+def is_well_matched(match: Match, min_match: float) -> bool:
+    """Returns whether a result matches at least so well, or has no match."""
+    return match.match is None or match.match >= min_match
 
 
 def _unwanted(index: FolderIndex, options: Searching) -> list[Levels]:
@@ -227,6 +235,14 @@ class _Finder:
         elif self._allowed is not None and len(self._allowed) <= exact_up_to:
             self._matrix = index.matrix(self._allowed)
 
+    @cached_property
+    def _background(self) -> Background | None:
+        return background_of(self._index)
+
+    @cached_property
+    def _familiarity(self) -> Familiarity | None:
+        return familiarity_of(self._index.encoder.bundle)
+
     def find(self, query: Query, *, without: ClipIds | None = None, is_text: bool = True) -> list[Match]:
         """Returns the best matches other than the clips `without`."""
         without = np.empty(0, np.int64) if without is None else without
@@ -247,7 +263,7 @@ class _Finder:
 
     def _matched(self, query: Query, chosen: list[_Chosen]) -> list[_Chosen]:
         """Returns those of the clips that are still stored, each with its match."""
-        background = background_of(self._index)
+        background = self._background
         if background is None or not chosen:
             return chosen
         if query.needs_scale:
@@ -340,7 +356,7 @@ class _Finder:
             for one in chosen
             for row in np.flatnonzero(ids == one.clip.clip_id)
         }
-        familiarity = familiarity_of(self._index.encoder.bundle)
+        familiarity = self._familiarity
         is_strange = familiarity.unfamiliar(tokens) if familiarity else np.zeros(len(ids), np.bool_)
         strange = set(ids[is_strange].tolist())
         return [

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from hbi_infer.cli.retrieve import _Found
 from hbi_infer.model.bundle import write_bundle
+from hbi_infer.tasks.search import Match
 from tests.builders.command_line import on_terminal, run
 from tests.builders.tiny_bundle import COLOURS, NOTICE, tiny_graphs, tiny_manifest, tokenizer_json, write_video
 
@@ -273,6 +275,20 @@ def test_what_matches_no_better_than_any_text_is_left_out(
     assert "note: nothing matches 'blue': 1 result matches less than 1 and stays out; the nearest is " in done.stderr
     assert re.search(r"red\.mp4 at 0:00\.0, with 0\.\d\d; --min-match 0 shows everything$", done.stderr, re.MULTILINE)
     assert "passes the filters" not in done.stderr
+
+
+def test_a_result_that_moves_up_is_not_among_those_that_are_left_out() -> None:
+    """With --without the order is not that of the matches."""
+    any_match = Match(
+        rank=1, score=1, path=Path("a"), start_seconds=0, end_seconds=1, best_frame_seconds=(), video_seconds=1
+    )
+    matches = [
+        dataclasses.replace(any_match, rank=rank, match=match)
+        for rank, match in enumerate((0.2, 0.9, 0.3, None), start=1)
+    ]
+    found = _Found("red", {}, matches).without_poor_matches(0.5)
+    assert [(each.rank, each.match) for each in found.matches] == [(1, 0.9), (2, None)]
+    assert found.left_out == [matches[0], matches[2]]
 
 
 def test_what_is_like_a_video_has_no_match_and_stays(library: Path, bundle: Path, indexed: Path) -> None:
