@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hbi_infer.index.clip_tokens import ClipPlace, Clips
 from hbi_infer.model.encoder import BATCH_CLIPS, Encoder
 from hbi_infer.model.familiarity import familiarity_of
 from hbi_infer.options import Decoding
+from hbi_infer.tokens.familiarity import unfamiliar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +84,7 @@ def _caption(
         batch = clips.read(part)
         if not batch.places:  # gone since
             continue
-        strange = familiarity.unfamiliar(batch.levels) if familiarity else np.zeros(len(batch.places), np.bool_)
+        strange = unfamiliar(familiarity, batch.levels)
         made = encoder.write_captions(batch.levels, options)
         for place, written, is_strange in zip(batch.places, made, strange.tolist(), strict=True):
             yield (

@@ -21,6 +21,7 @@ from hbi_infer.model.encoder import Encoder
 from hbi_infer.model.familiarity import familiarity_of
 from hbi_infer.options import Answering
 from hbi_infer.tasks.texts import EncodedTexts, encode_texts
+from hbi_infer.tokens.familiarity import unfamiliar
 from hbi_infer.tokens.levels import some
 from hbi_infer.tokens.similarity import top
 
@@ -170,7 +171,7 @@ def _probabilities(
     """Computes the probabilities (A,) of all answers for each question, by number, and each clip."""
     familiarity = familiarity_of(encoder.bundle)
     for batch in clips.batches(CLIPS_AT_ONCE):
-        strange = familiarity.unfamiliar(batch.levels) if familiarity else np.zeros(len(batch.places), np.bool_)
+        strange = unfamiliar(familiarity, batch.levels)
         asked = list(map(_Clip, batch.places, strange.tolist()))
         for numbers, rows in _pairs(len(questions), batch):
             logits = encoder.answer_logits(some(questions.levels, numbers), some(batch.levels, rows)).astype(np.float64)

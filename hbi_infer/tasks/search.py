@@ -27,7 +27,7 @@ from hbi_infer.tasks.duplicates import Duplicates
 from hbi_infer.tasks.query import Query
 from hbi_infer.tasks.texts import EncodedTexts, encode_texts
 from hbi_infer.tokens.background import Background
-from hbi_infer.tokens.familiarity import Familiarity
+from hbi_infer.tokens.familiarity import Familiarity, unfamiliar
 from hbi_infer.tokens.levels import Levels, item, some
 from hbi_infer.tokens.similarity import ClipMatrix, best_cosines, top
 
@@ -356,9 +356,7 @@ class _Finder:
             for one in chosen
             for row in np.flatnonzero(ids == one.clip.clip_id)
         }
-        familiarity = self._familiarity
-        is_strange = familiarity.unfamiliar(tokens) if familiarity else np.zeros(len(ids), np.bool_)
-        strange = set(ids[is_strange].tolist())
+        strange = set(ids[unfamiliar(self._familiarity, tokens)].tolist())
         return [
             Match(
                 rank=rank,

@@ -68,6 +68,13 @@ class Familiarity:
         return cls(direction, float(np.quantile(along, PASSING)))
 
 
+def unfamiliar(familiarity: Familiarity | None, clips: Levels) -> npt.NDArray[np.bool_]:
+    """Returns (B,) for each of B clips whether it is unlike those of the training; False where nothing is known."""
+    if familiarity is not None:
+        return familiarity.unfamiliar(clips)
+    return np.zeros(len(next(iter(clips.values())).weights), np.bool_)
+
+
 def clip_vectors(clips: Levels) -> Vectors:
     """Returns the vectors (B, D) float32 of B clips: the weighted mean unit token of the first level."""
     level = next(iter(clips.values()))
