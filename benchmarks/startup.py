@@ -10,6 +10,7 @@ score every clip. Writes benchmarks/results/startup.json.
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -65,8 +66,12 @@ def main() -> None:
 
 
 def measure(command: list[str], repeats: int) -> dict[str, Any]:
-    """Returns the wall-clock seconds of a command in new processes, after one that is not counted."""
-    return timed(lambda: subprocess.run(command, check=True, capture_output=True), repeats)
+    """Returns the wall-clock seconds of a command in new processes, after one that is not counted.
+
+    Python may keep its bytecode, as it does of an installed package: compiling the modules anew each time would count.
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return timed(lambda: subprocess.run(command, check=True, capture_output=True, env=environment), repeats)
 
 
 def prepare(folder: Path, location: Path, hbi: HBI, num_clips: int) -> None:
