@@ -44,7 +44,7 @@ def build_app(options: ServeOptions) -> Starlette:
     """Builds the application; models are loaded and indexes opened now.
 
     Args:
-        options: What is served, and to whom.
+        options: Options of the service.
 
     Raises:
         InputError: A folder or a model cannot be used.

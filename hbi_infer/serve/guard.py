@@ -112,8 +112,8 @@ class Guard:
 
     Args:
         app: The service behind it.
-        options: Who may come in.
-        sessions: Who has logged in.
+        options: Options of the service.
+        sessions: Sessions of those who have logged in.
     """
 
     def __init__(self, app: ASGIApp, options: ServeOptions, sessions: Sessions) -> None:

@@ -75,7 +75,7 @@ class JobQueue:
 
         Args:
             request: The request, whose body was read.
-            work: What is done.
+            work: Function that is called.
             seconds: Time limit, the wait included.
 
         Raises:

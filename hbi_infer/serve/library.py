@@ -37,7 +37,7 @@ class ServedVideo:
     Attributes:
         collection: The collection that it belongs to.
         id: Opaque id.
-        entry: What the index knows of the file.
+        entry: Entry of the file in the index.
     """
 
     collection: Collection

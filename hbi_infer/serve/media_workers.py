@@ -19,7 +19,7 @@ class MediaWorkers:
 
     Args:
         module: Dotted name of the module whose `work` they call.
-        what: Name of what they do in messages, such as "make its picture".
+        what: Name of their work in messages, such as "make its picture".
     """
 
     def __init__(self, module: str, what: str) -> None:

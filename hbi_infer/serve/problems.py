@@ -36,7 +36,7 @@ class Problem(Exception):  # noqa: N818 - the name that the RFC gives it
         status: Status of HTTP.
         kind: Kind of problem, the end of its type.
         title: Short name of the kind.
-        detail: What was given, what was expected, and what to do.
+        detail: Description: the thing given, the thing expected, and the way out.
         headers: Further headers.
     """
 

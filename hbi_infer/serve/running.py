@@ -24,7 +24,7 @@ def serve(options: ServeOptions, on_start: Callable[[str], None]) -> None:
     """Serves until it is interrupted.
 
     Args:
-        options: What is served, and to whom.
+        options: Options of the service.
         on_start: Told the address once connections are taken.
 
     Raises:

@@ -20,16 +20,16 @@ from hbi_infer.tasks.texts import EncodedTexts
 
 
 class Service:
-    """What the routes work with. It runs within `running`.
+    """The state that all routes share. It runs within `running`.
 
     Args:
-        options: What is served, and to whom.
-        library: The same, opened.
+        options: Options of the service.
+        library: The served folders and models.
 
     Attributes:
-        options: What is served, and to whom.
+        options: Options of the service.
         library: The served folders and models.
-        sessions: Who has logged in.
+        sessions: Sessions of those who have logged in.
         searches: Threads that search.
         pictures: Threads that wait for thumbnails, and that look after files.
         uploads: Threads that search with pictures of requests.

@@ -68,7 +68,7 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions:
-    """What is served, and to whom.
+    """Options of the service: the folders and models, the address, and who may come in.
 
     Attributes:
         videos: Folders of videos.
