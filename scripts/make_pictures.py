@@ -2,8 +2,8 @@
 
     python scripts/make_pictures.py [--run runs/shapes]
 
-The picture of real frames needs the extra demo, that of the page Chromium, and is left as it is without. The curve is drawn from
-benchmarks/results/training_shapes.jsonl; --run first makes that file from the metrics of a run.
+The picture of real frames needs the extra demo, that of the page Chromium; each is left as it is without. The curve is
+drawn from benchmarks/results/training_shapes.jsonl; --run first makes that file from the metrics of a run.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, sync_playwright
 
 ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage", "--mute-audio"]
@@ -107,3 +108,9 @@ def until(page: Page, condition: str, seconds: float = 15.0) -> None:
     while not page.evaluate(condition):
         assert time.monotonic() < end, f"not within {seconds:g} s: {condition}"
         page.wait_for_timeout(20)
+
+
+def violations(page: Page) -> list[str]:
+    """Returns what axe finds that keeps people out."""
+    found = Axe().run(page).response["violations"]
+    return [f"{one['id']}: {node['html']} {node['failureSummary']}" for one in found for node in one["nodes"]]
