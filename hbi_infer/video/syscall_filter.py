@@ -165,7 +165,7 @@ _FATAL = ("creat", "execve", "execveat", "fork", "ptrace", "socket", "socketpair
 
 
 class Condition(NamedTuple):
-    """What an argument of a call must be: `argument & mask == value`, in 64 bits."""
+    """A test of an argument of a call: `argument & mask == value`, in 64 bits."""
 
     argument: int
     mask: int
@@ -174,7 +174,7 @@ class Condition(NamedTuple):
 
 @dataclass(frozen=True)
 class Rule:
-    """What becomes of a call. The first rule that fits counts.
+    """The fate of a call. The first rule that fits counts.
 
     Attributes:
         call: Name of the call.
