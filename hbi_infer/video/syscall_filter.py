@@ -178,7 +178,7 @@ class Rule:
 
     Attributes:
         call: Name of the call.
-        action: What the kernel does.
+        action: The answer of the kernel.
         condition: When the rule fits; None: always.
     """
 
