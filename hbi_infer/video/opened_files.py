@@ -28,8 +28,8 @@ class OpenedFile(io.RawIOBase):
         descriptor: The open file, which stays open.
     """
 
-    def __init__(self, path: Path, descriptor: int) -> None:
-        self.name = str(path.absolute())
+    def __init__(self, path: Path | str, descriptor: int) -> None:
+        self.name = str(Path(path).absolute())
         self._descriptor, self._place = descriptor, 0
 
     def readable(self) -> bool:
@@ -71,31 +71,32 @@ class OpenedFile(io.RawIOBase):
 
 
 @contextmanager
-def opened(path: Path, descriptor: int | None) -> Iterator[None]:
+def opened(path: Path | str, descriptor: int | None) -> Iterator[None]:
     """Lets a file be read by its descriptor within the block, which closes it; None: by its path."""
     if descriptor is None:
         yield
         return
-    _descriptors[path] = descriptor
+    _descriptors[Path(path)] = descriptor
     try:
         yield
     finally:
-        del _descriptors[path]
+        del _descriptors[Path(path)]
         os.close(descriptor)
 
 
-def opened_file(path: Path) -> OpenedFile | None:
+def opened_file(path: Path | str) -> OpenedFile | None:
     """Returns a file that this process was given open; None if it is to be opened by its path."""
-    descriptor = _descriptors.get(path)
+    descriptor = _descriptors.get(Path(path))
     return None if descriptor is None else OpenedFile(path, descriptor)
 
 
-def status(path: Path) -> os.stat_result:
+def status(path: Path | str) -> os.stat_result:
     """Returns what the system says of a file.
 
     Raises:
         OSError: It says nothing.
         ValueError: No file can have this path.
     """
+    path = Path(path)
     descriptor = _descriptors.get(path)
     return path.stat() if descriptor is None else os.fstat(descriptor)

@@ -362,7 +362,7 @@ def work(job: dict[str, Any], _content: bytes, tell: Tell) -> Answer:
         What is to be said of the video besides its clips.
     """
     _prepare(job["memory_bytes"], job["cpu_seconds"], is_photo=job["is_photo"])
-    with opened(Path(job["path"]), job.get("descriptor")):
+    with opened(job["path"], job.get("descriptor")):
         return _decode(job, tell)
 
 
