@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import importlib.metadata
 import importlib.util
+import os
 import platform
 import sys
 import time
@@ -20,12 +21,15 @@ from typing import Any, Literal
 from hbi_engines import onnx_runtime
 from hbi_engines.cuda.driver import driver_problem, driver_versions, visible_gpus
 from hbi_engines.engine_files import FLAVORS
+from hbi_engines.operating_system import limit_memory
 from hbi_engines.registry import check_device
 from hbi_infer import __version__
 from hbi_infer.catalog.catalog import our_catalog
 from hbi_infer.errors import DeviceError, EngineError, HBIError
 from hbi_infer.model.bundle import Bundle
 from hbi_infer.render.text_table import aligned
+from hbi_infer.video.pool import usual_memory_bytes
+from hbi_infer.video.sandbox import can_confine, confine
 from hbi_infer.worker_process import Answer, Tell, WorkerDiedError, run_job
 
 MODULES = {
@@ -124,7 +128,8 @@ def examine(time_limit_seconds: float = TIME_LIMIT_SECONDS) -> Diagnosis:
         problems.append(problem)
     if not any(trial.status == "works" for trial in trials):
         problems.append(f"no device can run a model: {onnx_runtime.CHOOSE}")
-    return Diagnosis((*_parts(), default), trials, plugins, tuple(problems))
+    parts = (*_parts(), sandbox_part(time_limit_seconds), default)
+    return Diagnosis(parts, trials, plugins, tuple(problems))
 
 
 def try_device(device: str, time_limit_seconds: float = TIME_LIMIT_SECONDS) -> DeviceTrial:
@@ -135,6 +140,20 @@ def try_device(device: str, time_limit_seconds: float = TIME_LIMIT_SECONDS) -> D
 def try_plugins(device: str, time_limit_seconds: float = TIME_LIMIT_SECONDS) -> DeviceTrial:
     """Registers our plugins with a TensorRT, in another process: its libraries may clash."""
     return _try_apart(device, {"plugins_of": device}, time_limit_seconds)
+
+
+def sandbox_part(time_limit_seconds: float = TIME_LIMIT_SECONDS) -> Part:
+    """Confines another process as decoders are, which then tries to open a file; returns the fences that stand."""
+    name = "decoding sandbox"
+    if not can_confine():
+        return Part(name, "", "only Linux has one")
+    try:
+        found = run_job(__name__, {"confine": True}, silence_seconds=time_limit_seconds)
+    except WorkerDiedError as died:
+        return Part(name, "", f"a process that was confined died {died}")
+    if not found["is_refused"]:
+        return Part(name, "", f"files can be opened: the kernel has neither seccomp nor Landlock; {found['fences']}")
+    return Part(name, "on", str(found["fences"]))
 
 
 def _try_apart(device: str, job: dict[str, Any], time_limit_seconds: float) -> DeviceTrial:
@@ -149,10 +168,23 @@ def _try_apart(device: str, job: dict[str, Any], time_limit_seconds: float) -> D
 
 
 def work(job: dict[str, Any], _content: bytes, _tell: Tell) -> Answer:
-    """Tries a device, or registers the plugins of a TensorRT, as a job of `hbi_infer.worker_process`."""
+    """Tries a device, TensorRT's plugins or the sandbox of decoders, as a job of `hbi_infer.worker_process`."""
+    if "confine" in job:
+        return Answer(_confine_here())
     if "plugins_of" in job:
         return Answer(_register_here(job["plugins_of"]))
     return Answer(_try_here(job["device"]))
+
+
+def _confine_here() -> dict[str, Any]:
+    """Confines this process; returns its fences, and whether it is refused a file that it could read before."""
+    limit_memory(usual_memory_bytes(1))
+    fences = confine(cpu_seconds=TIME_LIMIT_SECONDS)
+    try:
+        os.close(os.open(__file__, os.O_RDONLY))
+    except OSError:
+        return {"fences": fences.in_words(), "is_refused": True}
+    return {"fences": fences.in_words(), "is_refused": False}
 
 
 def _register_here(device: str) -> dict[str, str]:

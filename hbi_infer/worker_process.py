@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -109,33 +110,52 @@ class WorkerProcess:
 
     Args:
         module: Dotted name of the module whose `work` the child calls.
+        takes_files: Whether jobs come with files that are open; Linux and macOS can pass them on.
 
     Attributes:
         has_started: Whether the child has imported its module.
     """
 
-    def __init__(self, module: str) -> None:
+    def __init__(self, module: str, *, takes_files: bool = False) -> None:
         self.has_started = False
         self._silent_seconds: float | None = None
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
+        self._files: socket.socket | None = None
+        theirs: socket.socket | None = None
+        if takes_files:
+            self._files, theirs = socket.socketpair()
+        passed = [theirs.fileno()] if theirs else []
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "hbi_infer.worker_process", module],
+            [sys.executable, "-P", "-m", "hbi_infer.worker_process", module, *map(str, passed)],
             bufsize=0,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
             env=_environment(),
+            pass_fds=passed,
             **new_group(),  # Ctrl-C is for the parent, which ends its children in order
         )
+        if theirs:
+            theirs.close()
         assert isinstance(self._process.stdin, FileIO)
         assert isinstance(self._process.stdout, FileIO)
         self._jobs, self._answers = self._process.stdin, self._process.stdout
         widen_pipe(self._answers.fileno(), PIPE_BYTES)
 
-    def send(self, job: Document, content: bytes = b"") -> None:
-        """Gives the child a job, which it does after those that it has."""
+    def send(self, job: Document, content: bytes = b"", *, file: int | None = None) -> None:
+        """Gives the child a job, which it does after those that it has.
+
+        Args:
+            job: A JSON object.
+            content: Raw bytes behind it.
+            file: Descriptor of an open file, which the child gets a copy of: its number there is the job's
+                "descriptor". Only a child that takes files does.
+        """
         with suppress(OSError):  # the child has died: `receive` tells
-            _send(self._jobs, {"document": job}, [memoryview(content)])
+            if file is not None:
+                assert self._files is not None
+                socket.send_fds(self._files, [b"\0"], [file])
+            _send(self._jobs, {"document": job, "has_file": file is not None}, [memoryview(content)])
 
     def receive(self) -> Received:
         """Waits for the next message.
@@ -187,6 +207,8 @@ class WorkerProcess:
         """Ends the child now, if it has not ended, and closes the connection; no thread may be in `receive`."""
         with suppress(OSError):
             self._jobs.close()
+        if self._files:
+            self._files.close()
         self.end()
         self._answers.close()
         self._stderr.close()
@@ -264,17 +286,19 @@ def run_job(
         worker.kill()
 
 
-def serve(module: str) -> None:
+def serve(module: str, files: int | None = None) -> None:
     """Is a child: does one job after another until the parent closes the connection or is gone.
 
     Args:
         module: Dotted name of the module whose `work` does a job.
+        files: Descriptor of the socket that open files come through; None if none come.
     """
+    handed = None if files is None else socket.socket(fileno=files)
     jobs, answers = _take_connection()
     queue: SimpleQueue[tuple[Document, bytes] | None] = SimpleQueue()
     is_busy = Event()
     is_busy.set()
-    Thread(target=_listen, args=(jobs, queue, is_busy), daemon=True).start()
+    Thread(target=_listen, args=(jobs, handed, queue, is_busy), daemon=True).start()
 
     lock = Lock()
 
@@ -311,17 +335,29 @@ def _take_connection() -> tuple[FileIO, FileIO]:
     return FileIO(jobs, "r"), FileIO(answers, "w")
 
 
-def _listen(jobs: FileIO, queue: SimpleQueue[tuple[Document, bytes] | None], is_busy: Event) -> None:
+def _listen(
+    jobs: FileIO, files: socket.socket | None, queue: SimpleQueue[tuple[Document, bytes] | None], is_busy: Event
+) -> None:
     """Passes jobs on; ends the process, whatever it does, when the parent is gone."""
     with suppress(EOFError, OSError):
         while True:
             head = _receive(jobs)
             content = b"".join(_read(jobs, size) for size in head["sizes"])
+            if head["has_file"] and files:
+                head["document"]["descriptor"] = _take_file(files)
             is_busy.set()
             queue.put((head["document"], content))
     if is_busy.is_set():
         os._exit(1)
     queue.put(None)
+
+
+def _take_file(files: socket.socket) -> int:
+    """Takes an open file from the parent; returns its descriptor here."""
+    _, descriptors, _, _ = socket.recv_fds(files, 1, 1)
+    if len(descriptors) != 1:
+        raise EOFError
+    return descriptors[0]
 
 
 def _environment() -> dict[str, str]:
@@ -379,4 +415,4 @@ if __name__ == "__main__":
     # The module is imported under its own name: `work` sends what is defined here.
     from hbi_infer.worker_process import serve as serve_here
 
-    serve_here(sys.argv[1])
+    serve_here(sys.argv[1], *map(int, sys.argv[2:]))

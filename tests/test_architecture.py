@@ -46,6 +46,7 @@ ROOMS = {
         "tasks",
         "api render",
         "bench doctor",
+        "serve",
         "cli",
     ),
     "hbi_training": ("data model", "weights", "banzhaf evaluation", "objective", "run", "cli"),

@@ -28,6 +28,7 @@ INNER = (
     "hbi_infer.model.bundle_files",
     "hbi_infer.render.caption_file",
     "hbi_infer.render.tables",
+    "hbi_infer.serve.",
     "hbi_infer.video.content",
     "hbi_infer.video.packets",
     "hbi_training.cli",

@@ -211,6 +211,11 @@ def ended_by_alarm(exit_code: int) -> bool:
     return exit_code == -signal.SIGALRM
 
 
+def ended_by_filter(exit_code: int) -> bool:
+    """Returns whether a process ended because it made a system call that its filter forbids."""
+    return sys.platform == "linux" and exit_code == -signal.SIGSYS
+
+
 def ended_by_kill(exit_code: int) -> bool:
     """Returns whether a process was killed: by us, or by the system that ran out of memory."""
     if sys.platform == "win32":

@@ -21,13 +21,14 @@ from hbi_infer.cli.index import index
 from hbi_infer.cli.models import models
 from hbi_infer.cli.qa import qa
 from hbi_infer.cli.retrieve import retrieve
+from hbi_infer.cli.serve import serve
 from hbi_infer.render import stdout
 from hbi_infer.render.usage import PrintableGroup
 
 INTERRUPTED = 130
 
 app = typer.Typer(cls=PrintableGroup, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
-for command in (index, retrieve, explain, qa, caption, info, doctor, bench):
+for command in (index, retrieve, explain, qa, caption, serve, info, doctor, bench):
     app.command()(command)
 app.add_typer(models, name="models")
 

@@ -216,6 +216,49 @@ def video_tokens(encoder: Encoder, video: Path | str, index: FolderIndex | None 
         return _from_index(index, video, known)
 
 
+def indexed_tokens(index: FolderIndex, path: str) -> VideoTokens:
+    """Returns the tokens of a video as an index holds them, whatever has become of the file; nothing is decoded.
+
+    Args:
+        index: The index.
+        path: Path of the video as the index has it, relative to its folder.
+
+    Returns:
+        The tokens of its N clips.
+
+    Raises:
+        InputError: The index holds no clips of it.
+        IndexStoreError: The index is damaged where it holds the video.
+    """
+    entry = index.store.entry(path)
+    if entry is None or entry.status == "failed":
+        raise InputError(f"the index holds no clips of {path}: give a video that is indexed")
+    return _from_index(index, index.folder / path, entry)
+
+
+def photo_tokens(encoder: Encoder, path: Path | str, *, timeout_seconds: float) -> VideoTokens:
+    """Decodes a picture in a worker process, as `video_tokens` does; what is no picture is refused.
+
+    Args:
+        encoder: The model.
+        path: The file.
+        timeout_seconds: How long decoding may take.
+
+    Returns:
+        The tokens of its one clip.
+
+    Raises:
+        VideoError: It is no picture that can be read, or the model gives no finite numbers for it.
+    """
+    from hbi_infer.video.pool import decode_photo
+
+    path = Path(path)
+    decoded = decode_photo(path, encoder.bundle.manifest.sampling, timeout_seconds=timeout_seconds)
+    if decoded.status == "failed":
+        raise VideoError(f"the picture {decoded.reason}: give a JPEG, PNG or WebP picture")
+    return _encoded(encoder, path, decoded, version=None, indexed_path=None)
+
+
 def _entry(index: FolderIndex, video: Path) -> LedgerEntry | None:
     """Returns the ledger's entry of a video; None if the index has no tokens of it."""
     path = index.known_path(video)
@@ -265,6 +308,12 @@ def _decoded(video: Path, sampling: FrameSampling) -> DecodedVideo:
 def _from_video(encoder: Encoder, video: Path, indexed_path: str | None) -> VideoTokens:
     version = FileVersion.of(video)  # before it is decoded: a later change is then another version
     decoded = _decoded(video, encoder.bundle.manifest.sampling)
+    return _encoded(encoder, video, decoded, version=version, indexed_path=indexed_path)
+
+
+def _encoded(
+    encoder: Encoder, video: Path, decoded: DecodedVideo, *, version: FileVersion | None, indexed_path: str | None
+) -> VideoTokens:
     batches = list(encode_clips(encoder, decoded.clips))
     if fault := next(filter(None, map(unsound, batches)), ""):
         raise VideoError(

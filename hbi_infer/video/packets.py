@@ -7,6 +7,7 @@ that a header claims has to be believed.
 from __future__ import annotations
 
 import errno
+import os
 import stat
 from array import array
 from collections.abc import Callable, Iterator
@@ -27,6 +28,8 @@ from hbi_engines.operating_system import memory_limit_bytes
 from hbi_infer.errors import VideoError
 from hbi_infer.video.clock import MOST_DELAY, NO_TICK, STATED_END_SECONDS, Clock, PacketTimes, read_clock
 from hbi_infer.video.decoded_video import Problem
+from hbi_infer.video.opened_files import opened_file, status
+from hbi_infer.video.sandbox import fences
 
 # Only demuxers that read one plain file: a playlist named x.mp4 must not make FFmpeg open other files or addresses.
 _DEMUXERS = "mov,mp4,matroska,webm,avi,mpeg,mpegts,asf,flv,gif,ogg,mpegvideo,h264,hevc"
@@ -90,7 +93,7 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     try:
         # An absolute path cannot be taken for an address or an option.
         container = av.open(
-            str(path.absolute()),
+            opened_file(path) or str(path.absolute()),
             "r",
             options=DECODER_OPTIONS,
             container_options=options,
@@ -172,6 +175,8 @@ def in_words(error: BaseException) -> str:
         limit = memory_limit_bytes()
         most = "memory than there is" if limit is None else f"than {limit / 1e9:.1f} GB of memory"
         return f"needs more {most} to decode"
+    if isinstance(error, OSError) and error.errno == errno.EACCES and fences().is_closed:
+        return "makes the decoder open another file, which its sandbox forbids"
     if isinstance(error, OSError) and error.errno == errno.EPERM:
         return "the system does not let this program read it (macOS: Privacy & Security, Files and Folders)"
     return str(getattr(error, "strerror", None) or error or type(error).__name__)
@@ -322,15 +327,28 @@ def check_file(path: Path) -> None:
         VideoError: It is no regular file, empty, or cannot be looked at; the message is without the file's name.
     """
     try:
-        status = path.stat()
+        found = status(path)
     except (OSError, ValueError) as error:
         raise NotOpenedError(f"cannot be opened: {in_words(error)}") from error
-    if stat.S_ISDIR(status.st_mode):
+    if stat.S_ISDIR(found.st_mode):
         raise VideoError("is a folder, not a file")
-    if not stat.S_ISREG(status.st_mode):
+    if not stat.S_ISREG(found.st_mode):
         raise VideoError("is not a regular file")
-    if status.st_size == 0:
+    if found.st_size == 0:
         raise VideoError("is empty")
+
+
+def open_file(path: Path) -> int:
+    """Opens a file for another process; returns its descriptor.
+
+    Raises:
+        VideoError: It cannot be opened, or cannot be a video; the message is without the file's name.
+    """
+    check_file(path)
+    try:
+        return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError as error:
+        raise NotOpenedError(f"cannot be opened: {in_words(error)}") from error
 
 
 def _why_not_opened(path: Path, error: av.FFmpegError) -> VideoError:
@@ -338,7 +356,7 @@ def _why_not_opened(path: Path, error: av.FFmpegError) -> VideoError:
     if isinstance(error, MemoryError):
         return TooLargeError(f"{in_words(error)}, or has more than {_MAX_STREAMS} streams")
     try:
-        with path.open("rb") as file:
+        with opened_file(path) or path.open("rb") as file:
             beginning = file.read(_BEGINNING_BYTES)
     except OSError as refused:
         return NotOpenedError(f"cannot be opened: {in_words(refused)}")

@@ -9,6 +9,7 @@ import io
 import time
 import warnings
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from hbi_infer.errors import VideoError
 from hbi_infer.options import FrameSampling
 from hbi_infer.video.decoded_video import Clip, DecodedVideo, VideoInfo
+from hbi_infer.video.opened_files import opened_file
 from hbi_infer.video.packets import MAX_PIXELS, READ_ERRORS, check_file, check_size, in_words, problem_of
 from hbi_infer.video.scaling import FrameScaler
 
@@ -58,7 +60,8 @@ def _read(path: Path, scaler: FrameScaler) -> tuple[VideoInfo, NDArray[np.uint8]
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower
-        with Image.open(path, formats=FORMATS) as stored:
+        file = cast("IO[bytes]", opened_file(path)) or path
+        with Image.open(file, formats=FORMATS) as stored:
             check_size(*stored.size, "has")
             degrees = _CLOCKWISE_DEGREES.get(stored.getexif().get(_ORIENTATION, 1), 0)
             kind = str(stored.format).lower()

@@ -5,7 +5,9 @@ and raw frames: a decoder that a file has taken over finds nothing in the caller
 clips before a crash are kept. A thread for each worker receives them, so that the worker need not wait for the caller.
 
 Memory and time are bounded by the kernel, which works when FFmpeg is stuck and when the caller is gone: by a limit of
-the worker's memory, and by its alarm.
+the worker's memory, and by its alarm. On Linux a worker is confined before its first video (see
+`hbi_infer.video.sandbox`): it opens no file, and is given each video open. A worker whose alarm a file has switched off
+is ended by its caller.
 """
 
 from __future__ import annotations
@@ -23,12 +25,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hbi_engines.operating_system import ended_by_alarm, limit_memory, memory_bytes, set_alarm, usable_cpus
+from hbi_engines.operating_system import (
+    ended_by_alarm,
+    ended_by_filter,
+    limit_memory,
+    memory_bytes,
+    set_alarm,
+    usable_cpus,
+)
 from hbi_infer.errors import InputError, VideoError
 from hbi_infer.options import FrameSampling
 from hbi_infer.video.decoded_video import Clip, DecodedVideo, Problem, VideoInfo, cut_short
+from hbi_infer.video.opened_files import opened
+from hbi_infer.video.packets import open_file, problem_of
 from hbi_infer.video.reader import decode, decode_clips
+from hbi_infer.video.rehearsal import rehearse
 from hbi_infer.video.sampling import Stretch
+from hbi_infer.video.sandbox import can_confine, confine
 from hbi_infer.worker_process import Answer, Received, Tell, WorkerDiedError, WorkerProcess
 
 _MOST_WORKERS = 4
@@ -40,6 +53,10 @@ _LEAST_BYTES_PER_SECOND = 4_000_000
 """Speed at which the slowest disk reads."""
 _MOST_CLIP_TIMES = 300
 """Time limit of a whole video, in time limits of a clip."""
+_GRACE_SECONDS = 10.0
+"""How much longer than its alarm allows a worker may go on before its caller ends it."""
+_VIDEOS_OF_CPU = 2
+"""Processor time that a worker may take in all, in time limits of its first video."""
 
 
 class _Asked(NamedTuple):
@@ -147,6 +164,10 @@ class _Limits:
             size_bytes = 0
         return self.clip_seconds + size_bytes / _LEAST_BYTES_PER_SECOND
 
+    def video_seconds(self, first_seconds: float) -> float:
+        """Returns the time for a whole file, given that for its first clip."""
+        return first_seconds + _MOST_CLIP_TIMES * self.clip_seconds
+
 
 def _decode_in_workers(
     videos: Iterator[_Asked], sampling: FrameSampling, num_workers: int, limits: _Limits
@@ -168,7 +189,7 @@ def _decode_in_workers(
             result = worker.take()
             # First the next video, then the result: the worker decodes while the caller is busy with it.
             next_video = next(videos, None)
-            if next_video is not None and worker.is_alive:
+            if next_video is not None and worker.can_take(next_video.path):
                 worker.begin(next_video)
             else:
                 workers.remove(worker)
@@ -188,9 +209,6 @@ class _Decoder:
         sampling: Choice and size of frames, and length of a clip.
         limits: Limits of the process.
         ready: Where it puts itself when it has received a video.
-
-    Attributes:
-        is_alive: Whether it can be given another video.
     """
 
     def __init__(self, sampling: FrameSampling, limits: _Limits, ready: SimpleQueue[_Decoder]) -> None:
@@ -198,24 +216,39 @@ class _Decoder:
         self._path, self._first_seconds = Path(), 0.0
         self._stretch: Stretch | None = None
         self._received: DecodedVideo | VideoError | None = None
-        self._worker = WorkerProcess(__name__)
+        self._cpu_seconds, self._busy_seconds = 0.0, 0.0
+        self._worker = WorkerProcess(__name__, takes_files=can_confine())
         self._begun: SimpleQueue[bool] = SimpleQueue()
         self._thread = Thread(target=self._receive, daemon=True)
         self._thread.start()
-        self.is_alive = True
+        self._is_alive = True
+
+    def can_take(self, path: Path) -> bool:
+        """Returns whether it can be given another video, and has the processor time for it."""
+        needed_seconds = self._limits.video_seconds(self._limits.first_seconds(path))
+        return self._is_alive and self._busy_seconds + needed_seconds <= self._cpu_seconds
 
     def begin(self, asked: _Asked) -> None:
         """Hands over a video, a stretch of it, or a picture."""
+        started = time.perf_counter()
         path, stretch, is_photo = asked
         self._path, self._stretch, self._first_seconds = path, stretch, self._limits.first_seconds(path)
+        self._cpu_seconds = self._cpu_seconds or _VIDEOS_OF_CPU * self._video_seconds
         job = {
             "path": str(path),
             "stretch": asdict(stretch) if stretch else None,
             "is_photo": is_photo,
             "sampling": asdict(self._sampling),
             "first_seconds": self._first_seconds,
+            "cpu_seconds": self._cpu_seconds,
         }
-        self._worker.send(job | asdict(self._limits))
+        try:
+            self._send(job | asdict(self._limits))
+        except VideoError as error:
+            seconds = time.perf_counter() - started
+            self._received = DecodedVideo(path, "failed", str(error), None, (), seconds, problem_of(error), stretch)
+            self._ready.put(self)
+            return
         self._received = None
         self._begun.put(True)
 
@@ -237,14 +270,37 @@ class _Decoder:
         self._thread.join()
         self._worker.kill()
 
+    @property
+    def _video_seconds(self) -> float:
+        """Time for the video that it has."""
+        return self._limits.video_seconds(self._first_seconds)
+
+    def _send(self, job: dict[str, Any]) -> None:
+        """Sends a job, with its file open where the worker may open none.
+
+        Raises:
+            VideoError: The file cannot be opened, or cannot be a video.
+        """
+        if not can_confine():
+            self._worker.send(job)
+            return
+        descriptor = open_file(self._path)
+        try:
+            self._worker.send(job, file=descriptor)
+        finally:
+            os.close(descriptor)
+
     def _receive(self) -> None:
         """Receives one video after another, in a thread: starting one for each would make the caller wait."""
         while self._begun.get():
+            started = time.monotonic()
             try:
-                self._received = self._video()
+                with self._worker.time_limit(self._video_seconds + _GRACE_SECONDS):
+                    self._received = self._video()
             except VideoError as error:
                 self._received = error
             finally:
+                self._busy_seconds += time.monotonic() - started
                 self._ready.put(self)
 
     def _video(self) -> DecodedVideo:
@@ -263,7 +319,7 @@ class _Decoder:
             problem, reason = self._why_ended(died, after_clips=bool(clips))
         except (ValueError, KeyError, TypeError):
             problem, reason = "crashed", "made the decoder send what is no result"
-        self.is_alive = False
+        self._is_alive = False
         if not clips:
             return DecodedVideo(self._path, "failed", reason, None, (), problem=problem, stretch=self._stretch)
         reason = cut_short(reason, clips[-1].end_seconds)
@@ -283,6 +339,10 @@ class _Decoder:
 
     def _why_ended(self, died: WorkerDiedError, *, after_clips: bool) -> tuple[Problem, str]:
         """Says what a video has done to the process that decoded it."""
+        if ended_by_filter(died.exit_code):
+            return "crashed", "made the decoder do what its sandbox forbids"
+        if died.was_silent:
+            return "too_slow", f"took longer than {round(self._video_seconds, 1):g} s to decode"
         if not ended_by_alarm(died.exit_code):
             return "crashed", f"crashed the decoder ({died.cause})"
         if after_clips:
@@ -294,14 +354,29 @@ def work(job: dict[str, Any], _content: bytes, tell: Tell) -> Answer:
     """Decodes one video, or picture, in a worker process.
 
     Args:
-        job: The path, whether it is a picture, the fields of the stretch and of the sampling, and the limits.
+        job: The path, whether it is a picture, the fields of the stretch and of the sampling, the limits, and the
+            descriptor of the file where it is handed over open.
         tell: Sends each clip: its times, the video's properties, and its K frames, (K, H, W, 3) uint8.
 
     Returns:
         What is to be said of the video besides its clips.
     """
+    _prepare(job["memory_bytes"], job["cpu_seconds"], is_photo=job["is_photo"])
+    with opened(job["path"], job.get("descriptor")):
+        return _decode(job, tell)
+
+
+@cache
+def _prepare(memory_bytes: int, cpu_seconds: float, *, is_photo: bool) -> None:
+    """Bounds and confines this process, before its first video."""
     _discard_stderr()
-    limit_memory(job["memory_bytes"])
+    rehearse(with_photo=is_photo)
+    limit_memory(memory_bytes)
+    confine(cpu_seconds=cpu_seconds)
+
+
+def _decode(job: dict[str, Any], tell: Tell) -> Answer:
+    """Decodes the video or picture of a job."""
     timer = _Timer(job["first_seconds"], job["clip_seconds"])
 
     def take(info: VideoInfo, clip: Clip) -> None:
@@ -350,7 +425,6 @@ class _Timer:
         set_alarm(max(1e-3, min(self._clip_seconds, self._ends - time.monotonic())))
 
 
-@cache
 def _discard_stderr() -> None:
     """Drops what the C libraries print: without limit on a damaged file, and nothing that its user could use."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

@@ -15,7 +15,8 @@ import pytest
 from hbi_engines import onnx_runtime
 from hbi_engines.cuda.driver import visible_gpus
 from hbi_infer.catalog.settings import settings_file
-from hbi_infer.doctor import MODULES, DeviceTrial, Diagnosis, Part, default_model_part, try_device
+from hbi_infer.doctor import MODULES, DeviceTrial, Diagnosis, Part, default_model_part, sandbox_part, try_device
+from hbi_infer.video.sandbox import can_confine
 from tests.builders.packages import write_package_record
 from tests.builders.tiny_bundle import write_tiny_bundle
 from tests.paths import ROOT
@@ -66,6 +67,28 @@ def test_versions(healthy: dict[str, Any]) -> None:
     remarks = {part["name"]: part["remark"] for part in healthy["parts"]}
     assert (versions["default model"], remarks["default model"]) == ("shapes", "embedded")
     assert bool(remarks["NVIDIA driver"]) == (not visible_gpus())
+
+
+def test_the_sandbox_of_decoders(healthy: dict[str, Any]) -> None:
+    (part,) = (part for part in healthy["parts"] if part["name"] == "decoding sandbox")
+    assert part["version"] == ("on" if "seccomp" in part["remark"] or "Landlock" in part["remark"] else "")
+    assert "limits of memory" in part["remark"] or not can_confine()
+
+
+def test_a_kernel_without_a_sandbox_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = "from hbi_infer import doctor\nfrom hbi_infer.video.sandbox import Fences\n"
+    (tmp_path / "old_kernel.py").write_text(
+        f"{module}doctor.confine = lambda **_: Fences(limits=('memory',))\nwork = doctor.work\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("hbi_infer.doctor.__name__", "old_kernel")
+    part = sandbox_part()
+    assert (part.version, part.remark[:20], part.remark[-16:]) == ("", "files can be opened:", "limits of memory")
+    monkeypatch.setattr("hbi_infer.doctor.can_confine", lambda: False)
+    assert sandbox_part() == Part("decoding sandbox", "", "only Linux has one")
+    monkeypatch.undo()
+    monkeypatch.setattr("hbi_infer.doctor.__name__", "no_such_module")
+    assert sandbox_part().remark.startswith("a process that was confined died with exit code 1")
 
 
 def test_the_default_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,9 @@ def work(job, content, tell):
             time.sleep(60)
         case "hang":
             time.sleep(60)
+        case "read":
+            with open(job["descriptor"]) as file:
+                return Answer({"read": file.read()})
     return Answer({"job": job, "pid": os.getpid()}, [memoryview(content), memoryview(content[::-1])])
 """
 
@@ -104,6 +107,24 @@ def test_raw_bytes_go_both_ways_job_after_job(module: str) -> None:
     finally:
         worker.kill()
     assert len(pids) == 1
+
+
+def test_a_file_is_handed_over_open(module: str, tmp_path: Path) -> None:
+    worker = WorkerProcess(module, takes_files=True)
+    try:
+        assert worker.receive().kind == "started"
+        for number in range(3):
+            path = tmp_path / "file"
+            path.write_text(f"content {number}")
+            with path.open() as file:
+                worker.send({"how": "read"}, file=file.fileno())
+            path.unlink()
+            assert worker.receive().document["read"] == f"content {number}"
+        worker.send({"how": "no file"})
+        assert "descriptor" not in worker.receive().document["job"]
+        worker.finish()
+    finally:
+        worker.kill()
 
 
 def test_what_libraries_print_is_no_answer_and_stdin_is_empty(module: str, capfd: pytest.CaptureFixture[str]) -> None:

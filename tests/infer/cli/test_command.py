@@ -154,7 +154,7 @@ def test_a_name_that_is_too_long_is_told_in_one_line(library: Path) -> None:
         (["retrieve", "--videos", ".", "--query", "red", "--no-update", "--rebuild"], "--no-update nothing: give one"),
         (["index", ".", "--verify", "--rebuild"], "--rebuild throws it away: give one of them"),
         (["qa", "--video", ".", "-q", "what?", "--no-update", "--rebuild"], "--no-update nothing: give one"),
-        (["retreive"], "Did you mean 'retrieve'?"),
+        (["retreive"], "Did you mean 'retrieve'"),
         (["index"], "Missing argument"),
     ],
 )

@@ -22,6 +22,8 @@ from hbi_infer.options import FrameSampling
 from hbi_infer.video.decoded_video import DecodedVideo
 from hbi_infer.video.pool import LEAST_MEMORY_BYTES, decode_many, decode_photo, usual_memory_bytes
 from hbi_infer.video.reader import decode
+from hbi_infer.video.sandbox import can_confine
+from hbi_infer.worker_process import WorkerProcess
 from tests.builders.video_files import write_video
 
 QUICK = FrameSampling(image_size=32)
@@ -219,6 +221,73 @@ def test_the_clips_before_a_fault_are_kept(
     for clip, other in zip(video.clips[:2], expected.clips, strict=False):
         np.testing.assert_array_equal(clip.frames, other.frames)
     assert video.clips[-1].mask.sum() == (5 if num_clips == 3 else 12)
+
+
+@pytest.mark.skipif(not can_confine(), reason="only Linux has these fences")
+@pytest.mark.parametrize(
+    ("fault", "problem", "reason"),
+    [
+        ("import socket; socket.socket()", "crashed", "made the decoder do what its sandbox forbids"),
+        ("os.fork()", "crashed", "made the decoder do what its sandbox forbids"),
+        ("os.system('true')", "crashed", "made the decoder do what its sandbox forbids"),
+        ("open(job['path'] + '.new', 'w')", "crashed", "made the decoder do what its sandbox forbids"),
+        ("open('/etc/passwd')", "damaged", "makes the decoder open another file, which its sandbox forbids"),
+        # It goes on although its alarm has been switched off.
+        ("signal.setitimer(signal.ITIMER_REAL, 0); time.sleep(60)", "too_slow", "took longer than 2.4 s to decode"),
+    ],
+)
+def test_a_video_that_breaks_a_rule_fails_and_the_others_do_not(
+    paths: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault: str, problem: str, reason: str
+) -> None:
+    faulty = FAULTY_DECODER.replace("FAULT", fault).replace("count == 30", "count == 1")
+    (tmp_path / "faulty_decoder.py").write_text(f"import socket\n{faulty}")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("hbi_infer.video.pool.__name__", "faulty_decoder")
+    monkeypatch.setattr("hbi_infer.video.pool._MOST_CLIP_TIMES", 3)
+    monkeypatch.setattr("hbi_infer.video.pool._GRACE_SECONDS", 1.0)
+    decoded = decode_many(paths[:3], QUICK, workers=1, timeout_seconds=TIME_LIMIT_SECONDS)
+    first, video, last = sorted(decoded, key=lambda video: video.path)
+    assert (first.status, video.status, last.status) == ("ok", "failed", "ok")
+    assert (video.problem, video.reason) == (problem, reason)
+    assert not paths[1].with_name("1.mp4.new").exists()
+
+
+def test_a_worker_is_replaced_before_its_processor_time_is_over(
+    paths: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[WorkerProcess] = []
+    monkeypatch.setattr(WorkerProcess, "__init__", noting(WorkerProcess.__init__, begun))
+    monkeypatch.setattr("hbi_infer.video.pool._VIDEOS_OF_CPU", 1)
+    assert [video.status for video in decode_many(paths[2:5], QUICK, workers=1)] == ["ok"] * 3
+    assert len(begun) == 3
+    monkeypatch.setattr("hbi_infer.video.pool._VIDEOS_OF_CPU", 2)
+    assert [video.status for video in decode_many(paths[2:5], QUICK, workers=1)] == ["ok"] * 3
+    assert len(begun) == 4
+
+
+def noting(start: Callable[..., None], begun: list[WorkerProcess]) -> Callable[..., None]:
+    """Starts a process, and notes it."""
+
+    def start_and_note(self: WorkerProcess, *arguments: Any, **options: Any) -> None:
+        begun.append(self)
+        start(self, *arguments, **options)
+
+    return start_and_note
+
+
+def test_a_file_that_may_not_be_read_says_so(paths: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    may_open = os.open
+
+    def refuse(path: Any, *arguments: Any, **options: Any) -> int:
+        if path == paths[0]:
+            raise PermissionError(13, "Permission denied")
+        return may_open(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", refuse)  # root may read all
+    video, other = sorted(decode_many(paths[:2], QUICK, workers=1), key=lambda video: video.path)
+    assert other.status == "ok"
+    assert (video.status, video.problem) == ("failed", "not_opened")
+    assert video.reason == "cannot be opened: Permission denied"
 
 
 def test_a_large_file_has_more_time_for_its_first_clip(tmp_path: Path) -> None:

@@ -1,0 +1,64 @@
+"""The route that searches."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from hbi_infer.index.clip_tokens import photo_tokens
+from hbi_infer.serve.bodies import PictureBody, content_type, read_json, read_picture
+from hbi_infer.serve.job_queue import Job
+from hbi_infer.serve.searching import Asked, search_like, search_texts, tokens_of_clip
+from hbi_infer.serve.service import Service, service_of
+
+PICTURE_SECONDS = 20.0
+"""Time for decoding a picture."""
+
+
+async def search(request: Request) -> Response:
+    """Finds moments by sentences, by a picture, or by another moment."""
+    service = service_of(request)
+    limits = service.options.limits
+    if content_type(request) == "multipart/form-data":
+        body = await read_picture(request, limits)
+        asked = Asked.read(body.options, limits, has_picture=True)
+        return await _by_picture(request, service, asked, body)
+    asked = Asked.read(await read_json(request, limits), limits)
+    if asked.like_clip is not None:
+        return await _by_clip(request, service, asked, asked.like_clip)
+    collection = service.library.collection(asked.collection)
+    texts = await service.encode(collection, asked.query)
+
+    def work(_job: Job) -> dict[str, Any]:
+        return search_texts(collection, asked, texts)
+
+    return JSONResponse(await service.searches.run(request, work, seconds=limits.request_seconds))
+
+
+async def _by_clip(request: Request, service: Service, asked: Asked, clip: str) -> Response:
+    def work(_job: Job) -> dict[str, Any]:
+        video, found = service.library.clip(clip)
+        collection = service.library.collection(asked.collection) if asked.collection else video.collection
+        return search_like(collection, asked, tokens_of_clip(video, found.start_seconds, collection))
+
+    seconds = service.options.limits.request_seconds
+    return JSONResponse(await service.searches.run(request, work, seconds=seconds))
+
+
+async def _by_picture(request: Request, service: Service, asked: Asked, body: PictureBody) -> Response:
+    collection = service.library.collection(asked.collection)
+
+    def work(_job: Job) -> dict[str, Any]:
+        # Under a name of ours, in a folder that only this user can enter.
+        with tempfile.TemporaryDirectory(prefix="hbi-picture-") as folder:
+            path = Path(folder) / "picture"
+            path.write_bytes(body.content)
+            tokens = photo_tokens(collection.model, path, timeout_seconds=PICTURE_SECONDS)
+        return search_like(collection, asked, tokens)
+
+    seconds = service.options.limits.request_seconds
+    return JSONResponse(await service.uploads.run(request, work, seconds=seconds))
