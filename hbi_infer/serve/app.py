@@ -6,7 +6,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from hbi_infer.serve import index_routes, library_routes, media_routes, page_routes, search_routes
+from hbi_infer.serve import index_routes, library_routes, media_routes, page_routes, search_routes, task_routes
 from hbi_infer.serve.guard import Guard
 from hbi_infer.serve.library import Library
 from hbi_infer.serve.problems import handlers
@@ -36,6 +36,10 @@ def routes() -> list[Route]:
         Route("/v1/index/events", index_routes.events),
         Route("/v1/failures", library_routes.failures),
         Route("/v1/clips/{id}/thumbnail", media_routes.thumbnail),
+        Route("/v1/clips/{id}/moment", media_routes.moment),
+        Route("/v1/answer", task_routes.answer, methods=["POST"]),
+        Route("/v1/caption", task_routes.caption, methods=["POST"]),
+        Route("/v1/explain", task_routes.explain, methods=["POST"]),
         Route("/v1/search", search_routes.search, methods=["POST"]),
     ]
 

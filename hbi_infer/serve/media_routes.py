@@ -1,18 +1,23 @@
-"""Routes that give what is seen and heard: videos by ranges, pictures of clips."""
+"""Routes that give what is seen and heard: videos by ranges, pictures of clips, moments."""
 
 from __future__ import annotations
 
 import os
+from io import FileIO
+from pathlib import PurePosixPath
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from hbi_infer.index.store import FileVersion
 from hbi_infer.serve.bodies import query_fields
+from hbi_infer.serve.converted import cut_moment
 from hbi_infer.serve.job_queue import Job
 from hbi_infer.serve.library import ServedVideo, open_inside
 from hbi_infer.serve.problems import bad_input
 from hbi_infer.serve.ranges import FileRange
-from hbi_infer.serve.service import service_of
+from hbi_infer.serve.service import Service, service_of
 from hbi_infer.serve.thumbnails import etag_of, width_for
 
 MOST_WIDTH = 4096
@@ -32,17 +37,48 @@ _MEDIA_TYPES = {
 
 
 async def stream(request: Request) -> Response:
-    """Gives a video, or a range of it."""
+    """Gives a video, or a range of it: as it is, or as MP4 that browsers play."""
+    service = service_of(request)
+    fields = query_fields(request, ("collection", "format"))
+    if fields.has("format"):
+        fields.choice("format", "mp4", ("mp4",))
+        return await _converted(request, service)
+
+    def work(_job: Job) -> tuple[ServedVideo, FileIO]:
+        video = service.library.video(request.path_params["id"])
+        return video, FileIO(open_inside(video.collection.folder, video.entry.path))
+
+    video, file = await service.pictures.run(request, work, seconds=service.options.limits.request_seconds)
+    suffix = os.path.splitext(video.entry.path)[1].lower()  # noqa: PTH122 - it may have bytes that are no text
+    return FileRange(file, _MEDIA_TYPES.get(suffix, "application/octet-stream"))
+
+
+async def _converted(request: Request, service: Service) -> Response:
+    def work(job: Job) -> FileIO:
+        video = service.library.video(request.path_params["id"])
+        file = video.file()
+        return FileIO(service.converted.open(etag_of(video.id, FileVersion.of(file)), file, job))
+
+    seconds = service.options.limits.long_seconds
+    return FileRange(await service.conversions.run(request, work, seconds=seconds), "video/mp4")
+
+
+async def moment(request: Request) -> Response:
+    """Gives a clip as a video of its own, to be kept."""
     service = service_of(request)
     query_fields(request, ("collection",))
 
-    def work(_job: Job) -> tuple[ServedVideo, int]:
-        video = service.library.video(request.path_params["id"])
-        return video, open_inside(video.collection.folder, video.entry.path)
+    def work(_job: Job) -> tuple[str, FileIO, str]:
+        video, clip = service.library.clip(request.path_params["id"])
+        descriptor, suffix = cut_moment(video.file(), clip.start_seconds, clip.end_seconds)
+        name = f"{PurePosixPath(video.path).stem} {clip.start_seconds:.1f}-{clip.end_seconds:.1f} s{suffix}"
+        return name, FileIO(descriptor), suffix
 
-    video, descriptor = await service.pictures.run(request, work, seconds=service.options.limits.request_seconds)
-    suffix = os.path.splitext(video.entry.path)[1].lower()  # noqa: PTH122 - it may have bytes that are no text
-    return FileRange(descriptor, _MEDIA_TYPES.get(suffix, "application/octet-stream"))
+    seconds = service.options.limits.long_seconds
+    name, file, suffix = await service.conversions.run(request, work, seconds=seconds)
+    # The name as RFC 6266 has it, with nothing in it that could end it.
+    disposition = f"attachment; filename*=UTF-8''{quote(name, safe='')}"
+    return FileRange(file, _MEDIA_TYPES[suffix], {"content-disposition": disposition})
 
 
 async def thumbnail(request: Request) -> Response:

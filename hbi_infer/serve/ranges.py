@@ -1,4 +1,4 @@
-"""A file as a response, or a range of it, read from a descriptor that is already open."""
+"""A file as a response, or a range of it, read from a file that is already open."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 from email.utils import formatdate
+from io import FileIO
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -23,14 +24,14 @@ class FileRange(Response):
     """A file, or the range that a request asks for; several ranges at once are answered with the whole file.
 
     Args:
-        descriptor: The open file; it is closed with the response.
+        file: The open file; it is closed with the response.
         media_type: Kind of the file.
         headers: Further headers.
     """
 
-    def __init__(self, descriptor: int, media_type: str, headers: dict[str, str] | None = None) -> None:
-        self._descriptor = descriptor
-        status = os.fstat(descriptor)
+    def __init__(self, file: FileIO, media_type: str, headers: dict[str, str] | None = None) -> None:
+        self._file = file
+        status = os.fstat(file.fileno())
         self._size = status.st_size
         self.etag = f'"{status.st_ino:x}-{status.st_size:x}-{status.st_mtime_ns:x}"'
         self._changed = formatdate(status.st_mtime, usegmt=True)
@@ -52,7 +53,7 @@ class FileRange(Response):
         except Problem as problem:
             await problem.response()(scope, receive, send)
         finally:
-            os.close(self._descriptor)
+            self._file.close()
 
     def _range(self, given: Headers) -> tuple[int, int, bool]:
         """Returns the first byte that is asked for, the one after the last, and whether it is a range.
@@ -87,7 +88,7 @@ class FileRange(Response):
         gone = asyncio.ensure_future(wait_until_gone(Request(scope, receive)))
         try:
             while first < end and not gone.done():
-                chunk = await asyncio.to_thread(os.pread, self._descriptor, min(CHUNK_BYTES, end - first), first)
+                chunk = await asyncio.to_thread(os.pread, self._file.fileno(), min(CHUNK_BYTES, end - first), first)
                 first += len(chunk)
                 if not chunk:  # the file was cut short meanwhile: the client learns it from the missing bytes
                     break

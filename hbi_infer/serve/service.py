@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 
 from hbi_infer.serve.batching import TextBatcher
+from hbi_infer.serve.converted import Converted
 from hbi_infer.serve.guard import Sessions
 from hbi_infer.serve.indexing import Indexer
 from hbi_infer.serve.job_queue import JobQueue
@@ -33,6 +34,9 @@ class Service:
         searches: Threads that search.
         pictures: Threads that wait for thumbnails, and that look after files.
         uploads: Threads that search with pictures of requests.
+        tasks: Threads that answer, caption and explain.
+        conversions: The thread that converts and cuts videos.
+        converted: Videos that were converted for browsers; for that thread alone.
         thumbnails: Pictures of clips.
         indexers: Updates of the indexes, by collection.
         num_listeners: Number of clients that are told of updates.
@@ -46,6 +50,9 @@ class Service:
         self.searches = JobQueue("searches", threads=limits.threads, waiting=limits.waiting)
         self.pictures = JobQueue("pictures", threads=limits.media_workers, waiting=limits.media_waiting)
         self.uploads = JobQueue("pictures to search with", threads=1, waiting=limits.uploads_waiting)
+        self.tasks = JobQueue("questions", threads=limits.task_threads, waiting=limits.tasks_waiting)
+        self.conversions = JobQueue("videos to convert", threads=1, waiting=limits.conversions_waiting)
+        self.converted = Converted(limits.convert_cache_bytes, limits.convert_video_seconds)
         self.thumbnails = Thumbnails(limits.thumbnail_cache_bytes)
         self.indexers = {
             key: Indexer(each, options.workers, library.shown) for key, each in library.collections.items()
@@ -77,9 +84,10 @@ class Service:
             indexer.stop()
         for indexer in self.indexers.values():
             indexer.wait(self.options.limits.stop_seconds)
-        for queue in (self.searches, self.pictures, self.uploads):
+        for queue in (self.searches, self.pictures, self.uploads, self.tasks, self.conversions):
             queue.close()
         self.thumbnails.close()
+        self.converted.close()
         self.library.close()
 
     def _is_crowded(self) -> bool:

@@ -31,6 +31,9 @@ class Limits:
         media_workers: Number of processes that make thumbnails.
         media_waiting: Number of thumbnails that may wait for a process.
         uploads_waiting: Number of pictures to search with that may wait.
+        task_threads: Number of questions, captions and explanations that compute at a time.
+        tasks_waiting: Number of those that may wait.
+        conversions_waiting: Number of videos to convert, and moments to cut, that may wait.
         request_seconds: Time for a search or a thumbnail, the wait included.
         long_seconds: Time for captions, moments and converted videos.
         convert_video_seconds: Duration of the longest video whose pictures are encoded anew to be played.
@@ -54,6 +57,9 @@ class Limits:
     media_workers: int = 2
     media_waiting: int = 256
     uploads_waiting: int = 8
+    task_threads: int = 2
+    tasks_waiting: int = 32
+    conversions_waiting: int = 8
     request_seconds: float = 30.0
     long_seconds: float = 180.0
     convert_video_seconds: float = 1800.0

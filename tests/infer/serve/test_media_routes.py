@@ -59,3 +59,19 @@ def test_a_picture_that_there_is_not(client: TestClient, videos: dict[str, dict[
 def test_a_clip_that_there_is_not(client: TestClient) -> None:
     assert client.get("/v1/clips/nothing/thumbnail").status_code == 404
     assert client.get("/v1/videos/nothing/stream").status_code == 404
+
+
+def test_what_no_browser_plays_is_converted(client: TestClient, videos: dict[str, dict[str, Any]]) -> None:
+    address = videos["green then blue.mkv"]["stream"] + "?format=mp4"
+    part = client.get(address, headers={"range": "bytes=4-7"})
+    assert (part.status_code, part.content, part.headers["content-type"]) == (206, b"ftyp", "video/mp4")
+    assert client.get(videos["red.mp4"]["stream"] + "?format=avi").status_code == 400
+
+
+def test_a_moment_is_downloaded(client: TestClient, videos: dict[str, dict[str, Any]]) -> None:
+    clips = client.get(f"/v1/videos/{videos['green then blue.mkv']['id']}").json()["clips"]
+    answer = client.get(f"/v1/clips/{clips[1]['id']}/moment")
+    assert answer.content[4:8] == b"ftyp"
+    named = "attachment; filename*=UTF-8''green%20then%20blue%202.0-4.0%20s.mp4"
+    assert answer.headers["content-disposition"] == named
+    assert client.get("/v1/clips/nothing/moment").status_code == 404

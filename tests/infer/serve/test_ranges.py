@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> TestClient:
     path.write_bytes(CONTENT)
 
     async def app(scope: object, receive: object, send: object) -> None:
-        response: Response = FileRange(os.open(path, os.O_RDONLY), "video/mp4")
+        response: Response = FileRange(FileIO(path), "video/mp4")
         await response(scope, receive, send)  # type: ignore[arg-type]
 
     return TestClient(app)
