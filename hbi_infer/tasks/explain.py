@@ -111,7 +111,7 @@ class Explanation:
         score: Score of the pair, as in a search.
         words: Every text token of the query, as `Tokenizer.pieces` writes it.
         frame_seconds: Time of each frame of the clip.
-        word_map: Which words belong to which moment, by the level that grounds best.
+        word_map: Map of words by frames, of the level that grounds best.
         levels: Maps of the levels in the bundle's order, without the unnamed ones.
         unnamed_levels: Names of the levels whose tokens were merged from unknown words or frames; they count in the
             score.

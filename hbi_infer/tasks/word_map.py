@@ -1,4 +1,4 @@
-"""One map of words by frames: which words of a query belong to which moment of a clip.
+"""A map of words by frames: which words of a query belong to which moment of a clip.
 
 The values come from the level of the bundle that grounds best (`best_grounded`): the interactions of a word's tokens,
 summed, and those of a merged video token shared equally among its frames. A bundle that has one token for a whole text
@@ -80,7 +80,7 @@ class WordMap:
 
     @property
     def sentence(self) -> str:
-        """What the map shows, in one sentence."""
+        """Sentence that says what the map shows."""
         told = [phrase for phrase in self.phrases if not phrase.is_everywhere]
         if told:
             parts = [
@@ -95,7 +95,7 @@ class WordMap:
 
     @property
     def meaning(self) -> str:
-        """What the values are, in one sentence."""
+        """Sentence that says what the values are."""
         if self.method == "interaction":
             return (
                 f"Each value is what a word and a frame are worth together at the {self.level} level (exact Banzhaf "
