@@ -1,9 +1,9 @@
-"""Remakes the pictures in docs: the training's curve, the ablation, a search, and why it found that.
+"""Remakes the pictures in docs: the training's curve, the ablation, a search, why it found that, and the page.
 
     python scripts/make_pictures.py [--run runs/shapes]
 
-The picture of real frames needs the extra demo, and is left as it is without. The curve is drawn from
-benchmarks/results/training_shapes.jsonl; --run first makes that file from the metrics of a run.
+The picture of real frames needs the extra demo, that of the page Chromium; each is left as it is without. The curve is
+drawn from benchmarks/results/training_shapes.jsonl; --run first makes that file from the metrics of a run.
 """
 
 from __future__ import annotations
@@ -11,8 +11,17 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
+import shutil
+import subprocess
+import sys
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlencode
+from urllib.request import urlopen
 
 import matplotlib as mpl
 import numpy as np
@@ -42,6 +51,8 @@ MEASURED = {
     "validation/answer/accuracy": "answers right",
 }
 BEST_FRAME = "tab:orange"
+PAGE_SIZE = {"width": 1440, "height": 1130}
+PAGE_WORD, PAGE_FRAME = 3, 1
 REAL_QUERY = "a rabbit in the grass"
 
 
@@ -155,6 +166,41 @@ def draw_explanation() -> None:
     (DOCS / "explain.png").write_bytes(picture(explain(hbi, tokens, asked)))
 
 
+def draw_page(chromium: str) -> None:
+    """Takes a picture of the page: a search, and its best moment with the explanation."""
+    from playwright.sync_api import sync_playwright
+
+    with tempfile.TemporaryDirectory() as cache, served(ROOT / "samples", cache) as address, sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport=PAGE_SIZE, reduced_motion="reduce", color_scheme="light")
+        page.goto(f"{address}?{urlencode({'q': QUERY, 'poor': 'show'})}")
+        page.locator(".card").first.click()
+        page.locator(".heat thead button").nth(PAGE_FRAME).click()
+        page.locator(".clips .said").wait_for()
+        page.locator(f'.heat td[data-row="{PAGE_WORD}"][data-column="{PAGE_FRAME}"]').hover()
+        page.locator("#detail").evaluate("pane => { pane.scrollTop = 0; }")
+        page.wait_for_load_state("networkidle")
+        page.screenshot(path=DOCS / "serve.png")
+        browser.close()
+
+
+@contextmanager
+def served(folder: Path, cache: str) -> Iterator[str]:
+    """Serves a folder; yields the address when all is indexed."""
+    command = [sys.executable, "-c", "from hbi_infer.cli import main; main()", "serve", "--port", "0"]
+    environment = {**os.environ, "XDG_CACHE_HOME": cache}
+    arguments = ["--videos", str(folder), "--bundle", "shapes"]
+    with subprocess.Popen([*command, *arguments], env=environment, stdout=subprocess.PIPE, text=True) as service:
+        try:
+            assert service.stdout is not None
+            address = service.stdout.readline().strip()
+            while json.load(urlopen(f"{address}v1/index"))["running"]:
+                time.sleep(0.1)
+            yield address
+        finally:
+            service.terminate()
+
+
 def main() -> None:
     """Draws all of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -170,6 +216,8 @@ def main() -> None:
     draw_explanation()
     if (bunny := find_bunny()) is not None:
         draw_real_frames(bunny)
+    if chromium := shutil.which("chromium"):
+        draw_page(chromium)
 
 
 if __name__ == "__main__":

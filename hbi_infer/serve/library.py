@@ -54,6 +54,12 @@ class ServedVideo:
         store = self.collection.index.store
         return store.clips(store.clip_ids_of(self.entry.path).tolist())
 
+    def middle_clip(self) -> StoredClip | None:
+        """Returns the clip in the middle, which says more of a video than its first frames; None if it is gone."""
+        store = self.collection.index.store
+        ids = store.clip_ids_of(self.entry.path).tolist()
+        return next(iter(store.clips(ids[len(ids) // 2 :][:1])), None)
+
     def file(self) -> Path:
         """Returns the file, all links followed, for a process that decodes it.
 

@@ -11,6 +11,7 @@ from hbi_infer.serve.bodies import query_fields
 from hbi_infer.serve.fields import Fields
 from hbi_infer.serve.job_queue import Job
 from hbi_infer.serve.library import Collection, ServedVideo, clip_id, shown_path
+from hbi_infer.serve.searching import thumbnail_url
 from hbi_infer.serve.service import Service, service_of
 
 MOST_LISTED = 500
@@ -43,7 +44,7 @@ async def videos(request: Request) -> Response:
             for video_id, entry in collection.videos().items()
             if wanted in shown_path(entry.path).casefold()
         ]
-        return {"videos": [video.to_json() for video in found[offset : offset + limit]], "total": len(found)}
+        return {"videos": [_with_thumbnail(video) for video in found[offset : offset + limit]], "total": len(found)}
 
     return await _answer(request, service, work)
 
@@ -63,7 +64,7 @@ async def video(request: Request) -> Response:
             }
             for clip in found.clips()
         ]
-        return found.to_json() | {"clips": clips}
+        return _with_thumbnail(found) | {"clips": clips}
 
     return await _answer(request, service, work)
 
@@ -89,6 +90,15 @@ def named_collection(service: Service, fields: Fields) -> Collection:
     """
     given = fields.text_or_none("collection", most=100)
     return service.library.collection(given)
+
+
+def _with_thumbnail(video: ServedVideo) -> dict[str, Any]:
+    """Describes a video, with the address of a picture from its middle."""
+    clip = video.middle_clip()
+    if clip is None:
+        return video.to_json() | {"thumbnail": None}
+    middle_seconds = (clip.start_seconds + clip.end_seconds) / 2
+    return video.to_json() | {"thumbnail": thumbnail_url(clip_id(video.id, clip.start_seconds), middle_seconds)}
 
 
 async def _answer(request: Request, service: Service, work: Any) -> Response:

@@ -12,6 +12,9 @@ import { SearchForm } from "./search_form.js";
 let state = readAddress(location.search);
 let collections = [];
 
+/** Whether the collections are known; a search before that waits for them. */
+let isReady = false;
+
 const collection = () => collections.find(({ id }) => id === state.collection) ?? collections[0] ?? null;
 
 const pictures = new PictureShelf((key) => go({ ...NO_MOMENT, ...NO_EXAMPLE, query: "", picture: key }));
@@ -34,6 +37,7 @@ function go(changes, { play = false, replace = false } = {}) {
 function show({ play = false, focus = false } = {}) {
   document.title = state.query ? `${state.query} – hbi-infer` : "hbi-infer";
   form.show(state);
+  if (!isReady) return;
   results.show(state);
   detail.show(state, { play, focus });
   library.follow();
@@ -98,6 +102,7 @@ byId("home").addEventListener("click", (event) => {
 
 try {
   await loadCollections();
+  isReady = true;
   show();
 } catch (error) {
   byId("notes").replaceChildren(alarm(error.message));

@@ -23,6 +23,11 @@ def test_a_video_has_its_clips(client: TestClient, videos: dict[str, dict[str, A
     assert found["path"] == "green then blue.mkv"
 
 
+def test_a_video_has_a_picture_from_its_middle(client: TestClient, videos: dict[str, dict[str, Any]]) -> None:
+    assert "-2000/thumbnail?at=3.0" in videos["green then blue.mkv"]["thumbnail"]
+    assert client.get(videos["green then blue.mkv"]["thumbnail"]).headers["content-type"] == "image/jpeg"
+
+
 def test_failures_have_reasons(client: TestClient) -> None:
     [failure] = client.get("/v1/failures").json()["failures"]
     assert failure["path"] == "damaged.mp4"
