@@ -133,7 +133,7 @@ class WordMap:
 
 @dataclass(frozen=True, kw_only=True)
 class MappedLevel:
-    """What a word map is made of: the named tokens of one level.
+    """Named tokens of one level, of which a word map is made.
 
     Attributes:
         name: Name of the level.
