@@ -6,9 +6,18 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from hbi_infer.serve import index_routes, library_routes, media_routes, page_routes, search_routes, task_routes
+from hbi_infer.serve import (
+    embeddings,
+    index_routes,
+    library_routes,
+    media_routes,
+    page_routes,
+    search_routes,
+    task_routes,
+)
 from hbi_infer.serve.guard import Guard
 from hbi_infer.serve.library import Library
+from hbi_infer.serve.metrics import Measured
 from hbi_infer.serve.problems import handlers
 from hbi_infer.serve.service import Service
 from hbi_infer.serve.settings import ServeOptions
@@ -27,6 +36,9 @@ def routes() -> list[Route]:
         Route("/logout", page_routes.logout, methods=["POST"]),
         Route("/health/live", page_routes.live),
         Route("/health/ready", page_routes.ready),
+        Route("/metrics", page_routes.metrics),
+        Route("/v1/openapi.json", page_routes.openapi),
+        Route("/v1/embeddings", embeddings.embeddings, methods=["POST"]),
         Route("/v1/collections", library_routes.collections),
         Route("/v1/videos", library_routes.videos),
         Route("/v1/videos/{id}", library_routes.video),
@@ -55,9 +67,13 @@ def build_app(options: ServeOptions) -> Starlette:
         HBIError: A model or an index cannot be used.
     """
     service = Service(options, Library.open(options))
+    served = routes()
     app = Starlette(
-        routes=routes(),
-        middleware=[Middleware(Guard, options=options, sessions=service.sessions)],
+        routes=served,
+        middleware=[
+            Middleware(Measured, metrics=service.metrics, routes=served),
+            Middleware(Guard, options=options, sessions=service.sessions),
+        ],
         exception_handlers=handlers(service.library.shown),
         lifespan=service.running,
         max_body_size=options.limits.picture_bytes + MARGIN_BYTES,

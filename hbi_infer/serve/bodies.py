@@ -28,8 +28,13 @@ class PictureBody:
     options: dict[str, Any]
 
 
-async def read_json(request: Request, limits: Limits) -> dict[str, Any]:
+async def read_json(request: Request, limits: Limits, *, most_bytes: int | None = None) -> dict[str, Any]:
     """Reads a body that is a JSON object.
+
+    Args:
+        request: The request.
+        limits: Limits of requests.
+        most_bytes: Size of the largest body, in place of that of the limits.
 
     Raises:
         Problem: It is something else, too large or too slow.
@@ -38,7 +43,7 @@ async def read_json(request: Request, limits: Limits) -> dict[str, Any]:
     if kind != "application/json":
         detail = f"the body is {kind[:60] or 'of no stated kind'}; send application/json"
         raise Problem(415, "media-type", "Not this kind of body", detail)
-    return read_object(await _read(request, limits.json_bytes, limits.body_seconds))
+    return read_object(await _read(request, most_bytes or limits.json_bytes, limits.body_seconds))
 
 
 async def read_picture(request: Request, limits: Limits) -> PictureBody:

@@ -47,13 +47,16 @@ class JobQueue:
         what: Name of the work in messages, such as "searches".
         threads: Number of jobs that are done at a time.
         waiting: Number of jobs that may wait besides.
+        on_stage: Told the stage and the seconds of each job.
 
     Attributes:
         what: Name of the work.
     """
 
-    def __init__(self, what: str, *, threads: int, waiting: int) -> None:
-        self.what = what
+    def __init__(
+        self, what: str, *, threads: int, waiting: int, on_stage: Callable[[str, float], None] = lambda *_: None
+    ) -> None:
+        self.what, self._on_stage = what, on_stage
         self._threads, self._most = threads, threads + waiting
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix=f"hbi-{what}")
         self._lock = threading.Lock()
@@ -70,20 +73,23 @@ class JobQueue:
         """Number of jobs that wait."""
         return max(0, self._num_jobs - self._threads)
 
-    async def run(self, request: Request, work: Callable[[Job], Result], *, seconds: float) -> Result:
+    async def run(
+        self, request: Request, work: Callable[[Job], Result], *, seconds: float, stage: str = "look"
+    ) -> Result:
         """Does work in a thread and waits for it.
 
         Args:
             request: The request, whose body was read.
             work: Function that is called.
             seconds: Time limit, the wait included.
+            stage: Name of the work in the metrics.
 
         Raises:
             Problem: Too much waits already, or it took too long.
             ClientDisconnect: The client went away.
         """
         job = Job()
-        future = self._submit(work, job)
+        future = self._submit(work, job, stage)
         wanted = asyncio.ensure_future(asyncio.wrap_future(future))
         gone = asyncio.ensure_future(wait_until_gone(request))
         try:
@@ -109,21 +115,23 @@ class JobQueue:
         if self._num_jobs + num_coming >= self._most:
             raise busy(self.what, max(1, round(self._num_jobs * self._mean_seconds / self._threads)))
 
-    def _submit(self, work: Callable[[Job], Result], job: Job) -> Future[Result]:
+    def _submit(self, work: Callable[[Job], Result], job: Job, stage: str) -> Future[Result]:
         with self._lock:
             self.check_room()
             self._num_jobs += 1
-        future = self._executor.submit(self._do, work, job)
+        future = self._executor.submit(self._do, work, job, stage)
         future.add_done_callback(self._count_down)
         return future
 
-    def _do(self, work: Callable[[Job], Result], job: Job) -> Result:
+    def _do(self, work: Callable[[Job], Result], job: Job, stage: str) -> Result:
         job.check()
         started = time.monotonic()
         try:
             return work(job)
         finally:
-            self._mean_seconds = 0.9 * self._mean_seconds + 0.1 * (time.monotonic() - started)
+            taken = time.monotonic() - started
+            self._mean_seconds = 0.9 * self._mean_seconds + 0.1 * taken
+            self._on_stage(stage, taken)
 
     def _count_down(self, future: Future[Result]) -> None:
         with self._lock:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from hbi_infer.api import HBI, Index
-from hbi_infer.errors import InputError
+from hbi_infer.errors import HBIError, InputError
 from hbi_infer.files import exists
 from hbi_infer.index.store import LedgerEntry, StoredClip
 from hbi_infer.serve.problems import Problem, not_found
@@ -187,7 +187,16 @@ class Collection:
 
     def relative(self, path: Path) -> str:
         """Returns the path of a result, which begins with the folder, as the index has it."""
-        return path.relative_to(self.index.folder).as_posix()
+        return path.relative_to(self.folder).as_posix()
+
+    def counts(self) -> tuple[int, int, int, int] | None:
+        """Returns the numbers of clips, videos and failures, and the index's bytes; None if it cannot be read."""
+        try:
+            index = self.index
+            failed = len(index.failures())
+            return index.store.num_clips(), len(self.videos()), failed, self.location.stat().st_size
+        except (HBIError, OSError):
+            return None
 
     def to_json(self) -> dict[str, Any]:
         """Returns a value that `json.dumps` takes."""

@@ -60,7 +60,7 @@ async def _converted(request: Request, service: Service) -> Response:
         return FileIO(service.converted.open(etag_of(video.id, FileVersion.of(file)), file, job))
 
     seconds = service.options.limits.long_seconds
-    return FileRange(await service.conversions.run(request, work, seconds=seconds), "video/mp4")
+    return FileRange(await service.conversions.run(request, work, seconds=seconds, stage="convert"), "video/mp4")
 
 
 async def moment(request: Request) -> Response:
@@ -75,7 +75,7 @@ async def moment(request: Request) -> Response:
         return name, FileIO(descriptor), suffix
 
     seconds = service.options.limits.long_seconds
-    name, file, suffix = await service.conversions.run(request, work, seconds=seconds)
+    name, file, suffix = await service.conversions.run(request, work, seconds=seconds, stage="cut")
     # The name as RFC 6266 has it, with nothing in it that could end it.
     disposition = f"attachment; filename*=UTF-8''{quote(name, safe='')}"
     return FileRange(file, _MEDIA_TYPES[suffix], {"content-disposition": disposition})
@@ -100,7 +100,8 @@ async def thumbnail(request: Request) -> Response:
         content = service.thumbnails.known(etag)
         return etag, content or service.thumbnails.make(etag, video.file(), seconds, width)
 
-    etag, content = await service.pictures.run(request, work, seconds=service.options.limits.request_seconds)
+    seconds = service.options.limits.request_seconds
+    etag, content = await service.pictures.run(request, work, seconds=seconds, stage="thumbnail")
     headers = {"etag": f'"{etag}"', "cache-control": "private, max-age=3600"}
     if content is None:
         return Response(status_code=304, headers=headers)

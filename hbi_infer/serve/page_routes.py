@@ -1,4 +1,4 @@
-"""Routes of the page: its files, the login, and whether the service lives."""
+"""Routes around the API: the page, the login, the OpenAPI document, metrics, and whether the service lives."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from importlib.resources import files
 from typing import NamedTuple
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 
 from hbi_infer.serve.bodies import query_fields, read_login
 from hbi_infer.serve.guard import SESSION_SECONDS, cookie_name
+from hbi_infer.serve.metrics import MEDIA_TYPE
+from hbi_infer.serve.openapi import document
 from hbi_infer.serve.problems import Problem, not_found
 from hbi_infer.serve.service import service_of
 
@@ -131,6 +133,20 @@ async def logout(request: Request) -> Response:
 async def live(_request: Request) -> Response:
     """Says that the service runs."""
     return PlainTextResponse("live\n")
+
+
+async def openapi(request: Request) -> Response:
+    """Gives the OpenAPI document."""
+    query_fields(request, ())
+    return JSONResponse(document())
+
+
+async def metrics(request: Request) -> Response:
+    """Gives the metrics as Prometheus takes them."""
+    service = service_of(request)
+    seconds = service.options.limits.request_seconds
+    text = await service.searches.run(request, lambda _: service.metrics.text(), seconds=seconds)
+    return Response(text, media_type=MEDIA_TYPE)
 
 
 async def ready(request: Request) -> Response:

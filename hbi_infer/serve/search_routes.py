@@ -36,7 +36,7 @@ async def search(request: Request) -> Response:
     def work(_job: Job) -> dict[str, Any]:
         return search_texts(collection, asked, texts)
 
-    return JSONResponse(await service.searches.run(request, work, seconds=limits.request_seconds))
+    return JSONResponse(await service.searches.run(request, work, seconds=limits.request_seconds, stage="search"))
 
 
 async def _by_clip(request: Request, service: Service, asked: Asked, clip: str) -> Response:
@@ -46,7 +46,7 @@ async def _by_clip(request: Request, service: Service, asked: Asked, clip: str) 
         return search_like(collection, asked, tokens_of_clip(video, found.start_seconds, collection))
 
     seconds = service.options.limits.request_seconds
-    return JSONResponse(await service.searches.run(request, work, seconds=seconds))
+    return JSONResponse(await service.searches.run(request, work, seconds=seconds, stage="search"))
 
 
 async def _by_picture(request: Request, service: Service, asked: Asked, body: PictureBody) -> Response:
@@ -61,4 +61,4 @@ async def _by_picture(request: Request, service: Service, asked: Asked, body: Pi
         return search_like(collection, asked, tokens)
 
     seconds = service.options.limits.request_seconds
-    return JSONResponse(await service.uploads.run(request, work, seconds=seconds))
+    return JSONResponse(await service.uploads.run(request, work, seconds=seconds, stage="picture"))

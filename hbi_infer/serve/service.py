@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -15,6 +16,7 @@ from hbi_infer.serve.guard import Sessions
 from hbi_infer.serve.indexing import Indexer
 from hbi_infer.serve.job_queue import JobQueue
 from hbi_infer.serve.library import Collection, Library
+from hbi_infer.serve.metrics import Metrics
 from hbi_infer.serve.settings import ServeOptions
 from hbi_infer.serve.thumbnails import Thumbnails
 from hbi_infer.tasks.texts import EncodedTexts
@@ -30,6 +32,7 @@ class Service:
     Attributes:
         options: Options of the service.
         library: The served folders and models.
+        metrics: Counters and times.
         sessions: Sessions of those who have logged in.
         searches: Threads that search.
         pictures: Threads that wait for thumbnails, and that look after files.
@@ -47,26 +50,34 @@ class Service:
         limits = options.limits
         self.options, self.library = options, library
         self.sessions = Sessions(options.token)
-        self.searches = JobQueue("searches", threads=limits.threads, waiting=limits.waiting)
-        self.pictures = JobQueue("pictures", threads=limits.media_workers, waiting=limits.media_waiting)
-        self.uploads = JobQueue("pictures to search with", threads=1, waiting=limits.uploads_waiting)
-        self.tasks = JobQueue("questions", threads=limits.task_threads, waiting=limits.tasks_waiting)
-        self.conversions = JobQueue("videos to convert", threads=1, waiting=limits.conversions_waiting)
+        self.metrics = Metrics()
+        self.searches = self._queue("searches", limits.threads, limits.waiting)
+        self.pictures = self._queue("pictures", limits.media_workers, limits.media_waiting)
+        self.uploads = self._queue("pictures to search with", 1, limits.uploads_waiting)
+        self.tasks = self._queue("questions", limits.task_threads, limits.tasks_waiting)
+        self.conversions = self._queue("videos to convert", 1, limits.conversions_waiting)
         self.converted = Converted(limits.convert_cache_bytes, limits.convert_video_seconds)
         self.thumbnails = Thumbnails(limits.thumbnail_cache_bytes)
         self.indexers = {
             key: Indexer(each, options.workers, library.shown) for key, each in library.collections.items()
         }
         self.num_listeners = 0
+        self._queues = (self.searches, self.pictures, self.uploads, self.tasks, self.conversions)
+        self.metrics.watch(library, self._queues, lambda: self.num_listeners)
         self.is_ready = False
         self._batchers: dict[int, TextBatcher] = {}
         self._num_encoding = 0
+
+    def _queue(self, what: str, threads: int, waiting: int) -> JobQueue:
+        return JobQueue(what, threads=threads, waiting=waiting, on_stage=self.metrics.on_stage)
 
     @asynccontextmanager
     async def running(self, _app: Starlette) -> AsyncIterator[None]:
         """Runs the service for as long as the block."""
         models = {id(each.model): each.model for each in self.library.collections.values()}
-        self._batchers = {key: TextBatcher(model, self._is_crowded) for key, model in models.items()}
+        self._batchers = {
+            key: TextBatcher(model, self._is_crowded, self.metrics.batches.observe) for key, model in models.items()
+        }
         if self.options.update:
             for indexer in self.indexers.values():
                 indexer.start()
@@ -84,7 +95,7 @@ class Service:
             indexer.stop()
         for indexer in self.indexers.values():
             indexer.wait(self.options.limits.stop_seconds)
-        for queue in (self.searches, self.pictures, self.uploads, self.tasks, self.conversions):
+        for queue in self._queues:
             queue.close()
         self.thumbnails.close()
         self.converted.close()
@@ -101,10 +112,12 @@ class Service:
         """
         self.searches.check_room(self._num_encoding)
         self._num_encoding += 1
+        started = time.monotonic()
         try:
             return await self._batchers[id(collection.model)].encode(texts)
         finally:
             self._num_encoding -= 1
+            self.metrics.on_stage("encode", time.monotonic() - started)
 
 
 def service_of(request: Request) -> Service:

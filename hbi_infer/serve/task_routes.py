@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from hbi_infer.index.clip_tokens import clips_of_video, indexed_tokens
+from hbi_infer.index.clip_tokens import VideoTokens, clips_of_video, indexed_tokens
 from hbi_infer.options import Answering, Explaining
 from hbi_infer.serve.bodies import read_json
 from hbi_infer.serve.fields import Fields
@@ -44,7 +45,9 @@ async def answer(request: Request) -> Response:
         document = {"question": question, "video": video.id} | _answer(video, best)
         return document | ({"clips": [_answer(video, each) for each in answers]} if options.all_clips else {})
 
-    return JSONResponse(await service.tasks.run(request, work, seconds=service.options.limits.long_seconds))
+    return JSONResponse(
+        await service.tasks.run(request, work, seconds=service.options.limits.long_seconds, stage="answer")
+    )
 
 
 async def caption(request: Request) -> Response:
@@ -63,7 +66,9 @@ async def caption(request: Request) -> Response:
             captions.append(_caption(video, written))
         return {"video": video.id, "captions": captions}
 
-    return JSONResponse(await service.tasks.run(request, work, seconds=service.options.limits.long_seconds))
+    return JSONResponse(
+        await service.tasks.run(request, work, seconds=service.options.limits.long_seconds, stage="caption")
+    )
 
 
 async def explain(request: Request) -> Response:
@@ -89,7 +94,9 @@ async def explain(request: Request) -> Response:
             "frames": [thumbnail_url(clip, seconds) for seconds in found.frame_seconds],
         }
 
-    return JSONResponse(await service.tasks.run(request, work, seconds=service.options.limits.long_seconds))
+    return JSONResponse(
+        await service.tasks.run(request, work, seconds=service.options.limits.long_seconds, stage="explain")
+    )
 
 
 async def _read(request: Request, known: tuple[str, ...]) -> tuple[Service, Fields]:
@@ -119,9 +126,8 @@ def _number_of(video: ServedVideo, wanted: str, starts: list[float]) -> int:
     return ids.index(wanted) + 1
 
 
-def _tokens_of(video: ServedVideo, wanted: str | None) -> Any:
-    from dataclasses import replace
-
+def _tokens_of(video: ServedVideo, wanted: str | None) -> VideoTokens:
+    """Returns the tokens of a video, or of one of its clips."""
     tokens = indexed_tokens(video.collection.index, video.entry.path)
     if wanted is None:
         return tokens

@@ -2,7 +2,8 @@
 
 The packets are copied as they are if the moment begins at a keyframe, give or take a frame: nothing is lost, and it
 takes no time. Otherwise the pictures are encoded anew as H.264, and the sound is copied. That happens in a process of
-its own, for a file may crash or hang the decoder.
+its own, for a file may crash or hang the decoder. It is confined once both files are open (see
+`hbi_infer.video.sandbox`).
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ from hbi_engines.operating_system import limit_memory
 from hbi_infer.errors import InputError, VideoError
 from hbi_infer.files import cannot_write, exists, fitting_name, longest_name
 from hbi_infer.video.moment import Moment, Target, write_moment
-from hbi_infer.video.packets import READ_ERRORS, in_words
+from hbi_infer.video.opened_files import opened
+from hbi_infer.video.packets import READ_ERRORS, in_words, open_file
 from hbi_infer.video.pool import usual_memory_bytes
+from hbi_infer.video.rehearsal import rehearse
+from hbi_infer.video.sandbox import can_confine, confine
 from hbi_infer.worker_process import Answer, Tell, WorkerDiedError, run_job
 
 SUFFIXES = (".mp4", ".mkv")
@@ -108,10 +112,12 @@ def work(job: dict[str, Any], _content: bytes, tell: Tell) -> Answer:
     """
     av.logging.set_level(None)
     limit_memory(usual_memory_bytes(1))
+    rehearse()
     video = Path(job["video"])
     file = Target(Path(job["target"]))
     try:
-        with file:
+        with file, opened(video, open_file(video) if can_confine() else None):
+            confine(may_write=True)
             moment = Moment.of(video, job["start_seconds"], job["end_seconds"], tell)
             suffix, is_copy = write_moment(moment, file, tell)
     except (VideoError, *READ_ERRORS) as error:

@@ -46,6 +46,8 @@ MAX_PACKETS = 10_000_000
 _MAX_STREAMS = 1000
 _PACKETS_PER_PROGRESS = 1_000
 _BEGINNING_BYTES = 4096
+_READ_BYTES = 128 * 1024
+"""Size of a read from a file that was given open, which costs more than one by FFmpeg itself."""
 
 READ_ERRORS = (av.FFmpegError, OSError, ValueError, ArithmeticError, MemoryError)
 
@@ -98,6 +100,7 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             options=DECODER_OPTIONS,
             container_options=options,
             metadata_errors="replace",
+            buffer_size=_READ_BYTES,
         )
     except av.FFmpegError as error:
         raise _why_not_opened(path, error) from error

@@ -17,6 +17,7 @@ from hbi_infer.video import cutting
 from hbi_infer.video.cutting import SavedClip, save_clip
 from hbi_infer.video.decoded_video import DecodedVideo
 from hbi_infer.video.reader import decode
+from hbi_infer.video.sandbox import can_confine
 from tests.builders.video_files import FORMATS, read_number, write_video
 
 EVERY_FRAME = FrameSampling(frames_per_second=1000, max_frames=400, image_size=64, clip_seconds=1000)
@@ -173,3 +174,32 @@ def test_videos_that_cannot_be_cut(tmp_path: Path) -> None:
     with pytest.raises(VideoError, match=r"gone\.mp4 cannot be opened"):
         save_clip(tmp_path / "gone.mp4", 0, 1, tmp_path / "moment")
     assert [path.name for path in tmp_path.iterdir()] == ["damaged.mp4"]
+
+
+FAULTY_CUT = """
+import os, socket
+from hbi_infer.video import cutting
+
+def work(job, content, tell):
+    cutting.write_moment = lambda *_: FAULT
+    return cutting.work(job, content, tell)
+"""
+
+
+@pytest.mark.skipif(not can_confine(), reason="only Linux has these fences")
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("socket.socket()", "made the process that was to cut it die of SIGSYS"),
+        ("open('/etc/passwd')", "makes the decoder open another file, which its sandbox forbids"),
+    ],
+)
+def test_a_video_that_breaks_a_rule_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, message: str
+) -> None:
+    (tmp_path / "faulty_cut.py").write_text(FAULTY_CUT.replace("FAULT", fault))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("hbi_infer.video.cutting.__name__", "faulty_cut")
+    with pytest.raises(VideoError, match=message):
+        cut(tmp_path, 0.0, 1.0)
+    assert not list(tmp_path.glob("*moment*"))
