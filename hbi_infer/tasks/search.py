@@ -26,8 +26,10 @@ from hbi_infer.options import EVERYTHING, Searching
 from hbi_infer.tasks.duplicates import Duplicates
 from hbi_infer.tasks.query import Query
 from hbi_infer.tasks.texts import EncodedTexts, encode_texts
+from hbi_infer.tasks.word_map import content_shares
 from hbi_infer.tokens.background import Background
 from hbi_infer.tokens.familiarity import Familiarity, unfamiliar
+from hbi_infer.tokens.game import game_of
 from hbi_infer.tokens.levels import Levels, item, some
 from hbi_infer.tokens.similarity import ClipMatrix, best_cosines, top
 
@@ -73,8 +75,8 @@ class Match:
         path: Path of the video.
         start_seconds: Time in the video at which the clip begins.
         end_seconds: Time at which it ends.
-        best_frame_seconds: Times of the frames nearest to a word of the query (to a frame or a group of frames, if
-            the query is a video), best first.
+        best_frame_seconds: Times of the frames that the query's words of content belong to by their interaction (that
+            are nearest to a frame or a group of frames, if the query is a video), best first.
         video_seconds: Duration of the video, None when not known.
         copies: Clips of other videos that show the same, folded into this result.
         match: How unusual such a match is among the clips that were searched, from 0 to 1; see
@@ -124,7 +126,12 @@ def search(index: FolderIndex, queries: EncodedTexts, options: Searching | None 
         index.encoder.bundle.require("rerank")
     finder = _Finder(index, options)
     unwanted = _unwanted(index, options)
-    return [finder.find(Query([queries.item(row)], unwanted=unwanted)) for row in range(len(queries))]
+    return [
+        finder.find(
+            Query([queries.item(row)], unwanted=unwanted, content=[content_shares(index.encoder, queries, row)])
+        )
+        for row in range(len(queries))
+    ]
 
 
 def search_all(index: FolderIndex, queries: EncodedTexts, options: Searching | None = None) -> list[Match]:
@@ -146,7 +153,8 @@ def search_all(index: FolderIndex, queries: EncodedTexts, options: Searching | N
     if options.rerank:
         raise InputError(f"rerank is {options.rerank}, and {len(queries)} texts are joined: rerank one text at a time")
     wanted = [queries.item(row) for row in range(len(queries))]
-    return _Finder(index, options).find(Query(wanted, joined=True, unwanted=_unwanted(index, options)))
+    content = [content_shares(index.encoder, queries, row) for row in range(len(queries))]
+    return _Finder(index, options).find(Query(wanted, joined=True, unwanted=_unwanted(index, options), content=content))
 
 
 def like(index: FolderIndex, video: VideoTokens, options: Searching | None = None) -> list[Match]:
@@ -352,7 +360,7 @@ class _Finder:
     def _matches(self, query: Query, chosen: Sequence[_Chosen]) -> list[Match]:
         ids, tokens = self._index.tokens(_ids(chosen))
         frames = {
-            one.clip.clip_id: _best_frames(query.parts_of(one.part), item(tokens, int(row)), one.clip)
+            one.clip.clip_id: self._best_frames(query, one, item(tokens, int(row)))
             for one in chosen
             for row in np.flatnonzero(ids == one.clip.clip_id)
         }
@@ -371,6 +379,29 @@ class _Finder:
             for rank, one in enumerate(chosen, start=1)
         ]
 
+    def _best_frames(self, query: Query, chosen: _Chosen, tokens: Levels) -> tuple[float, ...]:
+        """Returns the times of the frames that belong most to what a result is shown for, best first.
+
+        The first level, which has a token for each frame, is asked: of a text for the interaction of its words of
+        content, of a video for the nearest of its frames.
+        """
+        name, level = next(iter(tokens.items()))
+        seconds = chosen.clip.frame_seconds
+        if level.weights.shape[1] != len(seconds):
+            return ()
+        real = np.flatnonzero(level.weights[0] > 0)
+        values = np.zeros(len(real))
+        for number in query.shown_for(chosen.part):
+            text = query.wanted[number][name]
+            if query.content:
+                game = game_of(text, level, directions=self._index.encoder.scoring.directions)
+                values += query.content[number] @ game.interaction
+            else:
+                values += best_cosines(text, level)[real]
+        finite = np.isfinite(seconds[real])
+        best = real[finite][top(values[finite], NUM_BEST_FRAMES)]
+        return tuple(float(each) for each in seconds[best])
+
     def _place(self, clip: StoredClip) -> dict[str, Any]:
         return {
             "path": self._index.folder / clip.path,
@@ -386,17 +417,3 @@ def _ids(chosen: Sequence[_Chosen]) -> ClipIds:
 def _part_scores(matrix: ClipMatrix, query: Query) -> npt.NDArray[np.float32]:
     """Computes the scores (P, N) of each part of a query with N clips."""
     return np.stack([matrix.score(part) for part in query.parts])
-
-
-def _best_frames(parts: Sequence[Levels], tokens: Levels, clip: StoredClip) -> tuple[float, ...]:
-    """Returns the times of the frames nearest to the parts of a query, all together.
-
-    They are compared at the first level, which has a token for each frame.
-    """
-    name, level = next(iter(tokens.items()))
-    if level.weights.shape[1] != len(clip.frame_seconds):
-        return ()
-    cosines = np.mean([best_cosines(part[name], level) for part in parts], axis=0)
-    real = np.flatnonzero((level.weights[0] > 0) & np.isfinite(clip.frame_seconds))
-    best = real[top(cosines[real], NUM_BEST_FRAMES)]
-    return tuple(float(seconds) for seconds in clip.frame_seconds[best])
