@@ -45,7 +45,7 @@ class ServedTool:
 
     Attributes:
         title: Name for people.
-        description: What it does, for a language model.
+        description: Description of what it does, for a language model.
         properties: Its arguments.
         required: Names of those that must be given.
         call: Does it.
