@@ -140,7 +140,7 @@ def test_the_library_lists_failures_and_shows_indexing_live(opened: Open, folder
         page.get_by_role("button", name="Look for new videos").click()
         until(page, "!document.querySelector('#progress').hidden")
         page.keyboard.press("Escape")
-        expect(page.get_by_text("added.mp4")).to_be_visible()
+        expect(page.locator(".card", has_text="added.mp4")).to_be_visible()
         expect(page.get_by_role("button", name="Library")).to_have_text("Library")
         search(page)
 
