@@ -147,7 +147,8 @@ def grounding() -> str:
         "interaction, of the bare cosine, and of the frames' weights, which know no word. A caption may tell two "
         'events in the order in which they happen or the other way round ("a star blinks after a ring grows"). '
         f"{result['clips']} unseen scenes, one caption of each (`python benchmarks/grounding.py`; bundle "
-        f"`{result['bundle']['name']}`, {result['bundle']['sha256'][:8]}). At the entity level as many words and "
+        f"`{result['bundle']['name']}`, {result['bundle']['sha256'][:8]}; {machine_of(document)}). "
+        "At the entity level as many words and "
         f"frames have weight as {measured['entity/effective_words']:.1f} and {measured['entity/effective_frames']:.1f} "
         f"equal ones; the marks of start and end have {measured['entity/weight_of_marks']:.0f} % of the words' "
         "weight.\n\n"
