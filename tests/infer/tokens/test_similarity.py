@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hbi_infer.tokens.layout import TokenLayout
-from hbi_infer.tokens.levels import Levels, LevelTokens
+from hbi_infer.tokens.levels import Levels, LevelTokens, unit
 from hbi_infer.tokens.similarity import (
     CHUNK_CLIPS,
     PRODUCT_CHUNKS,
@@ -181,7 +181,7 @@ def test_the_released_entity_scores_come_out_where_padding_counts_as_zero(case: 
 def test_best_cosines_tells_how_near_each_token_of_a_clip_is() -> None:
     clip = LevelTokens(np.array([[[2.0, 0], [0, 3], [-1, 0]]]), np.full((1, 3), 1 / 3))
     query = LevelTokens(np.array([[[5.0, 0], [0, 1]]]), np.array([[1.0, 0]]))  # the second token is padding
-    np.testing.assert_allclose(best_cosines(query, clip), [1, 0, -1], atol=1e-6)
+    np.testing.assert_allclose(best_cosines(query, unit(clip.tokens)), [[1, 0, -1]], atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -200,3 +200,17 @@ def test_top_breaks_ties_by_position(scores: list[float], k: int, expected: list
 
 def large() -> Levels:
     return random_levels(np.random.default_rng(0), 1, VIDEO_SIZES)
+
+
+@pytest.mark.parametrize("padded_partner", ["ignore", "zero"])
+def test_queries_of_any_length_are_scored_each_as_alone(padded_partner: PaddedPartner) -> None:
+    """In one pass, with more tokens than a product takes at once, and with padding where a query has some."""
+    rng = np.random.default_rng(3)
+    clips = random_levels(rng, 70, VIDEO_SIZES)
+    matrix = ClipMatrix(LAYOUT, RATES, 70, padded_partner=padded_partner)
+    matrix.extend(np.arange(70), LAYOUT.pack(clips))
+    sizes = [{"entity": 2 + number % 9, "event": 3} for number in range(20)]
+    queries = [random_levels(rng, 1, size, padding=0.3 * (number % 2)) for number, size in enumerate(sizes)]
+    together = matrix.score_each(queries)
+    for query, scores in zip(queries, together, strict=True):
+        np.testing.assert_allclose(matrix.score(query), scores, atol=1e-5)
