@@ -21,7 +21,7 @@ from hbi_infer.index.store import FileVersion, LedgerEntry
 from hbi_infer.model.bundle import Bundle
 from hbi_infer.model.encoder import token_layout
 from hbi_infer.model.manifest import BundleManifest, LevelSpec, Provenance, TokenizerSpec
-from hbi_infer.model.tokenizer import TokenBatch
+from hbi_infer.model.tokenizer import TokenBatch, Tokenizer, clip_tokenizer_json
 from hbi_infer.options import FrameSampling
 from hbi_infer.tokens.levels import Levels, LevelTokens, unit
 from hbi_infer.tokens.scoring import Scoring
@@ -73,6 +73,11 @@ class SyntheticEncoder:
     def scoring(self) -> Scoring:
         """The rates of the levels."""
         return self.bundle.manifest.scoring
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """A tokenizer of few words: the tokens of queries stand for no word."""
+        return Tokenizer.from_json(clip_tokenizer_json(["query"]))
 
     def tokenize(self, texts: Sequence[str]) -> TokenBatch:
         """Returns the numbers of B texts "query 0", "query 1", ... as their only tokens; any other text has one too."""

@@ -18,6 +18,7 @@ from hbi_infer.cli.bench import bench
 from hbi_infer.cli.caption import caption
 from hbi_infer.cli.explain import explain
 from hbi_infer.cli.index import index
+from hbi_infer.cli.mcp import mcp
 from hbi_infer.cli.models import models
 from hbi_infer.cli.qa import qa
 from hbi_infer.cli.retrieve import retrieve
@@ -28,7 +29,7 @@ from hbi_infer.render.usage import PrintableGroup
 INTERRUPTED = 130
 
 app = typer.Typer(cls=PrintableGroup, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
-for command in (index, retrieve, explain, qa, caption, serve, info, doctor, bench):
+for command in (index, retrieve, explain, qa, caption, serve, mcp, info, doctor, bench):
     app.command()(command)
 app.add_typer(models, name="models")
 

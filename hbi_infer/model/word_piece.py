@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from hbi_infer.errors import InputError
 from hbi_infer.model.built_tokenizer import BuiltTokenizer, check_ids, check_template, plain
+from hbi_infer.model.content_words import MARKS, SENTENCE
 from hbi_infer.model.strict_json import parse_strictly
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ CONTINUED = "##"
 LONGEST_WORD = 100
 """Number of characters of a word beyond which it counts as unknown, as BERT has it."""
 
-PIECE_NAMES = {START: "[sentence]", END: "[end]"}
+PIECE_NAMES = {START: SENTENCE, END: MARKS[1]}
 """Names of tokens as people read them. The first one stands for the whole sentence in models of sentences."""
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from hbi_infer.render.explain_columns import in_time, most_cells, times
+from hbi_infer.render.explain_grid import Grid, most_cells, times
 from hbi_infer.render.heat_scale import HeatScale
 from hbi_infer.render.picture import cell_width
 from hbi_infer.render.stdout import clock, printable
@@ -40,6 +40,9 @@ table { border-collapse: separate; border-spacing: 2px; }
 .map thead th { text-align: center; vertical-align: bottom; padding: 0; }
 .map thead .frames { max-width: none; white-space: nowrap; }
 .map td { text-align: center; min-width: 3.2em; padding: .2em; font-variant-numeric: tabular-nums; }
+.sentence { font-size: 1.35em; margin-top: 1em; }
+.mark { outline: 3px solid #18181b; outline-offset: -3px; font-weight: 600; }
+summary { cursor: pointer; margin-top: 2em; }
 .merged .group { border-left: 6px solid white; }
 img { margin: 0 1px; vertical-align: bottom; }
 .bar { display: inline-block; width: 12em; height: .8em; margin: 0 .5em; }
@@ -71,44 +74,66 @@ def page(explanation: Explanation) -> str:
 <body>
 <h1>“{query}”</h1>
 <p>{video} · {clip}, {span} · score {explanation.score:.3f}</p>
-{"".join(_map(in_time(level), explanation.frame_seconds, pictures) for level in explanation.levels)}
+{_words(explanation, pictures)}
+<details>
+<summary>The levels behind it</summary>
+{"".join(_level(level, explanation.frame_seconds, pictures) for level in explanation.levels)}
 <h2>all levels</h2>
 {_fidelity(explanation.fidelity)}
 <p>{_text(MEANING)}</p>
+</details>
 {"".join(f"<p>{_text(remark)}.</p>" for remark in explanation.remarks)}
 </body>
 </html>
 """
 
 
-def _map(level: LevelExplanation, frame_seconds: Sequence[float], pictures: Pictures) -> str:
+def _words(explanation: Explanation, pictures: Pictures) -> str:
+    """Returns the map of words under the frames, and the sentence that says what it shows."""
+    word_map = explanation.word_map
+    grid = Grid.of_words(word_map)
+    scale = HeatScale.of(grid.values)
+    return f"""<h2 class="sentence">{_text(word_map.sentence)}</h2>
+{_legend(scale, word_map.method)}
+{_table(grid, scale, explanation.frame_seconds, pictures)}
+<p>{_text(word_map.meaning)}</p>
+"""
+
+
+def _level(level: LevelExplanation, frame_seconds: Sequence[float], pictures: Pictures) -> str:
     """Returns the map of one level under its frames, and its fidelity."""
     scale = HeatScale.of(level.interaction)
-    merged = " merged" if any(len(group) > 1 for group in level.frame_groups) else ""
-    rows = "".join(
-        f'<tr><th>{_text(word)}</th><th class="weight">{weight:.2f}</th>{_cells(level, row, scale)}</tr>\n'
-        for row, (word, weight) in enumerate(zip(level.words, level.text_weights.tolist(), strict=True))
-    )
     return f"""<h2>{_text(level.name)} <small>similarity {level.similarity:.3f}, rate {level.rate:g}</small></h2>
-{_legend(scale)}
-<table class="map{merged}">
-<thead>
-{_head(level, frame_seconds, pictures)}
-</thead>
-<tbody>
-{rows}</tbody>
-</table>
+{_legend(scale, "interaction")}
+{_table(Grid.of_level(level), scale, frame_seconds, pictures)}
 {_fidelity(level.fidelity)}
 """
 
 
-def _head(level: LevelExplanation, frame_seconds: Sequence[float], pictures: Pictures) -> str:
-    """Returns the rows above a map: each token's frames, their times, and the token's weight."""
-    labels = [f"{text} s" if (text := times(group, frame_seconds)) else "" for group in level.frame_groups]
-    weights = [f"{weight:.2f}" for weight in level.video_weights.tolist()]
-    rows = [("", "time", labels), ("weight", "weight", weights)]
+def _table(grid: Grid, scale: HeatScale, frame_seconds: Sequence[float], pictures: Pictures) -> str:
+    merged = " merged" if any(len(group) > 1 for group in grid.frame_groups) else ""
+    weights: Sequence[float | None] = grid.word_weights or [None] * len(grid.words)
+    rows = "".join(
+        f"<tr><th>{_text(word)}</th>{_weight(weight)}{_cells(grid, row, scale)}</tr>\n"
+        for row, (word, weight) in enumerate(zip(grid.words, weights, strict=True))
+    )
+    return f"""<table class="map{merged}">
+<thead>
+{_head(grid, frame_seconds, pictures)}
+</thead>
+<tbody>
+{rows}</tbody>
+</table>"""
+
+
+def _head(grid: Grid, frame_seconds: Sequence[float], pictures: Pictures) -> str:
+    """Returns the rows above a map: each column's frames, their times, and its weight."""
+    labels = [f"{text} s" if (text := times(group, frame_seconds)) else "" for group in grid.frame_groups]
+    rows = [("", "time", labels)]
+    if grid.frame_weights is not None:
+        rows.append(("weight", "weight", [f"{weight:.2f}" for weight in grid.frame_weights]))
     if pictures is not None:
-        rows.insert(0, ("", "frames", ["".join(pictures[place] for place in group) for group in level.frame_groups]))
+        rows.insert(0, ("", "frames", ["".join(pictures[place] for place in group) for group in grid.frame_groups]))
     return "\n".join(_head_row(*row) for row in rows)
 
 
@@ -117,18 +142,26 @@ def _head_row(name: str, kind: str, cells: Sequence[str]) -> str:
     return f'<tr><th></th><th class="weight">{name}</th>{row}</tr>'
 
 
-def _cells(level: LevelExplanation, row: int, scale: HeatScale) -> str:
+def _weight(weight: float | None) -> str:
+    return f'<th class="weight">{"" if weight is None else f"{weight:.2f}"}</th>'
+
+
+def _cells(grid: Grid, row: int, scale: HeatScale) -> str:
     return "".join(
-        f'<td class="group" title="cosine {cosine:.3f}" '
+        f'<td class="group{" mark" * grid.is_marked(row, column)}"{_hint(grid, row, column)} '
         f'style="background: {scale.colour(value)}; color: {scale.ink(value)}">{scale.number(value)}</td>'
-        for value, cosine in zip(level.interaction[row].tolist(), level.cosines[row].tolist(), strict=True)
+        for column, value in enumerate(grid.values[row].tolist())
     )
 
 
-def _legend(scale: HeatScale) -> str:
+def _hint(grid: Grid, row: int, column: int) -> str:
+    return "" if grid.hints is None else f' title="cosine {grid.hints[row, column]:.3f}"'
+
+
+def _legend(scale: HeatScale, values: str) -> str:
     colours = ", ".join(map(scale.colour, (-scale.limit, 0.0, scale.limit)))
     return (
-        f'<p class="legend">interaction {scale.number(-scale.limit)}'
+        f'<p class="legend">{values} {scale.number(-scale.limit)}'
         f'<span class="bar" style="background: linear-gradient(to right, {colours})"></span>'
         f"{scale.number(scale.limit)}</p>"
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 
-from hbi_infer.render.explain_columns import in_time, times
+from hbi_infer.render.explain_grid import WORDS, Grid, times
 from hbi_infer.render.spreadsheet import csv_text
 from hbi_infer.render.stdout import clock, emit, printable
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from hbi_infer.model.bundle import Bundle
     from hbi_infer.model.manifest import BundleManifest
     from hbi_infer.tasks.caption import Caption
-    from hbi_infer.tasks.explain import Explanation, LevelExplanation
+    from hbi_infer.tasks.explain import Explanation
     from hbi_infer.tasks.qa import Answer
     from hbi_infer.tasks.rank_captions import CaptionMatch
     from hbi_infer.tasks.search import Match
@@ -173,18 +173,25 @@ def show_written(captions: Sequence[Caption], style: Style, place: Callable[[Pat
 
 
 def show_explanation(explanation: Explanation, style: Style) -> None:
-    """Shows how much each word and frame are worth together, level by level."""
+    """Shows which words belong to which moment, and how much each word and frame are worth together at each level."""
+    word_map = explanation.word_map
     if style != "table":
+        frames: tuple[tuple[float, ...], ...] = tuple((seconds,) for seconds in explanation.frame_seconds)
+        maps = [(WORDS, word_map.words, frames, word_map.values)]
+        maps += [(level.name, level.words, level.frames, level.interaction) for level in explanation.levels]
         lines = [
-            (level.name, word, " ".join(f"{each:.3f}" for each in seconds), f"{value:.6f}")
-            for level in explanation.levels
-            for word, values in zip(level.words, level.interaction.tolist(), strict=True)
-            for seconds, value in zip(level.frames, values, strict=True)
+            (name, word, " ".join(f"{each:.3f}" for each in seconds), f"{value:.6f}")
+            for name, words, columns, interaction in maps
+            for word, values in zip(words, interaction.tolist(), strict=True)
+            for seconds, value in zip(columns, values, strict=True)
         ]
         _emit_lines(("level", "word", "frame_seconds", "interaction"), lines, style)
         return
-    for level in map(in_time, explanation.levels):
-        _show_map(level, explanation.frame_seconds)
+    emit(f"{printable(word_map.sentence)}\n\n")
+    _show_map(f"{WORDS}: {word_map.method}", Grid.of_words(word_map), explanation.frame_seconds)
+    for level in explanation.levels:
+        title = f"{level.name}: similarity {level.similarity:.3f}, rate {level.rate:g}; interaction"
+        _show_map(title, Grid.of_level(level), explanation.frame_seconds)
     rows = [
         (
             level.name,
@@ -224,35 +231,34 @@ def _clip(explanation: Explanation) -> str:
     return f"clip {explanation.clip} of {explanation.num_clips} ({span})"
 
 
-def _show_map(level: LevelExplanation, frame_seconds: Sequence[float]) -> None:
-    """Shows a coloured cell for each pair, with its interaction in units that leave it two digits."""
+def _show_map(title: str, grid: Grid, frame_seconds: Sequence[float]) -> None:
+    """Shows a coloured cell for each pair, with its value in units that leave it two digits; marked ones are bold."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from hbi_infer.render.heat_scale import HeatScale
 
-    scale = HeatScale.of(level.interaction)
+    scale = HeatScale.of(grid.values)
     unit = f"{10**-scale.decimals:.{scale.decimals}f}"
-    labels = [textwrap.wrap(printable(word), LABEL_WIDTH) or [""] for word in level.words]
+    labels = [textwrap.wrap(printable(word), LABEL_WIDTH) or [""] for word in grid.words]
     width = max(len(line) for lines in [["seconds"], *labels] for line in lines)
-    headers = [f" {times(group, frame_seconds)} " for group in level.frame_groups]
+    headers = [f" {times(group, frame_seconds)} " for group in grid.frame_groups]
     console = Console()
-    title = f"{level.name}: similarity {level.similarity:.3f}, rate {level.rate:g}; interaction in units of {unit}"
-    console.print(Text(printable(title), "bold"))
+    console.print(Text(printable(f"{title} in units of {unit}"), "bold"))
     for columns in _side_by_side(list(map(len, headers)), console.width - width - 1):
         table = Table(box=None, pad_edge=False, padding=0)
         table.add_column(f"{'seconds':>{width}} ", no_wrap=True)
         for column in columns:
             table.add_column(headers[column], justify="center", overflow="fold")
         for row, lines in enumerate(labels):
-            values = [float(level.interaction[row, column]) for column in columns]
             cells = [
                 Text(
                     f"{round(value * 10**scale.decimals)}" + "\n" * (len(lines) - 1),
-                    f"{scale.ink(value)} on {scale.colour(value)}",
+                    f"{'bold underline ' * grid.is_marked(row, column)}{scale.ink(value)} on {scale.colour(value)}",
                 )
-                for value in values
+                for column in columns
+                for value in [float(grid.values[row, column])]
             ]
             table.add_row(Text("\n".join(f"{line:>{width}} " for line in lines)), *cells)
         console.print(table)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Route
@@ -17,6 +20,7 @@ from hbi_infer.serve import (
 )
 from hbi_infer.serve.guard import Guard
 from hbi_infer.serve.library import Library
+from hbi_infer.serve.mcp import McpServer
 from hbi_infer.serve.metrics import Measured
 from hbi_infer.serve.problems import handlers
 from hbi_infer.serve.service import Service
@@ -27,7 +31,7 @@ MARGIN_BYTES = 64 * 1024
 
 
 def routes() -> list[Route]:
-    """Returns all routes."""
+    """Returns all routes but that of the tools, which needs a service."""
     return [
         Route("/", page_routes.index),
         Route("/page/{name}", page_routes.page_file),
@@ -67,7 +71,14 @@ def build_app(options: ServeOptions) -> Starlette:
         HBIError: A model or an index cannot be used.
     """
     service = Service(options, Library.open(options))
-    served = routes()
+    mcp = McpServer(service)
+    served = [*routes(), Route("/mcp", mcp, methods=["POST"])]
+
+    @asynccontextmanager
+    async def running(_app: Starlette) -> AsyncIterator[None]:
+        async with service.running(), mcp.running():
+            yield
+
     app = Starlette(
         routes=served,
         middleware=[
@@ -75,7 +86,7 @@ def build_app(options: ServeOptions) -> Starlette:
             Middleware(Guard, options=options, sessions=service.sessions),
         ],
         exception_handlers=handlers(service.library.shown),
-        lifespan=service.running,
+        lifespan=running,
         max_body_size=options.limits.picture_bytes + MARGIN_BYTES,
     )
     app.router.redirect_slashes = False

@@ -74,12 +74,12 @@ class JobQueue:
         return max(0, self._num_jobs - self._threads)
 
     async def run(
-        self, request: Request, work: Callable[[Job], Result], *, seconds: float, stage: str = "look"
+        self, request: Request | None, work: Callable[[Job], Result], *, seconds: float, stage: str = "look"
     ) -> Result:
         """Does work in a thread and waits for it.
 
         Args:
-            request: The request, whose body was read.
+            request: The request, whose body was read; None if nothing tells when its client goes.
             work: Function that is called.
             seconds: Time limit, the wait included.
             stage: Name of the work in the metrics.
@@ -91,7 +91,9 @@ class JobQueue:
         job = Job()
         future = self._submit(work, job, stage)
         wanted = asyncio.ensure_future(asyncio.wrap_future(future))
-        gone = asyncio.ensure_future(wait_until_gone(request))
+        gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if request is not None:
+            gone = asyncio.ensure_future(wait_until_gone(request))
         try:
             await asyncio.wait((wanted, gone), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if wanted.done():

@@ -90,15 +90,7 @@ async def thumbnail(request: Request) -> Response:
     known_by_client = request.headers.get("if-none-match", "")
 
     def work(_job: Job) -> tuple[str, bytes | None]:
-        video, clip = service.library.clip(request.path_params["id"])
-        seconds = (clip.start_seconds + clip.end_seconds) / 2 if at_seconds is None else at_seconds
-        if not clip.start_seconds - 1 <= seconds <= clip.end_seconds + 1:
-            raise bad_input(f"at is {seconds:g}; the clip goes from {clip.start_seconds:g} to {clip.end_seconds:g} s")
-        etag = etag_of(video.id, video.entry.version, round(seconds, 3), width)
-        if f'"{etag}"' in known_by_client:
-            return etag, None
-        content = service.thumbnails.known(etag)
-        return etag, content or service.thumbnails.make(etag, video.file(), seconds, width)
+        return picture(service, request.path_params["id"], at_seconds, width, known_by_client)
 
     seconds = service.options.limits.request_seconds
     etag, content = await service.pictures.run(request, work, seconds=seconds, stage="thumbnail")
@@ -106,3 +98,30 @@ async def thumbnail(request: Request) -> Response:
     if content is None:
         return Response(status_code=304, headers=headers)
     return Response(content, media_type="image/jpeg", headers=headers)
+
+
+def picture(
+    service: Service, clip_id: str, at_seconds: float | None, width: int, known_by_client: str = ""
+) -> tuple[str, bytes | None]:
+    """Returns the picture of a clip at a time as JPEG, and its name; None for one that the client has.
+
+    Args:
+        service: The service.
+        clip_id: Id of the clip.
+        at_seconds: Time in the video; None for the middle of the clip.
+        width: Size of the longer side, one of `hbi_infer.serve.thumbnails.WIDTHS`.
+        known_by_client: Names of the pictures that the client has.
+
+    Raises:
+        Problem: There is no such clip, the time is not in it, or the file is gone.
+        VideoError: The file cannot be read.
+    """
+    video, clip = service.library.clip(clip_id)
+    seconds = (clip.start_seconds + clip.end_seconds) / 2 if at_seconds is None else at_seconds
+    if not clip.start_seconds - 1 <= seconds <= clip.end_seconds + 1:
+        raise bad_input(f"at is {seconds:g}; the clip goes from {clip.start_seconds:g} to {clip.end_seconds:g} s")
+    etag = etag_of(video.id, video.entry.version, round(seconds, 3), width)
+    if f'"{etag}"' in known_by_client:
+        return etag, None
+    content = service.thumbnails.known(etag)
+    return etag, content or service.thumbnails.make(etag, video.file(), seconds, width)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from hbi_infer.errors import HBIError, VideoError
+from hbi_infer.video.packets import open_file
+from hbi_infer.video.sandbox import can_confine
 from hbi_infer.worker_process import Received, WorkerDiedError, WorkerProcess
 
 MOST_JOBS = 500
@@ -29,11 +35,12 @@ class MediaWorkers:
         self._all: set[WorkerProcess] = set()
         self._is_closed = False
 
-    def run(self, job: dict[str, Any], *, seconds: float) -> tuple[dict[str, Any], bytes]:
+    def run(self, job: dict[str, Any], *, file: Path, seconds: float) -> tuple[dict[str, Any], bytes]:
         """Has a worker do a job; one that was killed from outside is replaced, and the job done again.
 
         Args:
             job: A JSON object.
+            file: The file that it is about, which a worker that is confined gets open.
             seconds: Time limit.
 
         Returns:
@@ -41,27 +48,28 @@ class MediaWorkers:
 
         Raises:
             HBIError: The job ended with this error.
-            VideoError: The worker died of it twice.
+            VideoError: The file cannot be opened, or the worker died of it twice.
         """
-        try:
-            return self._run(job, seconds)
-        except WorkerDiedError as died:
-            if died.was_silent or not died.cause.endswith("SIGKILL"):
+        with _opened(file) as descriptor:
+            try:
+                return self._run(job, descriptor, seconds)
+            except WorkerDiedError as died:
+                if died.was_silent or not died.cause.endswith("SIGKILL"):
+                    raise self._fault(died) from died
+            try:
+                return self._run(job, descriptor, seconds)
+            except WorkerDiedError as died:
                 raise self._fault(died) from died
-        try:
-            return self._run(job, seconds)
-        except WorkerDiedError as died:
-            raise self._fault(died) from died
 
     def _fault(self, died: WorkerDiedError) -> VideoError:
         return VideoError(f"the file made the process die that was to {self._what} ({died.cause}): give another video")
 
-    def _run(self, job: dict[str, Any], seconds: float) -> tuple[dict[str, Any], bytes]:
+    def _run(self, job: dict[str, Any], descriptor: int | None, seconds: float) -> tuple[dict[str, Any], bytes]:
         worker, num_jobs = self._take()
         is_whole = False
         try:
             with worker.time_limit(seconds):
-                worker.send(job)
+                worker.send(job, file=descriptor)
                 try:
                     while (message := worker.receive()).kind != "end":
                         pass
@@ -89,7 +97,7 @@ class MediaWorkers:
         try:
             return self._free.get_nowait()
         except Empty:
-            worker = WorkerProcess(self._module)
+            worker = WorkerProcess(self._module, takes_files=can_confine())
             with self._lock:
                 self._all.add(worker)
             return worker, 0
@@ -108,3 +116,23 @@ class MediaWorkers:
         for worker in self._all:
             worker.kill()
         self._all.clear()
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[int | None]:
+    """Opens a file within the block, where workers may open none.
+
+    Raises:
+        VideoError: The file cannot be opened, or cannot be a video.
+    """
+    if not can_confine():
+        yield None
+        return
+    try:
+        descriptor = open_file(file)
+    except VideoError as error:
+        raise VideoError(f"{str(file)!r} {error}") from error
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

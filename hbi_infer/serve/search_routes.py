@@ -30,13 +30,25 @@ async def search(request: Request) -> Response:
     asked = Asked.read(await read_json(request, limits), limits)
     if asked.like_clip is not None:
         return await _by_clip(request, service, asked, asked.like_clip)
+    return JSONResponse(await searched(service, asked, request))
+
+
+async def searched(service: Service, asked: Asked, request: Request | None = None) -> dict[str, Any]:
+    """Searches for sentences; returns the document of the response.
+
+    Args:
+        service: The service.
+        asked: The search.
+        request: The request that wants it, if one does.
+    """
     collection = service.library.collection(asked.collection)
     texts = await service.encode(collection, asked.query)
 
     def work(_job: Job) -> dict[str, Any]:
         return search_texts(collection, asked, texts)
 
-    return JSONResponse(await service.searches.run(request, work, seconds=limits.request_seconds, stage="search"))
+    seconds = service.options.limits.request_seconds
+    return await service.searches.run(request, work, seconds=seconds, stage="search")
 
 
 async def _by_clip(request: Request, service: Service, asked: Asked, clip: str) -> Response:

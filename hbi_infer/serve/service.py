@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from starlette.applications import Starlette
 from starlette.requests import Request
 
 from hbi_infer.serve.batching import TextBatcher
@@ -72,7 +71,7 @@ class Service:
         return JobQueue(what, threads=threads, waiting=waiting, on_stage=self.metrics.on_stage)
 
     @asynccontextmanager
-    async def running(self, _app: Starlette) -> AsyncIterator[None]:
+    async def running(self) -> AsyncIterator[None]:
         """Runs the service for as long as the block."""
         models = {id(each.model): each.model for each in self.library.collections.values()}
         self._batchers = {

@@ -27,7 +27,19 @@ _MOST_ID = 100
 
 async def answer(request: Request) -> Response:
     """Answers a question about a video."""
-    service, fields = await _read(request, ("collection", "question", "video", "top_k", "all_clips"))
+    service, document = await _read(request)
+    return JSONResponse(await answered(service, document, request))
+
+
+async def answered(service: Service, document: dict[str, Any], request: Request | None = None) -> dict[str, Any]:
+    """Answers a question about a video; returns the document of the response.
+
+    Args:
+        service: The service.
+        document: The question and the video, as the route takes them.
+        request: The request that wants it, if one does.
+    """
+    fields = Fields(document, ("collection", "question", "video", "top_k", "all_clips"))
     question = fields.text("question", most=service.options.limits.text_letters)
     options = Answering(
         top_k=fields.whole("top_k", 3, least=1, most=MOST_ANSWERS), all_clips=fields.truth("all_clips", False)
@@ -45,14 +57,24 @@ async def answer(request: Request) -> Response:
         document = {"question": question, "video": video.id} | _answer(video, best)
         return document | ({"clips": [_answer(video, each) for each in answers]} if options.all_clips else {})
 
-    return JSONResponse(
-        await service.tasks.run(request, work, seconds=service.options.limits.long_seconds, stage="answer")
-    )
+    return await service.tasks.run(request, work, seconds=service.options.limits.long_seconds, stage="answer")
 
 
 async def caption(request: Request) -> Response:
     """Writes a caption for each clip of a video, or for one of them."""
-    service, fields = await _read(request, ("collection", "video", "clip"))
+    service, document = await _read(request)
+    return JSONResponse(await captioned(service, document, request))
+
+
+async def captioned(service: Service, document: dict[str, Any], request: Request | None = None) -> dict[str, Any]:
+    """Writes captions; returns the document of the response.
+
+    Args:
+        service: The service.
+        document: The video or clip, as the route takes it.
+        request: The request that wants it, if one does.
+    """
+    fields = Fields(document, ("collection", "video", "clip"))
     video = await _video(request, service, fields)
     wanted = fields.text_or_none("clip", most=_MOST_ID)
     model = video.collection.model
@@ -66,14 +88,24 @@ async def caption(request: Request) -> Response:
             captions.append(_caption(video, written))
         return {"video": video.id, "captions": captions}
 
-    return JSONResponse(
-        await service.tasks.run(request, work, seconds=service.options.limits.long_seconds, stage="caption")
-    )
+    return await service.tasks.run(request, work, seconds=service.options.limits.long_seconds, stage="caption")
 
 
 async def explain(request: Request) -> Response:
     """Says what each word and each frame are worth together."""
-    service, fields = await _read(request, ("collection", "query", "video", "clip"))
+    service, document = await _read(request)
+    return JSONResponse(await explained(service, document, request))
+
+
+async def explained(service: Service, document: dict[str, Any], request: Request | None = None) -> dict[str, Any]:
+    """Says what each word and each frame are worth together; returns the document of the response.
+
+    Args:
+        service: The service.
+        document: The query and the video, as the route takes them.
+        request: The request that wants it, if one does.
+    """
+    fields = Fields(document, ("collection", "query", "video", "clip"))
     query = fields.text("query", most=service.options.limits.text_letters)
     if not query.strip():
         raise bad_input("the query is empty: give a sentence that says what to find")
@@ -94,17 +126,15 @@ async def explain(request: Request) -> Response:
             "frames": [thumbnail_url(clip, seconds) for seconds in found.frame_seconds],
         }
 
-    return JSONResponse(
-        await service.tasks.run(request, work, seconds=service.options.limits.long_seconds, stage="explain")
-    )
+    return await service.tasks.run(request, work, seconds=service.options.limits.long_seconds, stage="explain")
 
 
-async def _read(request: Request, known: tuple[str, ...]) -> tuple[Service, Fields]:
+async def _read(request: Request) -> tuple[Service, dict[str, Any]]:
     service = service_of(request)
-    return service, Fields(await read_json(request, service.options.limits), known)
+    return service, await read_json(request, service.options.limits)
 
 
-async def _video(request: Request, service: Service, fields: Fields) -> ServedVideo:
+async def _video(request: Request | None, service: Service, fields: Fields) -> ServedVideo:
     """Returns the video that a request names."""
     given = fields.text("video", most=_MOST_ID)
 

@@ -51,7 +51,7 @@ class Thumbnails:
             "limit_seconds": LIMIT_SECONDS,
             "memory_bytes": usual_memory_bytes(2),
         }
-        _, content = self._workers.run(job, seconds=LIMIT_SECONDS + 5)
+        _, content = self._workers.run(job, file=file, seconds=LIMIT_SECONDS + 5)
         with self._lock:
             self._kept[etag] = content
             self._num_bytes += len(content)

@@ -23,6 +23,7 @@ from hbi_infer.index.clip_tokens import Source, VideoTokens
 from hbi_infer.model.encoder import Encoder
 from hbi_infer.options import Explaining
 from hbi_infer.tasks.texts import EncodedTexts
+from hbi_infer.tasks.word_map import MappedLevel, WordMap, best_grounded, make_word_map
 from hbi_infer.tokens.fidelity import Fidelity, measure_fidelity
 from hbi_infer.tokens.game import Floats, Game, game_of
 from hbi_infer.tokens.groups import Groups, groups_by_level
@@ -110,6 +111,7 @@ class Explanation:
         score: Score of the pair, as in a search.
         words: Every text token of the query, as `Tokenizer.pieces` writes it.
         frame_seconds: Time of each frame of the clip.
+        word_map: Map of words by frames, of the level that grounds best.
         levels: Maps of the levels in the bundle's order, without the unnamed ones.
         unnamed_levels: Names of the levels whose tokens were merged from unknown words or frames; they count in the
             score.
@@ -128,6 +130,7 @@ class Explanation:
     score: float
     words: tuple[str, ...]
     frame_seconds: tuple[float, ...]
+    word_map: WordMap
     levels: tuple[LevelExplanation, ...]
     unnamed_levels: tuple[str, ...]
     fidelity: Fidelity | None
@@ -170,6 +173,7 @@ class Explanation:
             "score": self.score,
             "words": list(self.words),
             "frame_seconds": list(self.frame_seconds),
+            "word_map": self.word_map.to_json(),
             "levels": [level.to_json() for level in self.levels],
             "unnamed_levels": list(self.unnamed_levels),
             "fidelity": self.fidelity.to_json() if self.fidelity else None,
@@ -222,6 +226,21 @@ def explain(
         raise BundleError(
             f"the bundle {encoder.bundle.path} does not say what words and frames its tokens are: export it again"
         )
+    best = best_grounded(encoder.bundle.manifest)
+    shown = levels.get(best) or next(iter(levels.values()))
+    word_map = make_word_map(
+        encoder,
+        query,
+        MappedLevel(
+            name=shown.name,
+            interaction=shown.interaction,
+            word_groups=shown.word_groups,
+            frame_groups=shown.frame_groups,
+            video=chosen.levels[shown.name],
+        ),
+        frame_seconds,
+        chosen.end_seconds,
+    )
     counting = [game for game in games.values() if game.rate]
     return Explanation(
         query=query.texts[0],
@@ -235,6 +254,7 @@ def explain(
         score=float(scores[number]),
         words=words,
         frame_seconds=frame_seconds,
+        word_map=word_map,
         levels=tuple(levels.values()),
         unnamed_levels=tuple(name for name in games if name not in levels),
         fidelity=measure_fidelity(counting) if counting else None,

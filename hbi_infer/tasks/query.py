@@ -53,11 +53,14 @@ class Query:
         wanted: P texts, or the clips of a video, each a batch of one.
         joined: Whether a clip must match all of `wanted`; otherwise the best of them counts.
         unwanted: Texts that a clip must not match, each a batch of one.
+        content: For each wanted text, by which part each of its T real tokens of the first level stands for words of
+            content, (T,); empty if the query is a video.
     """
 
     wanted: Sequence[Levels]
     joined: bool = False
     unwanted: Sequence[Levels] = ()
+    content: Sequence[npt.NDArray[np.float64]] = ()
 
     @property
     def parts(self) -> list[Levels]:
@@ -69,9 +72,9 @@ class Query:
         """Whether scores are weighed against each other, so that the scores of more clips are needed."""
         return self.joined or bool(self.unwanted)
 
-    def parts_of(self, part: int) -> Sequence[Levels]:
-        """Returns the P texts or clips that a result is shown for: the one that gave its score, or all if joined."""
-        return self.wanted if self.joined else [self.wanted[part]]
+    def shown_for(self, part: int) -> Sequence[int]:
+        """Returns the numbers of the texts or clips that a result is shown for: that of its score, or all if joined."""
+        return range(len(self.wanted)) if self.joined else [part]
 
     def combined(
         self, scores: Float32Array, sample: Float32Array | None = None

@@ -26,9 +26,11 @@ from hbi_infer.options import EVERYTHING, Searching
 from hbi_infer.tasks.duplicates import Duplicates
 from hbi_infer.tasks.query import Query
 from hbi_infer.tasks.texts import EncodedTexts, encode_texts
+from hbi_infer.tasks.word_map import content_shares
 from hbi_infer.tokens.background import Background
 from hbi_infer.tokens.familiarity import Familiarity, unfamiliar
-from hbi_infer.tokens.levels import Levels, some, unit
+from hbi_infer.tokens.game import game_of
+from hbi_infer.tokens.levels import Levels, item, some
 from hbi_infer.tokens.similarity import ClipScorer, best_cosines, top
 
 EXACT_BYTES = 512 * 2**20
@@ -76,8 +78,8 @@ class Match:
         path: Path of the video.
         start_seconds: Time in the video at which the clip begins.
         end_seconds: Time at which it ends.
-        best_frame_seconds: Times of the frames nearest to a word of the query (to a frame or a group of frames, if
-            the query is a video), best first.
+        best_frame_seconds: Times of the frames that the query's words of content belong to by their interaction (that
+            are nearest to a frame or a group of frames, if the query is a video), best first.
         video_seconds: Duration of the video, None when not known.
         copies: Clips of other videos that show the same, folded into this result.
         match: How unusual such a match is among the clips that were searched, from 0 to 1; see
@@ -101,8 +103,8 @@ class Match:
     def to_json(self) -> dict[str, Any]:
         """Returns a value that `json.dumps` takes."""
         # Not `asdict`, which copies all that is in a field, field by field.
-        fields_of_own = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return fields_of_own | {
+        own = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return own | {
             "path": str(self.path),
             "best_frame_seconds": list(self.best_frame_seconds),
             "copies": [copy.to_json() for copy in self.copies],
@@ -129,7 +131,12 @@ def search(index: FolderIndex, queries: EncodedTexts, options: Searching | None 
         index.encoder.bundle.require("rerank")
     finder = _Finder(index, options)
     unwanted = _unwanted(index, options)
-    return [finder.find(Query([queries.item(row)], unwanted=unwanted)) for row in range(len(queries))]
+    return [
+        finder.find(
+            Query([queries.item(row)], unwanted=unwanted, content=[content_shares(index.encoder, queries, row)])
+        )
+        for row in range(len(queries))
+    ]
 
 
 def search_all(index: FolderIndex, queries: EncodedTexts, options: Searching | None = None) -> list[Match]:
@@ -151,7 +158,8 @@ def search_all(index: FolderIndex, queries: EncodedTexts, options: Searching | N
     if options.rerank:
         raise InputError(f"rerank is {options.rerank}, and {len(queries)} texts are joined: rerank one text at a time")
     wanted = [queries.item(row) for row in range(len(queries))]
-    return _Finder(index, options).find(Query(wanted, joined=True, unwanted=_unwanted(index, options)))
+    content = [content_shares(index.encoder, queries, row) for row in range(len(queries))]
+    return _Finder(index, options).find(Query(wanted, joined=True, unwanted=_unwanted(index, options), content=content))
 
 
 def like(index: FolderIndex, video: VideoTokens, options: Searching | None = None) -> list[Match]:
@@ -355,7 +363,11 @@ class _Finder:
 
     def _matches(self, query: Query, chosen: Sequence[_Chosen]) -> list[Match]:
         ids, tokens = self._index.tokens(_ids(chosen))
-        frames = _best_frames(query, chosen, ids, tokens)
+        frames = {
+            one.clip.clip_id: self._best_frames(query, one, item(tokens, int(row)))
+            for one in chosen
+            for row in np.flatnonzero(ids == one.clip.clip_id)
+        }
         strange = set(ids[unfamiliar(self._familiarity, tokens)].tolist())
         return [
             Match(
@@ -370,6 +382,29 @@ class _Finder:
             )
             for rank, one in enumerate(chosen, start=1)
         ]
+
+    def _best_frames(self, query: Query, chosen: _Chosen, tokens: Levels) -> tuple[float, ...]:
+        """Returns the times of the frames that belong most to what a result is shown for, best first.
+
+        The first level, which has a token for each frame, is asked: of a text for the interaction of its words of
+        content, of a video for the nearest of its frames.
+        """
+        name, level = next(iter(tokens.items()))
+        seconds = chosen.clip.frame_seconds
+        if level.weights.shape[1] != len(seconds):
+            return ()
+        real = np.flatnonzero(level.weights[0] > 0)
+        values = np.zeros(len(real))
+        for number in query.shown_for(chosen.part):
+            text = query.wanted[number][name]
+            if query.content:
+                game = game_of(text, level, directions=self._index.encoder.scoring.directions)
+                values += query.content[number] @ game.interaction
+            else:
+                values += best_cosines(text, level)[real]
+        finite = np.isfinite(seconds[real])
+        best = real[finite][top(values[finite], NUM_BEST_FRAMES)]
+        return tuple(float(each) for each in seconds[best])
 
     def _place(self, clip: StoredClip) -> dict[str, Any]:
         return {
@@ -397,33 +432,3 @@ def _best_at_first(scores: npt.NDArray[np.float32]) -> Iterator[npt.NDArray[np.i
         if start == SORTED_AT_FIRST:
             order = top(scores, len(scores))
         yield order[start : start + CLIPS_AT_A_TIME]
-
-
-def _best_frames(query: Query, chosen: Sequence[_Chosen], ids: ClipIds, tokens: Levels) -> dict[int, tuple[float, ...]]:
-    """Returns for each of the chosen clips the times of the frames nearest to its parts of the query, all together.
-
-    They are compared at the first level, which has a token for each frame.
-
-    Args:
-        query: The query.
-        chosen: Clips that were found.
-        ids: (B,) ids, ascending, of those that are still stored.
-        tokens: Their tokens, a batch of B.
-    """
-    name, level = next(iter(tokens.items()))
-    units = unit(level.tokens)
-    of_parts: dict[int, npt.NDArray[np.float32]] = {}
-    found: dict[int, tuple[float, ...]] = {}
-    for one in chosen:
-        row = int(np.searchsorted(ids, one.clip.clip_id))
-        seconds = one.clip.frame_seconds
-        if row == len(ids) or ids[row] != one.clip.clip_id or units.shape[1] != len(seconds):
-            continue
-        for part in (parts := query.parts_of(one.part)):
-            if id(part) not in of_parts:
-                of_parts[id(part)] = best_cosines(part[name], units)
-        cosines = np.mean([of_parts[id(part)][row] for part in parts], axis=0)
-        real = np.flatnonzero((level.weights[row] > 0) & np.isfinite(seconds))
-        best = real[top(cosines[real], NUM_BEST_FRAMES)]
-        found[one.clip.clip_id] = tuple(seconds[best].tolist())
-    return found

@@ -244,10 +244,10 @@ def _interaction(
     return np.float32(0.5) * (text_sum + video_sum)
 
 
-def best_cosines(query: LevelTokens, units: Float32Array) -> Float32Array:
-    """Computes the cosine (B, V) float32 of each unit token (B, V, D) of clips with the query's token nearest to it."""
-    wanted = unit(query.tokens[0])[query.weights[0] > 0]
-    cosines: Float32Array = (units @ wanted.T).max(axis=2)
+def best_cosines(query: LevelTokens, clip: LevelTokens) -> Float32Array:
+    """Computes the cosine (V,) float32 of each token of one clip with the query's token nearest to it."""
+    units = unit(query.tokens[0])[query.weights[0] > 0]
+    cosines: Float32Array = (units @ unit(clip.tokens[0]).T).max(axis=0)
     return cosines
 
 

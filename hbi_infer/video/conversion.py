@@ -1,7 +1,8 @@
 """Makes of a video a file that browsers play: MP4 with H.264 and AAC, in a worker process.
 
 Packets are copied as they are where a browser knows their codecs; otherwise pictures and sound are encoded anew. Times
-begin at 0 and stay what they are in the video, so that a moment lies at the same time.
+begin at 0 and stay what they are in the video, so that a moment lies at the same time. The process is confined once
+both files are open (see `hbi_infer.video.sandbox`).
 """
 
 from __future__ import annotations
@@ -26,8 +27,18 @@ from av.video.stream import VideoStream
 from hbi_engines.operating_system import limit_memory
 from hbi_infer.errors import VideoError
 from hbi_infer.video.moment import Target
-from hbi_infer.video.packets import READ_ERRORS, container_start_seconds, filled_packets, in_words, open_video
+from hbi_infer.video.opened_files import opened
+from hbi_infer.video.packets import (
+    READ_ERRORS,
+    container_start_seconds,
+    filled_packets,
+    in_words,
+    open_file,
+    open_video,
+)
 from hbi_infer.video.pool import usual_memory_bytes
+from hbi_infer.video.rehearsal import rehearse
+from hbi_infer.video.sandbox import can_confine, confine
 from hbi_infer.video.scaling import display_matrix, displayed_size
 from hbi_infer.worker_process import Answer, Tell
 
@@ -273,10 +284,12 @@ def work(job: dict[str, Any], _content: bytes, tell: Tell) -> Answer:
     if hasattr(os, "nice"):
         os.nice(_NICE)  # searches go first
     limit_memory(usual_memory_bytes(1))
-    file = Target(Path(job["target"]))
+    rehearse()
+    path, file = Path(job["path"]), Target(Path(job["target"]))
     try:
-        with file:
-            how = convert(job["path"], file, tell, most_seconds=job["most_seconds"])
+        with file, opened(path, open_file(path) if can_confine() else None):
+            confine(may_write=True)
+            how = convert(path, file, tell, most_seconds=job["most_seconds"])
     except (VideoError, *READ_ERRORS) as error:
         if file.error:
             raise VideoError(f"the video cannot be converted ({file.error.strerror}): free space") from error

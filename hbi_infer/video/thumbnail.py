@@ -1,11 +1,13 @@
 """Small pictures of videos: the frame that is shown at a time, as JPEG, made in a worker process.
 
-The process goes on from one video to the next, for starting it takes longer than a picture does.
+The process goes on from one video to the next, for starting it takes longer than a picture does. On Linux it is
+confined before the first (see `hbi_infer.video.sandbox`), and is given each video open.
 """
 
 from __future__ import annotations
 
 import io
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,11 @@ from PIL import Image
 
 from hbi_engines.operating_system import limit_memory, set_alarm
 from hbi_infer.errors import VideoError
+from hbi_infer.video.opened_files import opened, status
 from hbi_infer.video.packets import READ_ERRORS, container_start_seconds, in_words, open_video, scan
 from hbi_infer.video.reader import read_picture
+from hbi_infer.video.rehearsal import rehearse
+from hbi_infer.video.sandbox import confine
 from hbi_infer.video.scaling import FrameScaler
 from hbi_infer.worker_process import Answer, Tell
 
@@ -51,7 +56,7 @@ def read_thumbnail(path: Path | str, seconds: float, *, longest_side: int) -> ND
     """
     path = Path(path)
     try:
-        if path.stat().st_size > EXACT_BYTES:
+        if status(path).st_size > EXACT_BYTES:
             try:
                 return _sought(path, seconds, longest_side)
             except (VideoError, *READ_ERRORS):
@@ -90,19 +95,29 @@ def _shown_at(container: InputContainer, stream: VideoStream, seconds: float) ->
     return best
 
 
+@cache
+def _prepare(memory_bytes: int) -> None:
+    """Bounds and confines this process, before its first video."""
+    av.logging.set_level(None)
+    rehearse(with_photo=True)
+    limit_memory(memory_bytes)
+    confine()
+
+
 def work(job: dict[str, Any], _content: bytes, _tell: Tell) -> Answer:
     """Makes one picture in a worker process.
 
     Args:
-        job: The path, the time in seconds, the longest side in pixels, and the limits of time and memory.
+        job: The path, the time in seconds, the longest side in pixels, the limits of time and memory, and the
+            descriptor of the file where it is handed over open.
 
     Returns:
         Width and height, and the JPEG.
     """
-    av.logging.set_level(None)
-    limit_memory(job["memory_bytes"])
+    _prepare(job["memory_bytes"])
     set_alarm(job["limit_seconds"])
-    picture = read_thumbnail(job["path"], job["seconds"], longest_side=job["longest_side"])
+    with opened(job["path"], job.get("descriptor")):
+        picture = read_thumbnail(job["path"], job["seconds"], longest_side=job["longest_side"])
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "JPEG", quality=JPEG_QUALITY)
     set_alarm(0)

@@ -19,7 +19,7 @@ const collection = () => collections.find(({ id }) => id === state.collection) ?
 
 const pictures = new PictureShelf((key) => go({ ...NO_MOMENT, ...NO_EXAMPLE, query: "", picture: key }));
 const form = new SearchForm((changes) => go(changes), pictures);
-const results = new Results({ open: go, pictures, collection });
+const results = new Results({ open: go, pictures, collection, loaded: () => detail.show(state) });
 const detail = new Detail({ open: go, close: closeDetail, match: (clip) => results.match(clip), collection });
 const library = new Library({ collections: () => collections, collection, changed: refresh });
 

@@ -7,7 +7,7 @@ import { Captions } from "./captions.js";
 import { HeatMap } from "./heat.js";
 import { Player } from "./player.js";
 import { Questions } from "./questions.js";
-import { writeAddress } from "./address.js";
+import { NO_MOMENT, writeAddress } from "./address.js";
 
 /** Below this width the pane covers the page. */
 const NARROW = matchMedia("(max-width: 1099px)");
@@ -116,8 +116,11 @@ export class Detail {
     const start = clip?.start_seconds ?? at ?? 0;
     const end = clip?.end_seconds ?? video.duration_seconds ?? start;
     shown.place.textContent = [pathParts(video.path).folder, span(start, end), matchText(match)].filter(Boolean).join(" · ");
-    if (shown.opened !== writeAddress(state)) player.open({ start, end, at: Number.isFinite(at) ? at : null, best: match?.best_frame_seconds ?? [] }, { play });
-    shown.opened = writeAddress(state);
+    const moment = { start, end, at: Number.isFinite(at) ? at : null, best: match?.best_frame_seconds ?? [] };
+    const key = `${clip?.id}/${state.at}`;
+    if (shown.opened !== key) player.open(moment, { play });
+    else player.describe(moment, { play });
+    shown.opened = key;
     this.drawTools(shown, clip);
     this.drawCopies(shown, match);
     this.explain(shown, state, clip);
@@ -132,13 +135,22 @@ export class Detail {
   }
 
   likeLink(state, clip) {
-    const target = { ...state, query: "", picture: "", like: clip.id };
+    const target = { ...state, ...NO_MOMENT, query: "", picture: "", like: clip.id };
+    return this.link(target, { class: "button" }, icon("like"), make("span", {}, "More like this"));
+  }
+
+  momentLink(state, { video, clip, path, start_seconds: start, end_seconds: end }) {
+    return this.link({ ...state, video, clip, at: String(start) }, {}, `${path}, ${span(start, end)}`);
+  }
+
+  /** Makes a link to another state of the page. */
+  link(target, attributes, ...children) {
     const follow = (event) => {
       if (!isPlain(event)) return;
       event.preventDefault();
-      this.open(target);
+      this.open(target, { play: true });
     };
-    return make("a", { class: "button", href: writeAddress(target), on: { click: follow } }, icon("like"), make("span", {}, "More like this"));
+    return make("a", { ...attributes, href: writeAddress(target), on: { click: follow } }, ...children);
   }
 
   downloadLink(clip) {
@@ -157,7 +169,7 @@ export class Detail {
 
   drawCopies(shown, match) {
     const copies = match?.copies ?? [];
-    const lines = copies.map((copy) => make("li", {}, `${copy.path}, ${span(copy.start_seconds, copy.end_seconds)}`));
+    const lines = copies.map((copy) => make("li", {}, this.momentLink(shown.state, copy)));
     shown.copies.replaceChildren(...(lines.length ? [section("copies", "The same is in", make("ul", { class: "plain" }, ...lines))] : []));
   }
 

@@ -28,6 +28,7 @@ export class HeatMap {
       this.readout,
       make("p", { class: "small" }, MEANING),
       ...fidelity(explanation.fidelity),
+      ...explanation.remarks.map((remark) => make("p", { class: "small" }, `${remark}.`)),
     );
     this.showLevel(explanation.levels[0]);
   }

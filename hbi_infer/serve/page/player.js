@@ -36,11 +36,17 @@ export class Player {
 
   /** Opens a moment; what is not loaded yet opens when it is. */
   open(moment, { play = false } = {}) {
-    this.moment = moment;
+    this.describe(moment);
     this.wanted = moment.at ?? moment.start;
     this.wantsPlay = play && !isCalm();
     if (this.video.readyState >= HTMLMediaElement.HAVE_METADATA) this.arrive();
+  }
+
+  /** Tells more of the moment that is open; `play` plays it once more. */
+  describe(moment, { play = false } = {}) {
+    this.moment = moment;
     this.drawLine();
+    if (play && !isCalm()) this.playMoment();
   }
 
   ready() {

@@ -6,9 +6,6 @@ import { percent, span } from "./format.js";
 
 const NUM_ANSWERS = 5;
 
-/** Below this the likeliest answer is more likely wrong than right. */
-const CONFIDENT = 0.5;
-
 export class Questions {
   /**
    * @param {object} about Collection and video that are asked about.
@@ -40,7 +37,7 @@ export class Questions {
     }
   }
 
-  describe({ answers, start_seconds: start, end_seconds: end, unfamiliar }) {
+  describe({ answers, confident, start_seconds: start, end_seconds: end, unfamiliar }) {
     const bars = answers.map(({ answer, probability }) =>
       make(
         "li",
@@ -50,9 +47,8 @@ export class Questions {
         make("span", { class: "number" }, percent(probability)),
       ),
     );
-    const unsure = answers[0].probability < CONFIDENT;
     return [
-      unsure ? make("p", { class: "small" }, "Not sure: the likeliest answer is more likely wrong than right.") : null,
+      confident ? null : make("p", { class: "small" }, "Not sure: the likeliest answer is more likely wrong than right."),
       make("ol", { class: "bars" }, ...bars),
       unfamiliar ? make("p", { class: "small warning" }, "The clip is unlike what the model was trained on: do not rely on this.") : null,
       make("p", { class: "small" }, "From the clip ", button(span(start, end), () => this.seek(start), { class: "inline" })),

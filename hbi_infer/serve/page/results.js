@@ -17,9 +17,10 @@ export class Results {
    * @param {(changes: object) => void} options.open Goes to a state with these changes.
    * @param {PictureShelf} options.pictures Where dropped pictures lie.
    * @param {() => object} options.collection Returns the collection that is shown.
+   * @param {() => void} options.loaded Told when more is known of what was found.
    */
-  constructor({ open, pictures, collection }) {
-    Object.assign(this, { open, pictures, collection });
+  constructor({ open, pictures, collection, loaded }) {
+    Object.assign(this, { open, pictures, collection, loaded });
     this.kept = new Map();
     this.shown = null;
     this.state = null;
@@ -83,6 +84,7 @@ export class Results {
       Object.assign(shown, { ...part, items: [...shown.items, ...part.items], loaded: true });
       this.keep(shown);
       this.draw();
+      this.loaded();
     } catch (error) {
       if (error.name !== "AbortError" && this.shown === shown) this.fail(error);
     } finally {
@@ -122,11 +124,11 @@ export class Results {
   draw() {
     const { items, next } = this.shown;
     const card = isSearch(this.state) ? (item) => this.momentCard(item) : (item) => this.videoCard(item);
-    const drawn = this.drawnKey === this.shown.key && this.grid.children.length <= items.length ? this.grid.children.length : 0;
-    const cards = items.slice(drawn).map(card);
-    if (drawn) this.grid.append(...cards);
+    const isMore = this.drawn === this.shown;
+    const cards = items.slice(isMore ? this.grid.children.length : 0).map(card);
+    if (isMore) this.grid.append(...cards);
     else this.grid.replaceChildren(...cards);
-    this.drawnKey = this.shown.key;
+    this.drawn = this.shown;
     this.grid.classList.remove("stale");
     this.more.hidden = next === null;
     byId("status").textContent = this.summary();
@@ -155,7 +157,7 @@ export class Results {
   fail(error) {
     this.grid.classList.remove("stale");
     this.grid.replaceChildren();
-    this.drawnKey = null;
+    this.drawn = null;
     this.more.hidden = true;
     byId("status").textContent = "";
     byId("notes").replaceChildren(alarm(error.message, button("Try again", () => this.retry())));

@@ -12,6 +12,7 @@ export class SearchForm {
   constructor(search, pictures) {
     this.search = search;
     this.pictures = pictures;
+    this.filled = new Map();
     this.form = byId("search");
     this.query = byId("query");
     this.filters = [...FILTERS].map((name) => this.form.elements[name]);
@@ -50,14 +51,20 @@ export class SearchForm {
 
   /** Shows a state. */
   show(state) {
-    if (this.query.value.trim() !== state.query) this.query.value = state.query;
-    for (const field of this.filters) field.value = state[field.name];
+    this.fill(this.query, state.query);
+    for (const field of this.filters) this.fill(field, state[field.name]);
     const used = FILTERS.filter((name) => state[name]).length;
     byId("filters-count").textContent = String(used);
     byId("filters-count").hidden = !used;
     byId("filters-open").setAttribute("aria-label", used ? `Filters, ${used} in use` : "Filters");
     byId("collection").value = state.collection || byId("collection").options[0]?.value || "";
     this.showExample(state);
+  }
+
+  /** Fills a field, unless it shows that value already: what is being typed stays. */
+  fill(field, value) {
+    if ((this.filled.get(field) ?? "") !== value) field.value = value;
+    this.filled.set(field, value);
   }
 
   showExample(state) {

@@ -53,6 +53,10 @@ def test_lines_for_a_pipe(options: list[str], folder: Path) -> None:
     done = run("explain", "--video", folder / "one red.mp4", "-q", "a red", *options)
     assert (done.returncode, done.stderr) == (0, f"note: {NOTICE}\n")
     lines = [line.split("\t") for line in done.stdout.splitlines()]
+    words = [line for line in lines if line[0] == "words"]
+    assert [line[1:3] for line in words] == [[word, f"{n / 2:.3f}"] for word in ("a", "red") for n in range(4)]
+    assert max(words, key=lambda line: float(line[3]))[1:3] == ["red", "1.500"]
+    lines = lines[len(words) :]
     assert len(lines) == 4 * 4 + 1
     assert [line[:3] for line in lines[:2]] == [["entity", "[start]", "0.000"], ["entity", "[start]", "0.500"]]
     assert lines[-1][:3] == ["event", "[start] a red [end]", "0.000 0.500 1.000 1.500"]

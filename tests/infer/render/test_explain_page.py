@@ -50,7 +50,7 @@ def test_a_page_needs_nothing_else_and_runs_nothing(made: Explanation, bundle: P
     elements = Elements(text).elements
     assert {tag for tag, _ in elements}.isdisjoint({"script", "link", "iframe", "object", "a"})
     images = [attributes["src"] or "" for tag, attributes in elements if tag == "img"]
-    assert len(images) == 2 * 4, "each frame at each level"
+    assert len(images) == 3 * 4, "each frame for the words and at each level"
     assert all(image.startswith("data:image/jpeg;base64,") for image in images)
     assert "url(" not in text
     assert "http:" not in text
@@ -71,5 +71,7 @@ def test_columns_of_a_page_are_in_the_order_of_time_and_named_by_it(made: Explan
     assert re.findall(r'<th class="group time">(.*?)</th>', action) == ["0.0, 1.0 s", "0.5, 1.5 s", ""]
     assert re.findall(r'title="cosine (.*?)"', action) == ["0.300", "0.100", "0.200"]
     assert re.findall(r'<th class="group weight">(.*?)</th>', action) == ["0.38", "0.50", "0.12"]
-    entity = text[: text.index("<h2>action")]
+    words = text[: text.index("<details>")]
+    assert re.findall(r'<th class="group time">(.*?)</th>', words) == ["0.0 s", "0.5 s", "1.0 s", "1.5 s"]
+    entity = text[text.index("<details>") : text.index("<h2>action")]
     assert re.findall(r'<th class="group time">(.*?)</th>', entity) == ["0.0 s", "0.5 s", "1.0 s", "1.5 s"]

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hbi_infer.render.explain_columns import most_cells
-from hbi_infer.render.explain_picture import GAP, MAP_LEFT, NARROWEST, draw_picture, picture
+from hbi_infer.render.explain_grid import most_cells
+from hbi_infer.render.explain_picture import CELL_HEIGHT, GAP, MAP_LEFT, NARROWEST, draw_picture, picture
 from hbi_infer.render.heat_scale import HeatScale
 from hbi_infer.render.picture import CELL_WIDTHS, MARGIN, cell_width
 from hbi_infer.tasks.explain import Explanation
@@ -31,7 +31,20 @@ def test_a_picture_has_a_column_for_each_frame(made: Explanation) -> None:
     assert last.argmax() == 0
     without = draw_picture(made, None)
     assert without.width == image.width
-    assert image.height - without.height == 2 * (width - GAP), "a row of frames at each of two levels"
+    assert image.height - without.height == 3 * (width - GAP), "a row of frames for the words and each of two levels"
+
+
+def test_a_phrase_is_framed_in_the_map_of_words(made: Explanation) -> None:
+    (red,) = [phrase for phrase in made.word_map.phrases if phrase.text == "red"]
+    framed, bare = (
+        np.asarray(draw_picture(replace(made, word_map=replace(made.word_map, phrases=phrases)), None)).astype(int)
+        for phrases in ((red,), (replace(red, is_everywhere=True),))
+    )
+    width = cell_width(most_cells(made))
+    # The sentences above the maps differ too, but lie higher than the cell.
+    rows, columns = np.nonzero(np.abs(framed - bare)[:, MARGIN + MAP_LEFT :].max(axis=-1))
+    inside = columns[rows > rows.max() - CELL_HEIGHT]
+    assert (inside.min(), inside.max()) == (3 * width, 4 * width - 2)
 
 
 def test_a_picture_of_many_frames_and_any_letters(made: Explanation, tmp_path: Path) -> None:

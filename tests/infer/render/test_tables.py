@@ -81,7 +81,14 @@ def test_a_map_that_is_too_wide_goes_on_below(
     monkeypatch.setenv("COLUMNS", "24")
     show_explanation(made, "table")
     heads = re.findall(r"^seconds +(0\.0|0\.5|1\.0|1\.5) .*$", capsys.readouterr().out, re.M)
-    assert heads == ["0.0", "1.5"]
+    assert heads == ["0.0", "1.5"] * 2, "of the words and of a level of single frames"
+
+
+def test_an_explanation_begins_with_the_sentence(made: Explanation, capsys: pytest.CaptureFixture[str]) -> None:
+    show_explanation(made, "table")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == made.word_map.sentence
+    assert lines[2].startswith("words: interaction in units of ")
 
 
 def test_lines_of_an_explanation_stay_in_the_order_of_tokens(

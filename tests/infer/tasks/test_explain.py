@@ -21,7 +21,7 @@ from hbi_infer.options import EVERYTHING, Explaining
 from hbi_infer.tasks.explain import Explanation, LevelExplanation, NoFramesWarning, read_thumbnails
 from hbi_infer.tasks.texts import QueryTruncatedWarning
 from hbi_infer.tokens.banzhaf import banzhaf_interaction
-from hbi_infer.tokens.levels import LevelTokens, unit
+from hbi_infer.tokens.levels import LevelTokens, joined, unit
 from hbi_infer.tokens.scoring import Scoring
 from hbi_infer.video.reader import decode, read_frames
 from tests.builders.tiny_bundle import SAMPLING, write_tiny_bundle, write_video
@@ -260,7 +260,7 @@ class Merging(HBI):
         self._made = {"text": text, "video": video}
 
     def encode_tokens(self, batch: Any) -> dict[str, LevelTokens]:
-        return self._side("text")
+        return joined([self._side("text")] * len(batch.ids))
 
     def encode_video(self, frames: Any, mask: Any) -> dict[str, LevelTokens]:
         return self._side("video")

@@ -58,9 +58,8 @@ def test_what_is_unwanted_takes_only_where_it_matches_better_than_usual() -> Non
 
 
 def test_what_a_result_is_shown_for() -> None:
-    first, second = dict[str, object](), dict[str, object]()
-    assert Query([first, second]).parts_of(1) == [second]  # type: ignore[list-item]
-    assert Query([first, second], joined=True).parts_of(1) == [first, second]  # type: ignore[list-item]
+    assert list(Query([NOTHING, NOTHING]).shown_for(1)) == [1]
+    assert list(Query([NOTHING, NOTHING], joined=True).shown_for(1)) == [0, 1]
 
 
 NUM_SCENES = 50

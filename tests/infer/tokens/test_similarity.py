@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hbi_infer.tokens.layout import TokenLayout
-from hbi_infer.tokens.levels import Levels, LevelTokens, unit
+from hbi_infer.tokens.levels import Levels, LevelTokens
 from hbi_infer.tokens.similarity import (
     CHUNK_CLIPS,
     PRODUCT_CHUNKS,
@@ -181,7 +181,7 @@ def test_the_released_entity_scores_come_out_where_padding_counts_as_zero(case: 
 def test_best_cosines_tells_how_near_each_token_of_a_clip_is() -> None:
     clip = LevelTokens(np.array([[[2.0, 0], [0, 3], [-1, 0]]]), np.full((1, 3), 1 / 3))
     query = LevelTokens(np.array([[[5.0, 0], [0, 1]]]), np.array([[1.0, 0]]))  # the second token is padding
-    np.testing.assert_allclose(best_cosines(query, unit(clip.tokens)), [[1, 0, -1]], atol=1e-6)
+    np.testing.assert_allclose(best_cosines(query, clip), [1, 0, -1], atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,10 @@ import pytest
 
 from hbi_infer.errors import VideoError
 from hbi_infer.video import conversion
-from hbi_infer.video.conversion import convert, work
+from hbi_infer.video.conversion import convert
 from hbi_infer.video.moment import Target
+from hbi_infer.video.sandbox import can_confine
+from hbi_infer.worker_process import WorkerDiedError, run_job
 from tests.builders.tiny_bundle import COLOURS, write_video
 from tests.paths import ROOT
 
@@ -103,13 +105,23 @@ def test_what_cannot_be_converted(tmp_path: Path) -> None:
         converted(ROOT / "samples" / "two-big-red-rings-move-left.avi", tmp_path / "a.mp4", 1.0)
     (tmp_path / "no.mp4").write_bytes(b"no video")
     job = {"target": str(tmp_path / "b.mp4"), "most_seconds": 9.0}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(conversion, "limit_memory", lambda _: None)  # this process goes on
-        patch.setattr("os.nice", lambda _: None)
-        for path in (tmp_path / "no.mp4", tmp_path / "none.mp4"):
-            with pytest.raises(VideoError, match=path.name):
-                work(job | {"path": str(path)}, b"", lambda *_: None)
-        red = write_video(tmp_path / "red.mp4", "red")
-        assert work(job | {"path": str(red)}, b"", lambda *_: None).document == {"how": "copied"}
-        with pytest.raises(VideoError, match="free space"):
-            work(job | {"path": str(red), "target": "/dev/full"}, b"", lambda *_: None)
+    for path in (tmp_path / "no.mp4", tmp_path / "none.mp4"):
+        with pytest.raises(VideoError, match=path.name):
+            run_job("hbi_infer.video.conversion", job | {"path": str(path)})
+    red = write_video(tmp_path / "red.mp4", "red")
+    assert run_job("hbi_infer.video.conversion", job | {"path": str(red)}) == {"how": "copied"}
+    with pytest.raises(VideoError, match="free space"):
+        run_job("hbi_infer.video.conversion", job | {"path": str(red), "target": "/dev/full"})
+
+
+@pytest.mark.skipif(not can_confine(), reason="only Linux has these fences")
+def test_a_video_that_breaks_a_rule_ends_its_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "faulty_conversion.py").write_text(
+        "import socket\nfrom hbi_infer.video import conversion\nwork = conversion.work\n"
+        "conversion.convert = lambda *_, **__: socket.socket()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    red = write_video(tmp_path / "red.mp4", "red")
+    job = {"path": str(red), "target": str(tmp_path / "b.mp4"), "most_seconds": 9.0}
+    with pytest.raises(WorkerDiedError, match="of SIGSYS"):
+        run_job("faulty_conversion", job)

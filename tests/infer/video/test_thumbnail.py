@@ -46,7 +46,7 @@ def test_what_is_no_video(tmp_path: Path) -> None:
 
 
 def test_a_picture_is_a_jpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(thumbnail, "limit_memory", lambda _: None)  # this process goes on
+    monkeypatch.setattr(thumbnail, "_prepare", lambda _: None)  # this process goes on
     job = {"path": str(write_video(tmp_path / "a.mp4", "red")), "seconds": 0.5, "longest_side": 32}
     answer = work(job | {"limit_seconds": 20.0, "memory_bytes": 0}, b"", lambda *_: None)
     assert answer.document == {"width": 32, "height": 24}
