@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,4 +42,17 @@ def test_a_picture_has_the_size_of_the_committed_one(
     monkeypatch.setattr(make_pictures, "DOCS", tmp_path)
     draw()
     with Image.open(tmp_path / f"{name}.png") as made, Image.open(ROOT / "docs" / f"{name}.png") as committed:
+        assert made.size == committed.size
+
+
+@pytest.mark.slow
+def test_the_picture_of_the_page_has_the_size_of_the_committed_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("there is no Chromium")
+    monkeypatch.setattr(make_pictures, "DOCS", tmp_path)
+    make_pictures.draw_page(chromium)
+    with Image.open(tmp_path / "serve.png") as made, Image.open(ROOT / "docs/serve.png") as committed:
         assert made.size == committed.size

@@ -14,7 +14,7 @@ import ipaddress
 import secrets
 import time
 from collections import OrderedDict, deque
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
@@ -30,6 +30,8 @@ OPEN_FOLDERS = ("/page/",)
 
 SESSION_SECONDS = 7 * 86_400
 MOST_SESSIONS = 1000
+MOST_QUERY_LETTERS = 4000
+"""Length of the query that a login remembers; a longer one is forgotten."""
 MOST_FAILURES = 10
 """Number of wrong tokens in `FAILURE_SECONDS` after which all further ones are refused for a while."""
 FAILURE_SECONDS = 60.0
@@ -42,7 +44,7 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
-    "referrer-policy": "no-referrer",
+    "referrer-policy": "same-origin",  # with none, browsers send the form of the login as from nowhere
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
 }
@@ -170,7 +172,7 @@ class Guard:
         if is_open or not self._sessions.needs_token or self._is_known(headers):
             return None
         if scope["method"] == "GET" and path == "/":
-            return RedirectResponse("/login", status_code=303)
+            return RedirectResponse(login_address(scope["query_string"].decode("latin-1")), status_code=303)
         detail = "log in at /login, or send the header Authorization: Bearer TOKEN with the token that was shown"
         raise Problem(401, "token", "A token is needed", detail, {"www-authenticate": "Bearer"})
 
@@ -212,6 +214,17 @@ class Guard:
             return self._sessions.is_token(given.strip())
         session = cookie_parser(headers.get("cookie", "")).get(self._cookie)
         return session is not None and self._sessions.has(session)
+
+
+def login_address(query: str) -> str:
+    """Returns the address of the login that leads to the page with this query afterwards."""
+    wanted = page_query(query)
+    return f"/login?{urlencode({'next': wanted})}" if wanted else "/login"
+
+
+def page_query(given: str) -> str:
+    """Returns a query as pairs, written anew: whatever was given, it leads to the page and nowhere else."""
+    return urlencode(parse_qsl(given)) if len(given) <= MOST_QUERY_LETTERS else ""
 
 
 def cookie_name(options: ServeOptions) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from functools import cache
+from html import escape
 from importlib.resources import files
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 
 from hbi_infer.serve.bodies import query_fields, read_login
-from hbi_infer.serve.guard import SESSION_SECONDS, cookie_name
+from hbi_infer.serve.guard import MOST_QUERY_LETTERS, SESSION_SECONDS, cookie_name, login_address, page_query
 from hbi_infer.serve.metrics import MEDIA_TYPE
 from hbi_infer.serve.openapi import document
 from hbi_infer.serve.problems import Problem, not_found
@@ -37,7 +38,7 @@ LOGIN = """<!doctype html>
 <body>
 <main class="login">
 <h1>hbi-infer</h1>
-<form method="post" action="/login">
+<form method="post" action="{action}">
 <p><label for="token">The token that was shown when the service started</label></p>
 <p><input id="token" name="token" type="password" autocomplete="current-password" required autofocus></p>
 <p role="alert">{message}</p>
@@ -89,26 +90,26 @@ def _file(request: Request, name: str) -> Response:
 
 async def login_form(request: Request) -> Response:
     """Shows the form for the token."""
-    query_fields(request, ())
+    wanted = _wanted(request)
     if not service_of(request).sessions.needs_token:
-        return RedirectResponse("/", status_code=303)
-    return HTMLResponse(LOGIN.format(message=""))
+        return _to_page(wanted)
+    return _form(wanted)
 
 
 async def login(request: Request) -> Response:
     """Begins a session for who knows the token."""
-    service = service_of(request)
+    service, wanted = service_of(request), _wanted(request)
     if not service.sessions.needs_token:
-        return RedirectResponse("/", status_code=303)
+        return _to_page(wanted)
     try:
         is_right = service.sessions.is_token(await read_login(request, service.options.limits))
     except Problem as problem:
         if problem.status != 429:
             raise
-        return HTMLResponse(LOGIN.format(message=problem.detail), problem.status, headers=problem.headers)
+        return _form(wanted, problem.detail, problem.status, problem.headers)
     if not is_right:
-        return HTMLResponse(LOGIN.format(message="This is not the token."), 401)
-    response = RedirectResponse("/", status_code=303)
+        return _form(wanted, "This is not the token.", 401)
+    response = _to_page(wanted)
     response.set_cookie(
         cookie_name(service.options),
         service.sessions.begin(),
@@ -118,6 +119,20 @@ async def login(request: Request) -> Response:
         samesite="lax",
     )
     return response
+
+
+def _wanted(request: Request) -> str:
+    """Returns the query of the page that the login is for."""
+    return page_query(query_fields(request, ("next",)).text("next", "", most=2 * MOST_QUERY_LETTERS))
+
+
+def _to_page(query: str) -> Response:
+    return RedirectResponse(f"/?{query}" if query else "/", status_code=303)
+
+
+def _form(query: str, message: str = "", status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    text = LOGIN.format(action=escape(login_address(query)), message=escape(message))
+    return HTMLResponse(text, status, headers=headers)
 
 
 async def logout(request: Request) -> Response:

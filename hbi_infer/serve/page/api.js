@@ -30,7 +30,7 @@ async function send(address, options, attempts = 2) {
     if (error.name === "AbortError") throw error;
     throw new Problem(0, "The service does not answer. Is it still running?");
   }
-  if (response.status === 401) location.assign("/login");
+  if (response.status === 401) location.reload(); // leads to the login, and back here
   try {
     return await read(response);
   } catch (error) {

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
+from urllib.parse import parse_qsl, urlencode
 
 import pytest
 from starlette.testclient import TestClient
@@ -55,6 +57,26 @@ def test_login_and_logout(guarded: TestClient) -> None:
     guarded.post("/logout", follow_redirects=False)
     guarded.cookies.update(old)
     assert guarded.get("/v1/collections").status_code == 401, "the session has ended, whatever the browser keeps"
+    guarded.cookies.clear()
+
+
+@pytest.mark.parametrize(
+    "wanted", ["q=two+rings&video=1", "q=%22%3E%3Cscript%3E&q=2", "q=%0D%0ALocation%3A+x", "q=//other.example/"]
+)
+def test_a_login_leads_to_the_page_that_was_asked_for_and_nowhere_else(guarded: TestClient, wanted: str) -> None:
+    login = guarded.get(f"/?{wanted}", follow_redirects=False).headers["location"]
+    form = guarded.get(login).text
+    action = unescape(form.partition('action="')[2].partition('"')[0])
+    assert (action, form.count("<script")) == (login, 0)
+    done = guarded.post(action, data={"token": TOKEN}, follow_redirects=False)
+    assert parse_qsl(done.headers["location"].removeprefix("/?")) == parse_qsl(wanted)
+    guarded.cookies.clear()
+
+
+@pytest.mark.parametrize("given", ["//other.example/", "https://other.example/", "\\\\other.example", "a" * 5000])
+def test_a_login_forgets_what_is_no_query_of_the_page(guarded: TestClient, given: str) -> None:
+    done = guarded.post(f"/login?{urlencode({'next': given})}", data={"token": TOKEN}, follow_redirects=False)
+    assert done.headers["location"] == "/"
     guarded.cookies.clear()
 
 

@@ -22,8 +22,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def service(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    cache = {"XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache"))}
+def cache(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment in which indexes are not the user's."""
+    return {"XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache"))}
+
+
+@pytest.fixture(scope="module")
+def service(folder: Path, cache: dict[str, str]) -> Iterator[Running]:
     with running("--videos", folder, "--workers", "2", env=cache) as service:
         wait_until_indexed(service.client)
         service.client.post("/v1/search", json={"query": QUERY}).raise_for_status()  # loads the text encoder

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from hbi_infer.video.reader import read_picture
 from tests.builders import video_files
-from tests.builders.browser import until, violations
+from tests.builders.browser import until, violations, watched_page
 from tests.builders.page import FOUND, NUM_TINY, Open, search
+from tests.builders.service import Running, running
 
 
 def drop(page: Page, content: bytes, name: str, kind: str) -> None:
@@ -155,3 +156,23 @@ def test_axe_finds_nothing(width: int, scheme: str, opened: Open) -> None:
         page.get_by_role("button", name="Library").click()
         expect(page.get_by_text("1 file could not be read")).to_be_visible()
         assert violations(page) == []
+
+
+def test_a_token_lets_in_and_a_link_still_leads_where_it_should(
+    chromium: Browser, service: Running, folder: Path, cache: dict[str, str], tmp_path: Path
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("a-token-of-many-letters")
+    arguments = ("--videos", folder, "--no-update", "--token-file", token)
+    with running(*arguments, env=cache) as guarded, watched_page(chromium, guarded.address) as watched:
+        page = watched.page
+        watched.expected.append("401")
+        page.goto("/?q=two+rings&poor=show")
+        assert violations(page) == []
+        page.get_by_label("token").fill("a-token-of-other-letters")
+        page.get_by_role("button", name="Log in").click()
+        expect(page.get_by_role("alert")).to_have_text("This is not the token.")
+        page.get_by_label("token").fill(token.read_text())
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("searchbox")).to_have_value("two rings")
+        expect(page.locator(".card .match").first).to_be_visible()
