@@ -36,13 +36,14 @@ from tests.paths import ROOT
         ),
         ("answering", ["--recipe", "{tmp}/recipe.yaml", "--repeats", "1"]),
         ("nothing_matches", ["--data", "{tmp}/shapes", "--sizes", "2", "--strange", "samples"]),
+        ("grounding", ["--data", "{tmp}/shapes"]),
         ("everyday", ["--videos", "{tmp}/clips", "--bundle", "hbi_infer/bundles/shapes"]),
         ("mutations", ["--count", "40", "--seed", "3", "--out", "{tmp}/mutations.json"]),
     ],
 )
 def test_benchmark(name: str, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "queries.txt").write_text("a red circle moves left\na blue square blinks\n")
-    if name == "nothing_matches":
+    if name in ("nothing_matches", "grounding"):
         write_shapes(tmp_path / "shapes", 0, 0, 4, seed=1, workers=1)
     clips = tmp_path / "clips"
     clips.mkdir()
@@ -68,6 +69,9 @@ def test_benchmark(name: str, arguments: list[str], tmp_path: Path, monkeypatch:
     if name in ("indexing", "index_scale"):
         measured = document["result"].get("real", document["result"])
         assert measured["bundle_sha256"] == Bundle.load(default_bundle_path()).sha256
+    if name == "grounding":
+        monkeypatch.setattr(make_results, "RESULTS", tmp_path)
+        assert "| entity level | " in make_results.grounding()
     if name == "nothing_matches":
         monkeypatch.setattr(make_results, "RESULTS", tmp_path)
         assert "| least match | 2 clips |" in make_results.nothing_matches()

@@ -21,6 +21,7 @@ from hbi_training.evaluation.grounding import (
     measure_grounding,
     phrase_words,
     pointing,
+    telling_of,
 )
 from hbi_training.run.trainer import Trainer
 from tests.builders.tiny_training import tiny_recipe
@@ -68,6 +69,21 @@ def test_a_phrase_that_was_cut_off_or_that_no_piece_shows_is_left_out() -> None:
     assert phrase_words(["[start]", "a", r"\xf0·", "ring", "[end]"], phrase("blinks")) == set()
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "telling"),
+    [
+        ((0.0, 2.0), (2.0, 4.0), "in_order"),
+        ((2.0, 4.0), (0.0, 2.0), "reversed"),
+        ((0.0, 2.0), (1.0, 3.0), "at_once"),
+        ((0.0, 2.0), (0.0, 2.0), "alone"),
+    ],
+)
+def test_the_order_of_telling(first: tuple[float, float], second: tuple[float, float], telling: str) -> None:
+    told = [phrase("shakes", "verb", *second), phrase("blinks", "verb", *first)]
+    assert telling_of(told) == telling, "the places in the caption count, not the order of the list"
+    assert telling_of(told[:1]) == "alone"
+
+
 class Told:
     """An encoder whose words are axes: a frame is most like the word that belongs to its half of the clip."""
 
@@ -109,6 +125,8 @@ def test_a_model_that_knows_the_moments_gets_all_and_one_that_reverses_them_none
     assert right["entity/weight_of_marks"] == pytest.approx(200 / right["entity/effective_words"], rel=1e-3)
     assert right["entity/deletion/interaction"] > right["entity/deletion/random"]
     assert not any("noun" in name for name in right), "a phrase of the whole clip says nothing"
+    assert right["entity/verb/in_order/pointing/interaction"] == 100
+    assert not any("reversed" in name for name in right)
 
     wrong = measure_grounding(Told(("shakes", "blinks")), *clip, max_words=32)
     assert wrong["entity/verb/pointing/interaction"] == wrong["entity/verb/pointing/cosine"] == 0

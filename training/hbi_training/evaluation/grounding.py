@@ -10,6 +10,9 @@ words that belong to the phrase. Of each map are measured
 
 The same is measured of what knows nothing of the words: the weights of the frames, and a frame drawn at random
 (chance). A phrase that happens at all frames of its clip says nothing and is left out.
+
+Phrases of a kind are also measured by how their caption tells them: "in_order" of their moments, as in "moves left and
+then blinks", "reversed", as in "blinks after moving left", "at_once" where two moments overlap, or "alone".
 """
 
 from __future__ import annotations
@@ -18,7 +21,8 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from itertools import pairwise
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +39,8 @@ from hbi_training.data.records import Phrase, VideoRecord
 from hbi_training.model.token_interaction import TokensByLevel
 from hbi_training.weights.checkpoint import Model
 
+Telling = Literal["in_order", "reversed", "at_once", "alone"]
+
 PAIRS_AT_ONCE = 64
 DELETIONS = 100
 """Number of pairs of a caption and its clip whose maps are tested by deletion, which takes longest."""
@@ -48,11 +54,13 @@ class Moment:
         kind: Kind of phrase.
         words: Positions of its tokens among the text tokens, the start mark being 0.
         inside: (K,) bool, True at the frames of the clip that lie in its moment.
+        telling: Order in which its caption tells phrases of this kind.
     """
 
     kind: str
     words: frozenset[int]
     inside: npt.NDArray[np.bool_]
+    telling: Telling
 
 
 @dataclass(frozen=True)
@@ -186,8 +194,9 @@ def measure_grounding(
             second and so on, so that all sorts of captions occur.
 
     Returns:
-        Percent by name, such as "entity/verb/pointing/interaction" or "entity/noun/mass_inside/cosine"; numbers of
-        tokens such as "entity/effective_words"; empty if no phrase can be measured.
+        Percent by name, such as "entity/verb/pointing/interaction", "entity/verb/reversed/pointing/cosine" or
+        "entity/noun/mass_inside/cosine"; numbers of tokens such as "entity/effective_words"; empty if no phrase can be
+        measured.
     """
     found: dict[str, list[float]] = defaultdict(list)
     wanted = _captions(records, cache, all_captions)
@@ -196,6 +205,7 @@ def measure_grounding(
             for moment in moments:
                 for name, value in _measure(measured, moment):
                     found[f"{level}/{moment.kind}/{name}"].append(100 * value)
+                    found[f"{level}/{moment.kind}/{moment.telling}/{name}"].append(100 * value)
             for name, value in _spread(measured, is_first=level == next(iter(maps))):
                 found[f"{level}/{name}"].append(value)
             if number < DELETIONS and (fidelity := measure_fidelity([measured.game])) is not None:
@@ -264,12 +274,27 @@ def _pairs(
                 yield _maps(item(texts, place), item(videos, place), word_groups, frame_groups, directions), moments
 
 
+def telling_of(phrases: Sequence[Phrase]) -> Telling:
+    """Returns the order in which a caption tells phrases of one kind, by those whose moments differ."""
+    told = [(phrase.start_seconds, phrase.end_seconds) for phrase in sorted(phrases, key=lambda phrase: phrase.start)]
+    moments = list(dict.fromkeys(told))
+    if len(moments) < 2:
+        return "alone"
+    if all(before[1] <= after[0] for before, after in pairwise(moments)):
+        return "in_order"
+    if all(after[1] <= before[0] for before, after in pairwise(moments)):
+        return "reversed"
+    return "at_once"
+
+
 def _moments(phrases: Sequence[Phrase], pieces: Sequence[str], seconds: Floats) -> Iterator[Moment]:
+    kinds = {phrase.kind for phrase in phrases}
+    telling = {kind: telling_of([phrase for phrase in phrases if phrase.kind == kind]) for kind in kinds}
     for phrase in phrases:
         words = phrase_words(pieces, phrase)
         inside = (seconds >= phrase.start_seconds) & (seconds < phrase.end_seconds)
         if words and inside.any() and not inside.all():
-            yield Moment(phrase.kind, words, inside)
+            yield Moment(phrase.kind, words, inside, telling[phrase.kind])
 
 
 def _maps(
