@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -62,13 +63,19 @@ def background_of(index: FolderIndex) -> Background | None:
         IndexStoreError: The index is damaged.
     """
     text = index.store.background()
-    kept = _Kept.from_text(text) if text is not None else None
+    kept = _kept_from(text) if text is not None else None
     if kept is None or _has_changed(index, kept):
         kept = _computed(index)
         if kept is not None and not index.store.is_read_only:
             with suppress(IndexStoreError):  # it can be computed again
                 index.store.keep_background(kept.to_text())
     return kept.background if kept else None
+
+
+@lru_cache(maxsize=8)
+def _kept_from(text: str) -> _Kept | None:
+    """Reads a background once: each search asks for it."""
+    return _Kept.from_text(text)
 
 
 def _has_changed(index: FolderIndex, kept: _Kept) -> bool:

@@ -33,7 +33,7 @@ from hbi_infer.index.verify import Verification, verify_file
 from hbi_infer.model.encoder import Encoder, token_layout
 from hbi_infer.options import EVERYTHING, Finding
 from hbi_infer.tokens.levels import Levels, unsound
-from hbi_infer.tokens.similarity import CHUNK_CLIPS, ClipMatrix
+from hbi_infer.tokens.similarity import CHUNK_CLIPS, ClipMatrix, ClipScorer
 
 
 class FolderIndex:
@@ -272,7 +272,7 @@ class FolderIndex:
             matrix.extend(*self.store.fetch_tokens(ids[start : start + CHUNK_CLIPS]))
         return matrix
 
-    def resident_matrix(self) -> ClipMatrix:
+    def resident_matrix(self) -> ClipScorer:
         """Returns the matrix of every clip, which stays in memory until the index changes."""
         with self._resident_lock:
             version = self.store.version()

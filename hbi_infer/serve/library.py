@@ -12,10 +12,11 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from hbi_infer.files import exists
 from hbi_infer.index.store import LedgerEntry, StoredClip
 from hbi_infer.serve.problems import Problem, not_found
 from hbi_infer.serve.settings import ServeOptions
+from hbi_infer.serve.shared_index import SharedIndex
 
 _ID = re.compile(r"([0-9a-f]{8})-([0-9a-f]{20})(?:-(\d{1,12}))?")
 _TASKS = ("retrieve", "qa", "caption")
@@ -102,6 +104,7 @@ class Collection:
         folder: The folder.
         model: The model.
         may_write: Whether an index is made where there is none.
+        load_writer: Loads the model that updates the index; None takes `model`.
 
     Attributes:
         id: Opaque id.
@@ -111,7 +114,9 @@ class Collection:
         location: The index's file.
     """
 
-    def __init__(self, folder: Path, model: HBI, *, may_write: bool = True) -> None:
+    def __init__(
+        self, folder: Path, model: HBI, *, may_write: bool = True, load_writer: Callable[[], HBI] | None = None
+    ) -> None:
         self.folder = folder.resolve()
         self.model = model
         self.name = shown_path(self.folder.name or str(self.folder))
@@ -120,6 +125,7 @@ class Collection:
         self.id = hashlib.blake2b(self._key, digest_size=4).hexdigest()
         self.location = Index.location(self.folder, model)
         self._may_write = may_write
+        self._load_writer = load_writer or (lambda: model)
         self._lock = threading.Lock()
         self._paths: tuple[tuple[int, int], dict[str, LedgerEntry]] | None = None
         self._index, self._file = self._open()
@@ -143,15 +149,15 @@ class Collection:
 
     def open_writer(self) -> Index:
         """Opens the index once more, to be updated while it is read."""
-        return Index.open(self.folder, self.model, location=self.location)
+        return Index.open(self.folder, self._load_writer(), location=self.location)
 
-    def _open(self) -> tuple[Index, tuple[int, int] | None]:
+    def _open(self) -> tuple[SharedIndex, tuple[int, int] | None]:
         path = self.location
         if not self._may_write and not exists(path):
             raise InputError(f"nothing of {self.folder} is indexed: leave out --no-update")
         may_not = exists(path) and not os.access(path, os.W_OK)
         is_closed = not self._may_write and may_not
-        index = Index.open(self.folder, self.model, location=path, read_only=is_closed)
+        index = SharedIndex.open(self.folder, self.model, location=path, read_only=is_closed)
         return index, _identity(index.store.path)
 
     def close(self) -> None:
@@ -187,7 +193,7 @@ class Collection:
 
     def relative(self, path: Path) -> str:
         """Returns the path of a result, which begins with the folder, as the index has it."""
-        return path.relative_to(self.folder).as_posix()
+        return os.fspath(path)[len(os.path.join(self.folder, "")) :].replace(os.sep, "/")  # noqa: PTH118 - quicker
 
     def counts(self) -> tuple[int, int, int, int] | None:
         """Returns the numbers of clips, videos and failures, and the index's bytes; None if it cannot be read."""
@@ -235,9 +241,14 @@ class Library:
             InputError: A folder cannot be read, or nothing of it is indexed and nothing is to be.
             HBIError: A model or an index cannot be used.
         """
-        models = [HBI.load(name, device=options.device) for name in options.bundles]
+        # One thread a graph: sentences are short, requests are many, and threads that wait for each other take time
+        # from others. Videos are encoded by all threads, in a model of their own.
+        models = [HBI.load(name, device=options.device, threads=1) for name in options.bundles]
+        writers = [partial(HBI.load, name, device=options.device) for name in options.bundles]
         collections = [
-            Collection(folder, model, may_write=options.update) for folder in options.videos for model in models
+            Collection(folder, model, may_write=options.update, load_writer=writer)
+            for folder in options.videos
+            for model, writer in zip(models, writers, strict=True)
         ]
         if len(models) > 1:
             for collection in collections:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 from hbi_infer.index.clip_tokens import VideoTokens, indexed_tokens
 from hbi_infer.options import Filter, Searching
@@ -137,7 +136,7 @@ def tokens_of_clip(video: ServedVideo, start_seconds: float, target: Collection)
 
 def thumbnail_url(clip: str, seconds: float, width: int = THUMBNAIL_WIDTH) -> str:
     """Returns the address of the picture of a clip at a time."""
-    return f"/v1/clips/{clip}/thumbnail?{urlencode({'at': round(seconds, 3), 'width': width})}"
+    return f"/v1/clips/{clip}/thumbnail?at={round(seconds, 3)}&width={width}"
 
 
 def _page(collection: Collection, asked: Asked, matches: list[Match], notes: list[str]) -> dict[str, Any]:
@@ -155,13 +154,14 @@ def _page(collection: Collection, asked: Asked, matches: list[Match], notes: lis
 
 
 def _result(collection: Collection, match: Match, rank: int) -> dict[str, Any]:
-    video = collection.video_id(collection.relative(match.path))
+    path = collection.relative(match.path)
+    video = collection.video_id(path)
     clip = clip_id(video, match.start_seconds)
     middle = (match.start_seconds + match.end_seconds) / 2
     best = match.best_frame_seconds[0] if match.best_frame_seconds else middle
     return match.to_json() | {
         "rank": rank,
-        "path": shown_path(collection.relative(match.path)),
+        "path": shown_path(path),
         "video": video,
         "clip": clip,
         "thumbnail": thumbnail_url(clip, best),

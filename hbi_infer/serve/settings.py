@@ -7,7 +7,6 @@ import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hbi_engines.operating_system import usable_cpus
 from hbi_infer.errors import InputError
 from hbi_infer.files import is_folder
 
@@ -26,7 +25,7 @@ class Limits:
         texts: Number of sentences of a request.
         results: Number of results of a page.
         offset: Number of results, or videos, that may be skipped.
-        threads: Number of searches that compute at a time.
+        threads: Number of searches that are done at a time; they score the clips together.
         waiting: Number of searches that may wait for a thread.
         media_workers: Number of processes that make thumbnails.
         media_waiting: Number of thumbnails that may wait for a process.
@@ -52,7 +51,7 @@ class Limits:
     texts: int = 16
     results: int = 200
     offset: int = 10_000
-    threads: int = field(default_factory=lambda: max(2, len(usable_cpus())))
+    threads: int = 8
     waiting: int = 128
     media_workers: int = 2
     media_waiting: int = 256

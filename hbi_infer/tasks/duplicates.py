@@ -39,8 +39,9 @@ class Duplicates:
         """Reads the tokens of clips that are going to be asked about."""
         ids, levels = self._index.tokens(np.array([clip.clip_id for clip in clips], np.int64))
         level = next(iter(levels.values()))
+        units, real = unit(level.tokens), level.weights > 0
         for row, clip_id in enumerate(ids.tolist()):
-            self._loaded[clip_id] = unit(level.tokens[row][level.weights[row] > 0])
+            self._loaded[clip_id] = units[row][real[row]]
 
     def original(self, clip: StoredClip) -> StoredClip | None:
         """Returns the earlier clip that this one repeats; None if it is an original, to compare later ones with.

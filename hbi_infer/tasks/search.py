@@ -31,7 +31,7 @@ from hbi_infer.tokens.background import Background
 from hbi_infer.tokens.familiarity import Familiarity, unfamiliar
 from hbi_infer.tokens.game import game_of
 from hbi_infer.tokens.levels import Levels, item, some
-from hbi_infer.tokens.similarity import ClipMatrix, best_cosines, top
+from hbi_infer.tokens.similarity import ClipScorer, best_cosines, top
 
 EXACT_BYTES = 512 * 2**20
 """Size of the float32 tokens up to which every clip is scored: 30,000 clips of 17 tokens of width 256."""
@@ -41,6 +41,9 @@ SAMPLE_CLIPS = 2000
 
 CLIPS_AT_A_TIME = 64
 """Number of clips that are read at a time, best first, until there are enough results."""
+
+SORTED_AT_FIRST = 4 * CLIPS_AT_A_TIME
+"""Number of the best clips that are put in order before all are."""
 
 NUM_BEST_FRAMES = 3
 
@@ -99,7 +102,9 @@ class Match:
 
     def to_json(self) -> dict[str, Any]:
         """Returns a value that `json.dumps` takes."""
-        return asdict(self) | {
+        # Not `asdict`, which copies all that is in a field, field by field.
+        own = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return own | {
             "path": str(self.path),
             "best_frame_seconds": list(self.best_frame_seconds),
             "copies": [copy.to_json() for copy in self.copies],
@@ -236,8 +241,8 @@ class _Finder:
         self._allowed = None if options.where == EVERYTHING else index.store.clip_ids(options.where)
         self._num_allowed = num_clips if self._allowed is None else len(self._allowed)
         self._has_every_clip = num_clips <= exact_up_to
-        self._matrix: ClipMatrix | None = None
-        self._sample: ClipMatrix | None = None
+        self._matrix: ClipScorer | None = None
+        self._sample: ClipScorer | None = None
         if self._has_every_clip:
             self._matrix = index.resident_matrix()
         elif self._allowed is not None and len(self._allowed) <= exact_up_to:
@@ -296,14 +301,14 @@ class _Finder:
         near = [self._index.store.candidates(pooled(part)[0], self._options.where, size)[0] for part in query.wanted]
         return self._score_all(self._index.matrix(np.unique(np.concatenate(near))), query)
 
-    def _score_all(self, matrix: ClipMatrix, query: Query) -> _Scored:
+    def _score_all(self, matrix: ClipScorer, query: Query) -> _Scored:
         scores = _part_scores(matrix, query)
         sample = None
         if query.needs_scale:
             sample = scores if self._has_every_clip else _part_scores(self._clips_of_all(), query)
         return _Scored(matrix.ids, *query.combined(scores, sample))
 
-    def _clips_of_all(self) -> ClipMatrix:
+    def _clips_of_all(self) -> ClipScorer:
         """Returns clips from all over the index, whichever the filter lets pass."""
         if self._sample is None:
             ids = self._index.store.clip_ids(EVERYTHING)
@@ -332,9 +337,8 @@ class _Finder:
     def _best_first(self, scored: _Scored) -> Iterator[list[_Chosen]]:
         """Yields batches of the clips that are still stored, best first; one of each video unless all are wanted."""
         seen: set[str] = set()
-        order = top(scored.scores, len(scored.scores))
-        for start in range(0, len(order), CLIPS_AT_A_TIME):
-            some = scored[order[start : start + CLIPS_AT_A_TIME]]
+        for order in _best_at_first(scored.scores):
+            some = scored[order]
             clips = {clip.clip_id: clip for clip in self._index.store.clips(some.ids.tolist())}
             batch = []
             for row, clip_id in enumerate(some.ids.tolist()):
@@ -414,6 +418,17 @@ def _ids(chosen: Sequence[_Chosen]) -> ClipIds:
     return np.array([one.clip.clip_id for one in chosen], np.int64)
 
 
-def _part_scores(matrix: ClipMatrix, query: Query) -> npt.NDArray[np.float32]:
+def _part_scores(matrix: ClipScorer, query: Query) -> npt.NDArray[np.float32]:
     """Computes the scores (P, N) of each part of a query with N clips."""
-    return np.stack([matrix.score(part) for part in query.parts])
+    # One by one: a product for several would round by their order.
+    return np.concatenate([matrix.score_each([part]) for part in query.parts])
+
+
+def _best_at_first(scores: npt.NDArray[np.float32]) -> Iterator[npt.NDArray[np.int64]]:
+    """Yields the positions of scores (N,), best first, `CLIPS_AT_A_TIME` together; of equal ones the first."""
+    # The first few are mostly enough, and found without ordering all.
+    order = top(scores, SORTED_AT_FIRST)
+    for start in range(0, len(scores), CLIPS_AT_A_TIME):
+        if start == SORTED_AT_FIRST:
+            order = top(scores, len(scores))
+        yield order[start : start + CLIPS_AT_A_TIME]

@@ -14,14 +14,14 @@ part; "zero", it counts as a cosine of 0 (what the authors' released code does a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from hbi_infer.tokens.layout import PackedTokens, TokenLayout, widen
-from hbi_infer.tokens.levels import Levels, LevelTokens, named_inputs, unit
+from hbi_infer.tokens.levels import Levels, LevelTokens, item, named_inputs, unit
 
 if TYPE_CHECKING:
     from hbi_engines.engine import Engine
@@ -35,6 +35,9 @@ CHUNK_CLIPS = 1024
 
 TEXTS_AT_A_TIME, CLIPS_AT_A_TIME = 64, 1024
 """Numbers that the graph `similarity` scores at a time: without a kernel for it, its cosines take 200 MB."""
+
+PRODUCT_TOKENS = 32
+"""Number of query tokens up to which a product has `PRODUCT_CHUNKS`; of more, it has fewer, and stays in the cache."""
 
 PRODUCT_CHUNKS = 16
 """Number of chunks in one matrix product: with fewer, its threads wait for each other too often on a busy machine."""
@@ -107,6 +110,17 @@ def similarity_by_graph(engine: Engine, text: Levels, video: Levels) -> Float32A
     return scores
 
 
+class ClipScorer(Protocol):
+    """Clips that can be scored against queries."""
+
+    @property
+    def ids(self) -> npt.NDArray[np.int64]:
+        """(N,) the clips' ids, in the order of their scores."""
+
+    def score_each(self, queries: Sequence[Levels]) -> Float32Array:
+        """Computes scores (B, N) float32 of B queries, each a batch of one, with every clip."""
+
+
 class ClipMatrix:
     """Unit tokens of many clips in memory, ready to be scored against one query after another.
 
@@ -173,23 +187,28 @@ class ClipMatrix:
 
     def score(self, query: Levels) -> Float32Array:
         """Computes scores (N,) float32 of one query (a batch of one text, or of one clip) with every clip."""
-        scores: Float32Array = self.score_all(query)[0]
+        scores: Float32Array = self.score_each([query])[0]
         return scores
 
     def score_all(self, queries: Levels) -> Float32Array:
-        """Computes scores (B, N) float32 of B queries with every clip, in one product for all of them.
+        """Computes scores (B, N) float32 of a batch of B queries with every clip."""
+        return self.score_each([item(queries, row) for row in range(len(_first(queries)))])
 
-        Its threads wait for each other at the end of each product, which takes long on a busy machine.
+    def score_each(self, queries: Sequence[Levels]) -> Float32Array:
+        """Computes scores (B, N) float32 of B queries, each a batch of one, with every clip.
+
+        The clips' tokens are read once for all queries. The threads of a product wait for each other at its end, which
+        takes long on a busy machine.
         """
-        num_queries = len(_first(queries))
-        scores = np.zeros((num_queries, len(self._ids)), np.float32)
+        scores = np.zeros((len(queries), len(self._ids)), np.float32)
         for name, rate in self._rates.items():
-            sides = [self._query_side(queries[name], row) for row in range(num_queries)]
+            sides = [self._query_side(query[name]) for query in queries]
             units = np.concatenate([units for units, _ in sides])
             ends = np.cumsum([len(weights) for _, weights in sides])
             num_tokens = dict(self._layout.levels)[name]
-            for start in range(0, len(self._chunks), PRODUCT_CHUNKS):
-                chunks = self._chunks[start : start + PRODUCT_CHUNKS]
+            num_chunks = max(1, PRODUCT_CHUNKS * PRODUCT_TOKENS // max(len(units), PRODUCT_TOKENS))
+            for start in range(0, len(self._chunks), num_chunks):
+                chunks = self._chunks[start : start + num_chunks]
                 first = chunks[0].start * num_tokens
                 # BLAS is quicker at (rows, D) x (D, T) than at its transpose.
                 product = self._tokens[name][first : chunks[-1].stop * num_tokens] @ units.T
@@ -202,11 +221,11 @@ class ClipMatrix:
                         scores[row, clips] += rate * _interaction(own, weights, clip_weights, self._directions)
         return scores
 
-    def _query_side(self, level: LevelTokens, row: int) -> tuple[Float32Array, Float32Array]:
+    def _query_side(self, level: LevelTokens) -> tuple[Float32Array, Float32Array]:
         """Returns unit tokens (T, D) and weights (T,) of a query, with padding left out or replaced by one zero."""
-        weights = level.weights[row].astype(np.float32)
+        weights = level.weights[0].astype(np.float32)
         real = weights > 0
-        units, weights = unit(level.tokens[row])[real], weights[real]
+        units, weights = unit(level.tokens[0])[real], weights[real]
         if self._padded_partner == "zero" and not real.all():
             units, weights = np.pad(units, ((0, 1), (0, 0))), np.pad(weights, (0, 1))
         return units, weights

@@ -200,3 +200,17 @@ def test_top_breaks_ties_by_position(scores: list[float], k: int, expected: list
 
 def large() -> Levels:
     return random_levels(np.random.default_rng(0), 1, VIDEO_SIZES)
+
+
+@pytest.mark.parametrize("padded_partner", ["ignore", "zero"])
+def test_queries_of_any_length_are_scored_each_as_alone(padded_partner: PaddedPartner) -> None:
+    """In one pass, with more tokens than a product takes at once, and with padding where a query has some."""
+    rng = np.random.default_rng(3)
+    clips = random_levels(rng, 70, VIDEO_SIZES)
+    matrix = ClipMatrix(LAYOUT, RATES, 70, padded_partner=padded_partner)
+    matrix.extend(np.arange(70), LAYOUT.pack(clips))
+    sizes = [{"entity": 2 + number % 9, "event": 3} for number in range(20)]
+    queries = [random_levels(rng, 1, size, padding=0.3 * (number % 2)) for number, size in enumerate(sizes)]
+    together = matrix.score_each(queries)
+    for query, scores in zip(queries, together, strict=True):
+        np.testing.assert_allclose(matrix.score(query), scores, atol=1e-5)
