@@ -139,8 +139,11 @@ class Load:
         }
 
 
-async def load(port: int, clients: int, *, seconds: float = 1e9, requests: int = 10**9) -> Load:
-    """Lets clients search one after the other, each on a connection of its own, for a time or a number of requests."""
+async def load(port: int, clients: int, *, seconds: float = 1e9, requests: int = 10**9, searches_each: int = 1) -> Load:
+    """Lets clients ask one thing after the other, each on a connection of its own, for a time or a number of requests.
+
+    One request in `searches_each` is a search, the others list videos.
+    """
     done, started = Load(), time.perf_counter()
     queries = iter(range(requests))
 
@@ -152,7 +155,8 @@ async def load(port: int, clients: int, *, seconds: float = 1e9, requests: int =
             query = QUERIES[(number * 7 + count) % len(QUERIES)]
             begun = time.perf_counter()
             try:
-                status = await search(reader, writer, query)
+                is_search = count % searches_each == 0
+                status = await ask(reader, writer, search_for(query) if is_search else list_from(count))
             except (OSError, EOFError, ValueError):
                 done.statuses["connection lost"] += 1
                 break
@@ -180,10 +184,10 @@ async def search(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, que
 
 
 def memory_over(served: Server, clients: int, requests: int) -> list[dict[str, int]]:
-    """Returns the server's memory after each tenth of many requests."""
+    """Returns the server's memory after each tenth of many requests, of which one in four is a search."""
     steps = [{"requests": 0, "memory_bytes": served.memory_bytes()}]
     for step in range(1, 11):
-        asyncio.run(load(served.port, clients, requests=requests // 10))
+        asyncio.run(load(served.port, clients, requests=requests // 10, searches_each=4))
         steps.append({"requests": step * requests // 10, "memory_bytes": served.memory_bytes()})
     return steps
 
