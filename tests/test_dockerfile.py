@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.builders.service import running, write_library
 from tests.paths import ROOT
 from tests.test_documents import check_line
 
@@ -58,8 +59,8 @@ def test_all_that_the_wheel_is_made_of_is_copied() -> None:
 
 
 def test_the_extra_and_the_python_are_those_of_the_project() -> None:
-    (extra,) = re.findall(r'pip install [^&]*"\.\[(\w+)\]"', " ".join(arguments("RUN")))
-    assert extra in PROJECT["project"]["optional-dependencies"]
+    (extras,) = re.findall(r'pip install [^&]*"\.\[([\w,]+)\]"', " ".join(arguments("RUN")))
+    assert set(extras.split(",")) == {"cpu", "serve"} <= PROJECT["project"]["optional-dependencies"].keys()
     (version,) = re.findall(r"^python:3\.(\d+)-slim$", arguments("FROM")[0])
     assert f"Programming Language :: Python :: 3.{version}" in PROJECT["project"]["classifiers"]
 
@@ -75,9 +76,30 @@ def test_the_user_is_not_root_and_exists() -> None:
 def test_the_commands_are_those_of_the_project() -> None:
     program, *_ = command = json.loads(arguments("CMD")[-1])
     assert program in PROJECT["project"]["scripts"]
-    assert command == ["hbi-infer", "--help"]
+    check_line(" ".join(command))
+    assert command[-1] == "0.0.0.0"
     for line in re.sub(r"\\\n#\s*", "", TEXT).splitlines():
         check_line(line.removeprefix("#"))
+
+
+def test_the_index_is_a_volume_that_the_user_may_write() -> None:
+    (volume,) = json.loads(arguments("VOLUME")[0])
+    assert f"--owner={arguments('USER')[-1]} " in next(run for run in arguments("RUN") if f" {volume}" in run)
+    assert f"XDG_CACHE_HOME={volume} " in arguments("ENV")[0]
+
+
+def test_the_health_check_knows_a_service_that_answers(tmp_path: Path) -> None:
+    library = write_library(tmp_path)
+    command = json.loads(arguments("HEALTHCHECK")[0].partition(" CMD ")[2])
+    with running(
+        *("--videos", library / "videos", "--bundle", library / "bundle"), env={"XDG_CACHE_HOME": str(tmp_path)}
+    ) as service:
+        port = service.address.rstrip("/").rpartition(":")[2]
+        check = [sys.executable, *(part.replace("8000", port) for part in command[1:])]
+        assert check[2] != command[2]
+        assert subprocess.run(check, check=False).returncode == 0
+        service.stop()
+        assert subprocess.run(check, capture_output=True, check=False).returncode != 0
 
 
 def test_the_linter_finds_a_fault(tmp_path: Path) -> None:

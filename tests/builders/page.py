@@ -17,6 +17,8 @@ from tests.paths import ROOT
 
 QUERY = "two big red rings move left"
 FOUND = "two-big-red-rings-move-left.avi"
+OTHER = "green-ring-bounces-then-pulses.mpg"
+"""The only video of the second folder."""
 LATER_QUERY = "a red cross moves up while a yellow star shakes"
 LATER_START = 4.0
 """When the moment of `LATER_QUERY` begins in long.mp4."""
@@ -26,6 +28,8 @@ PARTS = (
     "blue-ring-pulses-then-small-white-star-moves-left.mp4",
 )
 NUM_TINY = 26
+MARKUP = "<img src=x onerror=alert(1)>.mp4"
+"""Name of a video that would be a danger if it became markup."""
 
 Open: TypeAlias = Callable[..., AbstractContextManager[Watched]]
 """Opens a page in a context with the given options."""
@@ -38,7 +42,8 @@ def write_videos(folder: Path) -> None:
     join([ROOT / "samples" / part for part in PARTS], folder / "long.mp4")
     (folder / "tiny").mkdir()
     for number in range(NUM_TINY):
-        video_files.write_video(folder / "tiny" / f"{number:02}.mp4", num_frames=number + 3, width=64, height=64)
+        name = f"{number:02}.mp4" if number else MARKUP
+        video_files.write_video(folder / "tiny" / name, num_frames=number + 3, width=64, height=64)
 
 
 def join(parts: list[Path], target: Path) -> None:

@@ -84,14 +84,13 @@ export class Library {
     this.listFailures();
   }
 
-  describe({ id, name, model, videos, clips, notice }) {
+  describe({ id, name, model, videos, clips }) {
     const here = id === this.collection()?.id && this.collections().length > 1;
     return make(
       "li",
       {},
       make("p", { class: "name" }, name, here ? make("span", { class: "small" }, " — shown") : null),
       make("p", { class: "small" }, `${count(videos, "video")}, ${count(clips, "clip")}; model ${model.name}`),
-      notice ? make("p", { class: "small" }, notice) : null,
     );
   }
 

@@ -70,7 +70,7 @@ export class Player {
   fallBack() {
     if (this.converted) return this.say("This video cannot be played here. The moment can be downloaded.");
     this.converted = true;
-    this.wanted = this.wanted ?? this.moment?.at ?? this.moment?.start ?? 0;
+    this.wanted ??= this.video.currentTime;
     this.say("Converting the video for this browser …");
     this.video.src = withQuery(this.stream, { format: "mp4" });
   }

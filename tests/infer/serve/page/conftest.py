@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -10,8 +11,9 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.builders.browser import Watched, browser, watched_page
-from tests.builders.page import QUERY, Open, write_videos
+from tests.builders.page import OTHER, QUERY, Open, write_videos
 from tests.builders.service import Running, running, wait_until_indexed
+from tests.paths import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +30,16 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def service(folder: Path, cache: dict[str, str]) -> Iterator[Running]:
-    with running("--videos", folder, "--workers", "2", env=cache) as service:
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A second folder, of one video."""
+    other = tmp_path_factory.mktemp("other")
+    shutil.copy(ROOT / "samples" / OTHER, other)
+    return other
+
+
+@pytest.fixture(scope="module")
+def service(folder: Path, other: Path, cache: dict[str, str]) -> Iterator[Running]:
+    with running("--videos", folder, "--videos", other, "--workers", "2", env=cache) as service:
         wait_until_indexed(service.client)
         service.client.post("/v1/search", json={"query": QUERY}).raise_for_status()  # loads the text encoder
         yield service

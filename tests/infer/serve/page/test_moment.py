@@ -290,6 +290,9 @@ def test_a_phone_shows_everything_in_its_width(opened: Open) -> None:
         expect(page.locator(".heat tbody td").first).to_be_visible()
         assert page.evaluate("document.querySelector('#detail').scrollWidth") == 390
         assert page.evaluate("document.querySelector('#results').inert")
+        captions = page.get_by_role("heading", name="Captions")
+        page.evaluate("document.querySelector('#detail').scrollTop = 10_000")
+        assert 0 < captions.bounding_box()["y"] < 844  # type: ignore[index]
         page.get_by_role("button", name="Close").tap()
         expect(page.locator("#detail")).to_be_hidden()
         expect(page.locator(".card").first).to_be_visible()

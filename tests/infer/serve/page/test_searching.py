@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from hbi_infer.video.reader import read_picture
 from tests.builders import video_files
 from tests.builders.browser import until, violations, watched_page
-from tests.builders.page import FOUND, NUM_TINY, Open, search
+from tests.builders.page import FOUND, MARKUP, NUM_TINY, OTHER, QUERY, Open, search
 from tests.builders.service import Running, running
 
 
@@ -98,6 +98,50 @@ def test_arrows_go_from_moment_to_moment_as_they_lie(opened: Open) -> None:
             expect(cards.nth(there)).to_be_focused()
         page.keyboard.press("ArrowUp")
         expect(page.get_by_role("searchbox")).to_be_focused()
+
+
+@pytest.mark.parametrize("is_sent", [False, True])
+def test_what_is_typed_before_the_page_is_ready_stays(is_sent: bool, opened: Open) -> None:
+    with opened() as watched:
+        page = watched.page
+        held: list[Route] = []
+        page.route("**/v1/collections", lambda route: held.append(route))
+        page.goto("/")
+        page.get_by_role("searchbox").fill(QUERY)
+        if is_sent:
+            page.get_by_role("searchbox").press("Enter")
+        page.wait_for_timeout(100)  # the request is there as soon as Playwright listens
+        held[0].continue_()
+        expect(page.locator(".card").first).to_contain_text(FOUND if is_sent else "long.mp4")
+        expect(page.get_by_role("searchbox")).to_have_value(QUERY)
+        if is_sent:
+            expect(page.get_by_role("button", name="Show them")).to_be_visible()
+
+
+def test_names_of_files_never_become_markup(opened: Open) -> None:
+    with opened() as watched:
+        watched.page.goto("/")
+        expect(watched.page.get_by_text(MARKUP)).to_be_visible()
+        assert watched.page.locator("img[src=x]").count() == 0
+
+
+def test_another_collection_is_searched_alone(opened: Open, other: Path) -> None:
+    with opened() as watched:
+        page = watched.page
+        page.goto("/")
+        page.get_by_label("Collection").select_option(other.name)
+        expect(page.locator(".card")).to_have_count(1)
+        expect(page.locator(".card")).to_contain_text(OTHER)
+        page.get_by_role("searchbox").fill("a green ring bounces and then pulses")
+        page.get_by_role("searchbox").press("Enter")
+        expect(page.locator(".card .match")).to_be_visible()
+        address = page.url
+        page.go_back()
+        page.go_back()
+        expect(page.locator(".card").nth(3)).to_be_visible()
+    with opened() as watched:
+        watched.page.goto(address)
+        expect(watched.page.locator(".card")).to_contain_text(OTHER)
 
 
 def test_scrolling_shows_more(opened: Open) -> None:
