@@ -169,13 +169,21 @@ async def load(port: int, clients: int, *, seconds: float = 1e9, requests: int =
     return done
 
 
-async def search(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, query: str) -> str:
-    """Searches once; returns the status."""
+def search_for(query: str) -> bytes:
+    """Returns the request that searches for a sentence."""
     body = json.dumps({"query": query}).encode()
-    head = (
-        f"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-    )
-    writer.write(head.encode() + b"\r\n\r\n" + body)
+    head = "POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def list_from(number: int) -> bytes:
+    """Returns the request that lists some videos."""
+    return f"GET /v1/videos?limit=20&offset={number % 1000} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+
+
+async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> str:
+    """Sends a request and reads the answer; returns the status."""
+    writer.write(request)
     answer = await reader.readuntil(b"\r\n\r\n")
     lines = answer.decode("latin-1").split("\r\n")
     length = next(int(line.partition(":")[2]) for line in lines if line.lower().startswith("content-length"))
