@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--requests", type=int, default=10_000)
+    parser.add_argument("--copies", type=int, default=5, help="copies of the samples to index while it is killed")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         os.environ["XDG_CACHE_HOME"] = temporary  # the indexes lie there
@@ -60,7 +61,8 @@ def main() -> None:
         location.parent.mkdir(parents=True)
         prepare(folder, location, hbi, options.clips)
         with server("--videos", folder, "--no-update") as served:
-            result: dict[str, Any] = {"clips": options.clips, "bundle": hbi.bundle.manifest.name}
+            bundle = {"name": hbi.bundle.manifest.name, "sha256": hbi.bundle.sha256}
+            result: dict[str, Any] = {"clips": options.clips, "clients": options.clients, "bundle": bundle}
             asyncio.run(load(served.port, 1, seconds=2.0))  # the first searches read the index
             result["one_client"] = asyncio.run(load(served.port, 1, seconds=10.0)).to_json()
             before = served.memory_bytes()
@@ -69,7 +71,7 @@ def main() -> None:
             result["memory_over_requests"] = memory_over(served, options.clients, options.requests)
         result["killed_under_load"] = killed_under_load(folder, options.clients)
         result["samples"] = samples(Path(temporary))
-        result["killed_while_indexing"] = killed_while_indexing(Path(temporary))
+        result["killed_while_indexing"] = killed_while_indexing(Path(temporary), options.copies)
     print(json.dumps(result, indent=2))
     print(write_result("serving", result))
 
@@ -270,11 +272,11 @@ def kill_workers(served: Server, clips: list[str]) -> dict[str, Any]:
     return {"killed": killed, "asked": len(clips) * 3, "answered": answered}
 
 
-def killed_while_indexing(cache: Path) -> dict[str, Any]:
+def killed_while_indexing(cache: Path, copies: int) -> dict[str, Any]:
     """Kills the server while it indexes, starts it anew, and counts what is indexed."""
     videos = cache / "copies"
     videos.mkdir()
-    for number in range(5):
+    for number in range(copies):
         for file in (ROOT / "samples").iterdir():
             # Other bytes behind the end, so that none is known as a copy.
             (videos / f"{number} {file.name}").write_bytes(file.read_bytes() + bytes(number + 1))
@@ -287,7 +289,7 @@ def killed_while_indexing(cache: Path) -> dict[str, Any]:
         wait_until_indexed(again)
         total = json.loads(again.get("/v1/videos"))["total"]
         failed = len(json.loads(again.get("/v1/failures"))["failures"])
-    return {"files": 5 * len(list((ROOT / "samples").iterdir())), "kept": kept, "indexed": total, "failed": failed}
+    return {"files": copies * len(list((ROOT / "samples").iterdir())), "kept": kept, "indexed": total, "failed": failed}
 
 
 def wait_until_indexed(served: Server) -> None:
