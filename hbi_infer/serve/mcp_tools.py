@@ -120,7 +120,8 @@ async def _explain(service: Service, arguments: Arguments) -> Found:
     levels = [told_level(level) for level in found["levels"]]
     seconds = [second for level in levels for pair in level["strongest"] for second in pair["seconds"]]
     moments: list[tuple[str, float | None]] = [(found["clip_id"], second) for second in dict.fromkeys(seconds)]
-    return Found(_bare(found) | {"levels": levels}, moments)
+    words = {name: found["word_map"][name] for name in ("sentence", "meaning", "phrases")}
+    return Found(_bare(found) | {"levels": levels, "word_map": words}, moments)
 
 
 def told_level(level: dict[str, Any]) -> dict[str, Any]:

@@ -81,12 +81,12 @@ class WordMap:
     @property
     def sentence(self) -> str:
         """Sentence that says what the map shows."""
-        told = [phrase for phrase in self.phrases if not phrase.is_everywhere]
+        told = sorted((phrase for phrase in self.phrases if not phrase.is_everywhere), key=self._strength)[:MOST_TOLD]
         if told:
             parts = [
                 f"“{phrase.text}” {'belongs ' * (number == 0)}to {phrase.start_seconds:.1f} to "
                 f"{phrase.end_seconds:.1f} s"
-                for number, phrase in enumerate(sorted(told, key=self._strength)[:MOST_TOLD])
+                for number, phrase in enumerate(sorted(told, key=lambda phrase: phrase.words))
             ]
             return f"{_listed(parts)}."
         if everywhere := [f"“{phrase.text}”" for phrase in self.phrases[:MOST_TOLD]]:
@@ -124,11 +124,12 @@ class WordMap:
                 for phrase in self.phrases
             ],
             "sentence": self.sentence,
+            "meaning": self.meaning,
         }
 
-    def _strength(self, phrase: Phrase) -> tuple[float, int]:
-        """Returns what told phrases are chosen by, the strongest first."""
-        return -float(self.values[list(phrase.words)].max()), phrase.words[0]
+    def _strength(self, phrase: Phrase) -> float:
+        """Returns what the phrases to tell are chosen by, the strongest first."""
+        return -float(self.values[list(phrase.words)].max())
 
 
 @dataclass(frozen=True, kw_only=True)

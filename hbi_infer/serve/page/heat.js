@@ -1,4 +1,4 @@
-// Why a moment was found: what each word and each frame are worth together, as a map of words and frames.
+// Why a moment was found: which words belong to which frames, and what each is worth with each at every level.
 
 import { thumbnail } from "./api.js";
 import { make, setVariables } from "./dom.js";
@@ -18,40 +18,41 @@ export class HeatMap {
    */
   constructor(explanation, { mark, seek }) {
     Object.assign(this, { explanation, mark, seek });
+    this.maps = [mapOfWords(explanation.word_map), ...explanation.levels.map((level) => mapOfLevel(level, explanation))];
     this.table = make("table", { class: "heat", on: { mouseleave: () => this.look(null, null) } });
     this.readout = make("p", { class: "readout" });
+    this.meaning = make("p", { class: "small" });
     this.element = make(
       "div",
       {},
-      this.levelChoice(),
+      make("p", { class: "sentence" }, explanation.word_map.sentence),
+      this.mapChoice(),
       make("div", { class: "scroll", role: "region", "aria-label": "Words by frames", tabindex: "0" }, this.table),
       this.readout,
-      make("p", { class: "small" }, MEANING),
+      this.meaning,
       ...fidelity(explanation.fidelity),
       ...explanation.remarks.map((remark) => make("p", { class: "small" }, `${remark}.`)),
     );
-    this.showLevel(explanation.levels[0]);
+    this.show(this.maps[0]);
   }
 
-  levelChoice() {
-    const { levels } = this.explanation;
-    if (levels.length < 2) return null;
-    const choices = levels.map((level, place) =>
+  mapChoice() {
+    const choices = this.maps.map((map, place) =>
       make(
         "label",
         {},
-        make("input", { type: "radio", name: "level", value: level.name, checked: place === 0, on: { change: () => this.showLevel(level) } }),
-        make("span", {}, level.name),
+        make("input", { type: "radio", name: "level", value: map.name, checked: place === 0, on: { change: () => this.show(map) } }),
+        make("span", {}, map.name),
       ),
     );
     return make("fieldset", { class: "segments" }, make("legend", { class: "unseen" }, "Level of the map"), ...choices);
   }
 
-  showLevel(level) {
-    this.values = expanded(level, this.explanation);
-    this.limit = Math.max(...level.interaction.flat().map(Math.abs), 0);
-    const caption = `What words and frames are worth together at the ${level.name} level`;
-    this.table.replaceChildren(make("caption", { class: "unseen" }, caption), this.head(), this.body());
+  show(map) {
+    Object.assign(this, map);
+    this.limit = Math.max(...map.values.flat().map((value) => Math.abs(value ?? 0)), 0);
+    this.meaning.textContent = map.explained;
+    this.table.replaceChildren(make("caption", { class: "unseen" }, map.caption), this.head(), this.body());
     setVariables(this.table, { columns: String(this.explanation.frame_seconds.length) });
     this.look(null, null);
   }
@@ -78,7 +79,7 @@ export class HeatMap {
   }
 
   body() {
-    const rows = this.explanation.words.map((word, row) =>
+    const rows = this.words.map((word, row) =>
       make("tr", { class: /^\[.*\]$/.test(word) ? "edge" : null }, make("th", { scope: "row" }, word), ...this.values[row].map((value, column) => this.cell(value, row, column))),
     );
     return make("tbody", {}, ...rows);
@@ -86,13 +87,13 @@ export class HeatMap {
 
   cell(value, row, column) {
     const attributes = { "data-row": row, "data-column": column };
-    if (value === null) return make("td", attributes, make("span", { class: "unseen" }, "left out"));
+    if (value === null) return make("td", { ...attributes, class: "none" }, make("span", { class: "unseen" }, "left out"));
     const share = this.limit ? Math.abs(value) / this.limit : 0;
     return make(
       "td",
       {
         ...attributes,
-        class: value < 0 ? "takes" : "adds",
+        class: `${value < 0 ? "takes" : "adds"}${this.belongs(row, column) ? " belongs" : ""}`,
         vars: { share: `${(100 * share).toFixed(1)}%` },
         on: { mouseenter: () => this.look(row, column), click: () => this.seek(this.explanation.frame_seconds[column]) },
       },
@@ -100,9 +101,15 @@ export class HeatMap {
     );
   }
 
+  /** Returns whether a word and a frame are of one of the phrases that belong to a moment. */
+  belongs(row, column) {
+    return this.phrases.some(({ words, frames }) => words.includes(row) && frames.includes(column));
+  }
+
   /** Marks a word and a frame, or a whole frame, or nothing. */
   look(row, column) {
-    const { words, frame_seconds: seconds } = this.explanation;
+    const { words } = this;
+    const { frame_seconds: seconds } = this.explanation;
     for (const marked of this.table.querySelectorAll(".marked")) marked.classList.remove("marked");
     if (column !== null) for (const cell of this.table.querySelectorAll(`[data-column="${column}"]`)) cell.classList.add("marked");
     if (row !== null) this.table.tBodies[0].rows[row].classList.add("marked");
@@ -118,7 +125,7 @@ export class HeatMap {
   }
 
   ofFrame(column) {
-    const of = this.explanation.words.map((word, row) => ({ word, value: this.values[row][column] ?? 0 }));
+    const of = this.words.map((word, row) => ({ word, value: this.values[row][column] ?? 0 }));
     of.sort((one, other) => other.value - one.value);
     return of.slice(0, NUM_NAMED).map(({ word, value }) => `${word} ${signed(value, this.limit)}`).join(", ");
   }
@@ -127,9 +134,22 @@ export class HeatMap {
     const pairs = this.values.flatMap((row, place) => row.map((value, column) => ({ value: value ?? -Infinity, place, column })));
     const best = pairs.reduce((one, other) => (other.value > one.value ? other : one), { value: -Infinity });
     if (!(best.value > 0)) return "No word and frame add to each other.";
-    const { words, frame_seconds: seconds } = this.explanation;
+    const { words } = this;
+    const { frame_seconds: seconds } = this.explanation;
     return `Strongest: “${words[best.place]}” at ${clock(seconds[best.column], { tenths: true })}, ${signed(best.value, this.limit)}`;
   }
+}
+
+/** Returns what is shown of the map of words, whose marked phrases belong to a part of the clip. */
+function mapOfWords({ words, values, phrases, meaning }) {
+  const told = phrases.filter(({ frames }) => frames.length < (values[0]?.length ?? 0));
+  return { name: "words", caption: "Which words belong to which frames", words, values, phrases: told, explained: meaning };
+}
+
+/** Returns what is shown of a level, with the words as the model reads them. */
+function mapOfLevel(level, explanation) {
+  const caption = `What words and frames are worth together at the ${level.name} level`;
+  return { name: level.name, caption, words: explanation.words, values: expanded(level, explanation), phrases: [], explained: MEANING };
 }
 
 /** Spreads the map of merged words and frames over each word (row) and each frame (column); null is left out. */

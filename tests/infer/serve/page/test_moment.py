@@ -107,14 +107,27 @@ def test_the_map_holds_the_words_and_frames_of_the_explanation(opened: Open, ser
         with watched.page.expect_response("**/v1/explain") as answered:
             open_moment(watched.page)
         explanation = answered.value.json()
-        rows = watched.page.locator(".heat tbody tr")
-        expect(rows).to_have_count(len(explanation["words"]))
-        assert rows.locator("th").all_inner_texts() == explanation["words"]
-        expect(rows.first.locator("td")).to_have_count(len(explanation["frame_seconds"]))
-        until(watched.page, "[...document.querySelectorAll('.heat img')].every(image => image.naturalWidth)")
-        best = np.unravel_index(np.argmax(explanation["levels"][0]["interaction"]), (len(explanation["words"]), 12))
-        word, frame = explanation["words"][best[0]], explanation["frame_seconds"][best[1]]
-        expect(watched.page.locator(".readout")).to_contain_text(f"Strongest: “{word}” at 0:0{int(frame)}")
+        seconds = explanation["frame_seconds"]
+        word_map, entity = explanation["word_map"], explanation["levels"][0]
+        expect(watched.page.locator(".sentence")).to_have_text(word_map["sentence"])
+        words_and_frames_are(watched.page, word_map["words"], word_map["values"], seconds)
+        told = [phrase for phrase in word_map["phrases"] if len(phrase["frames"]) < len(seconds)]
+        expect(watched.page.locator(".heat td.belongs")).to_have_count(
+            len({(word, frame) for phrase in told for word in phrase["words"] for frame in phrase["frames"]})
+        )
+        watched.page.get_by_role("radio", name="entity").check(force=True)
+        words_and_frames_are(watched.page, explanation["words"], entity["interaction"], seconds)
+
+
+def words_and_frames_are(page: Page, words: list[str], values: list[list[float]], seconds: list[float]) -> None:
+    """The map has these rows and columns, and its line names the pair of the largest value."""
+    rows = page.locator(".heat tbody tr")
+    expect(rows).to_have_count(len(words))
+    assert rows.locator("th").all_inner_texts() == words
+    expect(rows.first.locator("td")).to_have_count(len(seconds))
+    until(page, "[...document.querySelectorAll('.heat img')].every(image => image.naturalWidth)")
+    row, column = np.unravel_index(np.argmax(values), (len(words), len(seconds)))
+    expect(page.locator(".readout")).to_contain_text(f"Strongest: “{words[row]}” at 0:0{int(seconds[column])}")
 
 
 def test_hovering_marks_the_frame_and_a_click_shows_it(opened: Open) -> None:
