@@ -139,8 +139,11 @@ class Load:
         }
 
 
-async def load(port: int, clients: int, *, seconds: float = 1e9, requests: int = 10**9) -> Load:
-    """Lets clients search one after the other, each on a connection of its own, for a time or a number of requests."""
+async def load(port: int, clients: int, *, seconds: float = 1e9, requests: int = 10**9, searches_each: int = 1) -> Load:
+    """Lets clients ask one thing after the other, each on a connection of its own, for a time or a number of requests.
+
+    One request in `searches_each` is a search, the others list videos.
+    """
     done, started = Load(), time.perf_counter()
     queries = iter(range(requests))
 
@@ -152,7 +155,8 @@ async def load(port: int, clients: int, *, seconds: float = 1e9, requests: int =
             query = QUERIES[(number * 7 + count) % len(QUERIES)]
             begun = time.perf_counter()
             try:
-                status = await search(reader, writer, query)
+                is_search = count % searches_each == 0
+                status = await ask(reader, writer, search_for(query) if is_search else list_from(count))
             except (OSError, EOFError, ValueError):
                 done.statuses["connection lost"] += 1
                 break
@@ -165,13 +169,21 @@ async def load(port: int, clients: int, *, seconds: float = 1e9, requests: int =
     return done
 
 
-async def search(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, query: str) -> str:
-    """Searches once; returns the status."""
+def search_for(query: str) -> bytes:
+    """Returns the request that searches for a sentence."""
     body = json.dumps({"query": query}).encode()
-    head = (
-        f"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-    )
-    writer.write(head.encode() + b"\r\n\r\n" + body)
+    head = "POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def list_from(number: int) -> bytes:
+    """Returns the request that lists some videos."""
+    return f"GET /v1/videos?limit=20&offset={number % 1000} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+
+
+async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> str:
+    """Sends a request and reads the answer; returns the status."""
+    writer.write(request)
     answer = await reader.readuntil(b"\r\n\r\n")
     lines = answer.decode("latin-1").split("\r\n")
     length = next(int(line.partition(":")[2]) for line in lines if line.lower().startswith("content-length"))
@@ -180,10 +192,10 @@ async def search(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, que
 
 
 def memory_over(served: Server, clients: int, requests: int) -> list[dict[str, int]]:
-    """Returns the server's memory after each tenth of many requests."""
+    """Returns the server's memory after each tenth of many requests, of which one in four is a search."""
     steps = [{"requests": 0, "memory_bytes": served.memory_bytes()}]
     for step in range(1, 11):
-        asyncio.run(load(served.port, clients, requests=requests // 10))
+        asyncio.run(load(served.port, clients, requests=requests // 10, searches_each=4))
         steps.append({"requests": step * requests // 10, "memory_bytes": served.memory_bytes()})
     return steps
 
