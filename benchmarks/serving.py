@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--requests", type=int, default=10_000)
+    parser.add_argument("--copies", type=int, default=5, help="copies of the samples to index while it is killed")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         os.environ["XDG_CACHE_HOME"] = temporary  # the indexes lie there
@@ -60,7 +61,8 @@ def main() -> None:
         location.parent.mkdir(parents=True)
         prepare(folder, location, hbi, options.clips)
         with server("--videos", folder, "--no-update") as served:
-            result: dict[str, Any] = {"clips": options.clips, "bundle": hbi.bundle.manifest.name}
+            bundle = {"name": hbi.bundle.manifest.name, "sha256": hbi.bundle.sha256}
+            result: dict[str, Any] = {"clips": options.clips, "clients": options.clients, "bundle": bundle}
             asyncio.run(load(served.port, 1, seconds=2.0))  # the first searches read the index
             result["one_client"] = asyncio.run(load(served.port, 1, seconds=10.0)).to_json()
             before = served.memory_bytes()
@@ -69,7 +71,7 @@ def main() -> None:
             result["memory_over_requests"] = memory_over(served, options.clients, options.requests)
         result["killed_under_load"] = killed_under_load(folder, options.clients)
         result["samples"] = samples(Path(temporary))
-        result["killed_while_indexing"] = killed_while_indexing(Path(temporary))
+        result["killed_while_indexing"] = killed_while_indexing(Path(temporary), options.copies)
     print(json.dumps(result, indent=2))
     print(write_result("serving", result))
 
@@ -139,8 +141,11 @@ class Load:
         }
 
 
-async def load(port: int, clients: int, *, seconds: float = 1e9, requests: int = 10**9) -> Load:
-    """Lets clients search one after the other, each on a connection of its own, for a time or a number of requests."""
+async def load(port: int, clients: int, *, seconds: float = 1e9, requests: int = 10**9, searches_each: int = 1) -> Load:
+    """Lets clients ask one thing after the other, each on a connection of its own, for a time or a number of requests.
+
+    One request in `searches_each` is a search, the others list videos.
+    """
     done, started = Load(), time.perf_counter()
     queries = iter(range(requests))
 
@@ -152,7 +157,8 @@ async def load(port: int, clients: int, *, seconds: float = 1e9, requests: int =
             query = QUERIES[(number * 7 + count) % len(QUERIES)]
             begun = time.perf_counter()
             try:
-                status = await search(reader, writer, query)
+                is_search = count % searches_each == 0
+                status = await ask(reader, writer, search_for(query) if is_search else list_from(count))
             except (OSError, EOFError, ValueError):
                 done.statuses["connection lost"] += 1
                 break
@@ -165,13 +171,21 @@ async def load(port: int, clients: int, *, seconds: float = 1e9, requests: int =
     return done
 
 
-async def search(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, query: str) -> str:
-    """Searches once; returns the status."""
+def search_for(query: str) -> bytes:
+    """Returns the request that searches for a sentence."""
     body = json.dumps({"query": query}).encode()
-    head = (
-        f"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-    )
-    writer.write(head.encode() + b"\r\n\r\n" + body)
+    head = "POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def list_from(number: int) -> bytes:
+    """Returns the request that lists some videos."""
+    return f"GET /v1/videos?limit=20&offset={number % 1000} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+
+
+async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> str:
+    """Sends a request and reads the answer; returns the status."""
+    writer.write(request)
     answer = await reader.readuntil(b"\r\n\r\n")
     lines = answer.decode("latin-1").split("\r\n")
     length = next(int(line.partition(":")[2]) for line in lines if line.lower().startswith("content-length"))
@@ -180,10 +194,10 @@ async def search(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, que
 
 
 def memory_over(served: Server, clients: int, requests: int) -> list[dict[str, int]]:
-    """Returns the server's memory after each tenth of many requests."""
+    """Returns the server's memory after each tenth of many requests, of which one in four is a search."""
     steps = [{"requests": 0, "memory_bytes": served.memory_bytes()}]
     for step in range(1, 11):
-        asyncio.run(load(served.port, clients, requests=requests // 10))
+        asyncio.run(load(served.port, clients, requests=requests // 10, searches_each=4))
         steps.append({"requests": step * requests // 10, "memory_bytes": served.memory_bytes()})
     return steps
 
@@ -258,11 +272,11 @@ def kill_workers(served: Server, clips: list[str]) -> dict[str, Any]:
     return {"killed": killed, "asked": len(clips) * 3, "answered": answered}
 
 
-def killed_while_indexing(cache: Path) -> dict[str, Any]:
+def killed_while_indexing(cache: Path, copies: int) -> dict[str, Any]:
     """Kills the server while it indexes, starts it anew, and counts what is indexed."""
     videos = cache / "copies"
     videos.mkdir()
-    for number in range(5):
+    for number in range(copies):
         for file in (ROOT / "samples").iterdir():
             # Other bytes behind the end, so that none is known as a copy.
             (videos / f"{number} {file.name}").write_bytes(file.read_bytes() + bytes(number + 1))
@@ -275,7 +289,7 @@ def killed_while_indexing(cache: Path) -> dict[str, Any]:
         wait_until_indexed(again)
         total = json.loads(again.get("/v1/videos"))["total"]
         failed = len(json.loads(again.get("/v1/failures"))["failures"])
-    return {"files": 5 * len(list((ROOT / "samples").iterdir())), "kept": kept, "indexed": total, "failed": failed}
+    return {"files": copies * len(list((ROOT / "samples").iterdir())), "kept": kept, "indexed": total, "failed": failed}
 
 
 def wait_until_indexed(served: Server) -> None:

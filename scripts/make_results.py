@@ -158,7 +158,7 @@ def grounding() -> str:
 
 def speed() -> str:
     """Returns start-up, devices, indexing, captioning, answering, scoring and search."""
-    made = (startup(), devices(), indexing(), captioning(), answering(), scoring(), search())
+    made = (startup(), devices(), indexing(), captioning(), answering(), scoring(), search(), serving())
     return "\n".join(["## Speed\n", *filter(None, made)])
 
 
@@ -175,6 +175,40 @@ def startup() -> str:
     return (
         f"Cold processes; the index holds {result['clips']:,} clips (`python benchmarks/startup.py`; "
         f"{machine_of(document)}):\n\n{table(['command', 'median', 'range'], rows)}\n"
+    )
+
+
+def serving() -> str:
+    """Returns what clients of the service see, and what killing it loses."""
+    document = load("serving")
+    if document is None:
+        return ""
+    result = document["result"]
+    samples, killed = result["samples"], result["killed_while_indexing"]
+
+    def row(who: str, seen: dict[str, Any]) -> list[str]:
+        times = [f"{1000 * seen[f'{name}_seconds']:,.0f} ms" for name in ("p50", "p95", "p99")]
+        failed = sum(count for status, count in seen["statuses"].items() if status != "200")
+        return [who, f"{seen['requests_per_second']:.1f}", *times, str(failed)]
+
+    pictures, view = samples["uncached_thumbnails"], samples["first_view"]
+    rows = [row("one client", result["one_client"]), row(f"{result['clients']} clients", result["together"])]
+    header = ["who searches", "searches a second", "half within", "95 % within", "99 % within", "failed"]
+    steps = result["memory_over_requests"]
+    after = result["killed_under_load"]
+    return (
+        f"The service over {result['clips']:,} clips, searched over loopback (`python benchmarks/serving.py`; "
+        f"{machine_of(document)}):\n\n"
+        f"{table(header, rows)}\n\n"
+        f"Over {steps[-1]['requests']:,} requests, one in four a search, its memory went from "
+        f"{steps[0]['memory_bytes'] / 1e6:.0f} to {steps[-1]['memory_bytes'] / 1e6:.0f} MB. On the samples the first "
+        f"view of the page ({view['files']} files) took {1000 * view['seconds']:.0f} ms, and a picture that nobody had "
+        f"asked for {1000 * pictures['p50_seconds']:.0f} ms (95 % within {1000 * pictures['p95_seconds']:.0f} ms). Of "
+        f"{samples['killed_workers']['asked']} pictures {samples['killed_workers']['answered']} came, though "
+        f"{samples['killed_workers']['killed']} workers were killed. A server that was killed under load found the "
+        f"{'same' if after['same_results'] else 'NOT the same'} {after['first_answer_after_seconds']:.1f} s after its "
+        f"restart; one that was killed while it indexed kept {killed['kept']} videos, and went on to "
+        f"{killed['indexed']} of {killed['files']} files, of which {killed['failed']} are damaged.\n"
     )
 
 

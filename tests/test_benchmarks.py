@@ -26,6 +26,7 @@ from tests.paths import ROOT
         ("index_scale", ["--clips", "1000", "--videos", "samples", "--queries", "{tmp}/queries.txt"]),
         ("startup", ["--clips", "50", "--repeats", "1"]),
         ("indexing", ["--videos", "samples"]),
+        ("serving", ["--clips", "200", "--clients", "4", "--seconds", "1", "--requests", "40", "--copies", "1"]),
         ("banzhaf", ["--pairs", "4", "--sampled-pairs", "2", "--samples", "2"]),
         (
             "captioning",

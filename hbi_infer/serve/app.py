@@ -26,9 +26,6 @@ from hbi_infer.serve.problems import handlers
 from hbi_infer.serve.service import Service
 from hbi_infer.serve.settings import ServeOptions
 
-MARGIN_BYTES = 64 * 1024
-"""Room for what a form has besides its picture."""
-
 
 def routes() -> list[Route]:
     """Returns all routes but that of the tools, which needs a service."""
@@ -87,7 +84,6 @@ def build_app(options: ServeOptions) -> Starlette:
         ],
         exception_handlers=handlers(service.library.shown),
         lifespan=running,
-        max_body_size=options.limits.picture_bytes + MARGIN_BYTES,
     )
     app.router.redirect_slashes = False
     app.state.service = service

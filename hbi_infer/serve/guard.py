@@ -21,7 +21,7 @@ from starlette.requests import cookie_parser
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hbi_infer.serve.problems import Problem
+from hbi_infer.serve.problems import Problem, too_large
 from hbi_infer.serve.settings import ServeOptions, is_loopback
 
 OPEN_TO_ALL = ("/login", "/health/live", "/health/ready")
@@ -30,6 +30,10 @@ OPEN_FOLDERS = ("/page/",)
 
 SESSION_SECONDS = 7 * 86_400
 MOST_SESSIONS = 1000
+MOST_HEAD_BYTES = 32 * 1024
+MARGIN_BYTES = 64 * 1024
+"""Room for what a form has besides its picture."""
+
 MOST_QUERY_LETTERS = 4000
 """Length of the query that a login remembers; a longer one is forgotten."""
 MOST_FAILURES = 10
@@ -164,6 +168,7 @@ class Guard:
         Raises:
             Problem: It may not.
         """
+        self._check_size(headers, scope)
         host = _only(headers, "host")
         self._check_host(host)
         self._check_origin(headers, scope, host)
@@ -175,6 +180,21 @@ class Guard:
             return RedirectResponse(login_address(scope["query_string"].decode("latin-1")), status_code=303)
         detail = "log in at /login, or send the header Authorization: Bearer TOKEN with the token that was shown"
         raise Problem(401, "token", "A token is needed", detail, {"www-authenticate": "Bearer"})
+
+    def _check_size(self, headers: Headers, scope: Scope) -> None:
+        """Refuses a head that is too large, a body that says so of itself, and one whose end is told in two ways."""
+        head_bytes = sum(len(name) + len(value) for name, value in headers.raw)
+        if head_bytes + len(scope.get("raw_path") or b"") + len(scope["query_string"]) > MOST_HEAD_BYTES:
+            detail = f"the head of the request has {head_bytes} bytes; at most {MOST_HEAD_BYTES} are taken"
+            raise Problem(431, "head", "The head is too large", detail, {"connection": "close"})
+        stated = _only(headers, "content-length")
+        if stated and "transfer-encoding" in headers:
+            detail = "the request states the end of its body in two ways: send Content-Length or Transfer-Encoding"
+            raise Problem(400, "input", "The request cannot be used", detail, {"connection": "close"})
+        is_number = stated.isdecimal() and len(stated) < 16
+        if stated and not (is_number and int(stated) <= self._options.limits.picture_bytes + MARGIN_BYTES):
+            most = f"{self._options.limits.picture_bytes // 2**20} MiB"
+            raise too_large("the body says that it is larger than anything that is taken", most)
 
     def _check_host(self, given: str) -> None:
         try:

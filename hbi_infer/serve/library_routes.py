@@ -39,12 +39,11 @@ async def videos(request: Request) -> Response:
     wanted = fields.text("q", "", most=500).casefold()
 
     def work(_job: Job) -> dict[str, Any]:
-        found = [
-            ServedVideo(collection, video_id, entry)
-            for video_id, entry in collection.videos().items()
-            if wanted in shown_path(entry.path).casefold()
-        ]
-        return {"videos": [_with_thumbnail(video) for video in found[offset : offset + limit]], "total": len(found)}
+        found = list(collection.videos().items())
+        if wanted:
+            found = [each for each in found if wanted in shown_path(each[1].path).casefold()]
+        page = [_with_thumbnail(ServedVideo(collection, *each)) for each in found[offset : offset + limit]]
+        return {"videos": page, "total": len(found)}
 
     return await _answer(request, service, work)
 

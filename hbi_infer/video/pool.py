@@ -13,6 +13,7 @@ is ended by its caller.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -267,7 +268,8 @@ class _Decoder:
         """Ends the process, now."""
         self._worker.end()
         self._begun.put(False)
-        self._thread.join()
+        if not sys.is_finalizing():  # then no other thread runs any more, and this one would wait for ever
+            self._thread.join()
         self._worker.kill()
 
     @property

@@ -87,7 +87,7 @@ export class HeatMap {
 
   cell(value, row, column) {
     const attributes = { "data-row": row, "data-column": column };
-    if (value === null) return make("td", attributes, make("span", { class: "unseen" }, "left out"));
+    if (value === null) return make("td", { ...attributes, class: "none" }, make("span", { class: "unseen" }, "left out"));
     const share = this.limit ? Math.abs(value) / this.limit : 0;
     return make(
       "td",

