@@ -26,7 +26,7 @@ from queue import SimpleQueue
 from threading import Event, Lock, Thread, Timer
 from typing import Any, Literal, Protocol, TypeAlias
 
-from hbi_engines.operating_system import cause_of_death, ended_by_kill, new_group, widen_pipe
+from hbi_engines.operating_system import cause_of_death, ended_by_kill, new_group, send_file, take_file, widen_pipe
 from hbi_infer import errors
 from hbi_infer.errors import HBIError
 
@@ -154,7 +154,7 @@ class WorkerProcess:
         with suppress(OSError):  # the child has died: `receive` tells
             if file is not None:
                 assert self._files is not None
-                socket.send_fds(self._files, [b"\0"], [file])
+                send_file(self._files, file)
             _send(self._jobs, {"document": job, "has_file": file is not None}, [memoryview(content)])
 
     def receive(self) -> Received:
@@ -344,20 +344,12 @@ def _listen(
             head = _receive(jobs)
             content = b"".join(_read(jobs, size) for size in head["sizes"])
             if head["has_file"] and files:
-                head["document"]["descriptor"] = _take_file(files)
+                head["document"]["descriptor"] = take_file(files)
             is_busy.set()
             queue.put((head["document"], content))
     if is_busy.is_set():
         os._exit(1)
     queue.put(None)
-
-
-def _take_file(files: socket.socket) -> int:
-    """Takes an open file from the parent; returns its descriptor here."""
-    _, descriptors, _, _ = socket.recv_fds(files, 1, 1)
-    if len(descriptors) != 1:
-        raise EOFError
-    return descriptors[0]
 
 
 def _environment() -> dict[str, str]:

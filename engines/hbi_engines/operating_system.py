@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 from threading import Thread, Timer
@@ -250,3 +251,55 @@ def widen_pipe(file: int, size_bytes: int) -> None:
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.EBUSY):
                 raise
+
+
+def memory_file(name: str) -> int:
+    """Opens a file that is in no folder, on Linux; returns its descriptor.
+
+    Raises:
+        OSError: The system has no such files.
+    """
+    if sys.platform == "linux":
+        return os.memfd_create(name)
+    raise OSError(errno.ENOSYS, "this system has no files in memory")
+
+
+def read_at(file: int, size_bytes: int, place: int) -> bytes:
+    """Reads up to so many bytes of an open file from a place on; where the system can, its own place stays."""
+    if sys.platform == "win32":
+        os.lseek(file, place, os.SEEK_SET)
+        return os.read(file, size_bytes)
+    return os.pread(file, size_bytes, place)
+
+
+def open_to_read(path: str | os.PathLike[str]) -> int:
+    """Opens a file to be read, without waiting for a writer and for this process alone; returns its descriptor."""
+    if sys.platform == "win32":
+        return os.open(path, os.O_RDONLY | os.O_BINARY | os.O_NOINHERIT)
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+
+
+def send_file(connection: socket.socket, file: int) -> None:
+    """Gives the process at the other end of a connection an open file.
+
+    Raises:
+        OSError: The system cannot, or the connection is gone.
+    """
+    if sys.platform == "win32":
+        raise OSError(errno.ENOSYS, "this system passes no open files on")
+    socket.send_fds(connection, [b"\0"], [file])
+
+
+def take_file(connection: socket.socket) -> int:
+    """Takes an open file from the process at the other end; returns its descriptor here.
+
+    Raises:
+        EOFError: None came.
+        OSError: The system cannot, or the connection is gone.
+    """
+    if sys.platform == "win32":
+        raise OSError(errno.ENOSYS, "this system passes no open files on")
+    _, files, _, _ = socket.recv_fds(connection, 1, 1)
+    if len(files) != 1:
+        raise EOFError
+    return files[0]

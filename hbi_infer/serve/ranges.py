@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from hbi_engines.operating_system import read_at
 from hbi_infer.serve.job_queue import wait_until_gone
 from hbi_infer.serve.problems import Problem
 
@@ -88,7 +89,7 @@ class FileRange(Response):
         gone = asyncio.ensure_future(wait_until_gone(Request(scope, receive)))
         try:
             while first < end and not gone.done():
-                chunk = await asyncio.to_thread(os.pread, self._file.fileno(), min(CHUNK_BYTES, end - first), first)
+                chunk = await asyncio.to_thread(read_at, self._file.fileno(), min(CHUNK_BYTES, end - first), first)
                 first += len(chunk)
                 if not chunk:  # the file was cut short meanwhile: the client learns it from the missing bytes
                     break

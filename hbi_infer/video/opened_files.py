@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hbi_engines.operating_system import read_at
+
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
@@ -44,7 +46,7 @@ class OpenedFile(io.RawIOBase):
         """Reads up to so many bytes; -1: all that follow."""
         if size < 0:
             return self.readall()
-        content = os.pread(self._descriptor, size, self._place)
+        content = read_at(self._descriptor, size, self._place)
         self._place += len(content)
         return content
 

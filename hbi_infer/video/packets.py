@@ -7,7 +7,6 @@ that a header claims has to be believed.
 from __future__ import annotations
 
 import errno
-import os
 import stat
 from array import array
 from collections.abc import Callable, Iterator
@@ -24,7 +23,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from hbi_engines.operating_system import memory_limit_bytes
+from hbi_engines.operating_system import memory_limit_bytes, open_to_read
 from hbi_infer.errors import VideoError
 from hbi_infer.video.clock import MOST_DELAY, NO_TICK, STATED_END_SECONDS, Clock, PacketTimes, read_clock
 from hbi_infer.video.decoded_video import Problem
@@ -349,7 +348,7 @@ def open_file(path: Path) -> int:
     """
     check_file(path)
     try:
-        return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        return open_to_read(path)
     except OSError as error:
         raise NotOpenedError(f"cannot be opened: {in_words(error)}") from error
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from hbi_engines.operating_system import memory_file
 from hbi_infer.options import FrameSampling
 from hbi_infer.video.opened_files import opened
 from hbi_infer.video.reader import decode
@@ -34,7 +35,7 @@ def rehearse(*, with_photo: bool = False) -> None:
         if not module.name.endswith(("__main__", "datasets")):
             importlib.import_module(module.name)
     sampling = FrameSampling(image_size=_SIDE)
-    descriptor = os.memfd_create("rehearsal")
+    descriptor = memory_file("rehearsal")
     _write_video(descriptor)
     with opened(_VIDEO, descriptor):
         decode(_VIDEO, sampling)
@@ -59,7 +60,7 @@ def _read_photo(sampling: FrameSampling) -> None:
     from hbi_infer.video.photo import read_photo
 
     Image.init()
-    descriptor = os.memfd_create("rehearsal")
+    descriptor = memory_file("rehearsal")
     with os.fdopen(os.dup(descriptor), "wb") as file:
         Image.new("RGB", (_SIDE, _SIDE)).save(file, "PNG")
     with opened(_PHOTO, descriptor):

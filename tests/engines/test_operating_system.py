@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -22,13 +23,18 @@ from hbi_engines.operating_system import (
     may_enter,
     may_read,
     memory_bytes,
+    memory_file,
     memory_limit_bytes,
     new_group,
     open_in_desktop,
+    open_to_read,
     peak_memory_bytes,
     physical_cores,
     processor_facts,
+    read_at,
     reserve,
+    send_file,
+    take_file,
     usable_cpus,
     widen_pipe,
 )
@@ -150,3 +156,31 @@ def test_a_program_that_stays_open_is_not_waited_for(monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     open_in_desktop(Path("-name.mp4"))
     assert (tmp_path / "opened").read_text() == f"{tmp_path}/-name.mp4\n"
+
+
+def test_an_open_file_is_passed_on_and_read_anywhere(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abcdef")
+    here, there = socket.socketpair()
+    with here, there:
+        opened = open_to_read(tmp_path / "file")
+        send_file(here, opened)
+        os.close(opened)
+        taken = take_file(there)
+        assert (read_at(taken, 3, 2), read_at(taken, 9, 4), os.lseek(taken, 0, os.SEEK_CUR)) == (b"cde", b"ef", 0)
+        os.close(taken)
+        here.send(b"\0")
+        with pytest.raises(EOFError):
+            take_file(there)
+
+
+def test_a_pipe_is_opened_without_a_writer(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    os.close(open_to_read(tmp_path / "pipe"))
+
+
+def test_a_file_in_memory_is_in_no_folder() -> None:
+    file = memory_file("test")
+    assert os.write(file, b"abc") == 3
+    assert read_at(file, 3, 0) == b"abc"
+    assert not Path(f"/proc/self/fd/{file}").readlink().exists()
+    os.close(file)
