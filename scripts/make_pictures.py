@@ -52,7 +52,7 @@ MEASURED = {
 }
 BEST_FRAME = "tab:orange"
 PAGE_SIZE = {"width": 1440, "height": 1130}
-PAGE_WORD, PAGE_FRAME = 3, 1
+PAGE_WORD, PAGE_FRAME = 2, 1
 REAL_QUERY = "a rabbit in the grass"
 
 
