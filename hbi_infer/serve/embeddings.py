@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,15 +15,14 @@ import numpy.typing as npt
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from hbi_infer.index.clip_tokens import photo_tokens
 from hbi_infer.serve.bodies import read_json
 from hbi_infer.serve.fields import Fields
 from hbi_infer.serve.job_queue import Job
 from hbi_infer.serve.library import Collection
 from hbi_infer.serve.problems import Problem, bad_input
+from hbi_infer.serve.searching import tokens_of_picture
 from hbi_infer.serve.service import Service, service_of
 
-PICTURE_SECONDS = 20.0
 MOST_PICTURES = 4
 POOLING = "weighted mean of the tokens of all levels; the service searches with the tokens themselves"
 _PICTURE = "data:image/"
@@ -87,19 +84,17 @@ def _check(inputs: list[str], most_letters: int) -> None:
 def _of_pictures(collection: Collection, pictures: dict[int, str], job: Job) -> dict[int, npt.NDArray[np.float32]]:
     """Computes the vectors (D,) of pictures, by place."""
     vectors = {}
-    with tempfile.TemporaryDirectory(prefix="hbi-picture-") as folder:
-        path = Path(folder) / "picture"
-        for place, url in pictures.items():
-            job.check()
-            head, _, content = url.partition(",")
-            try:
-                if not head.endswith(";base64"):
-                    raise ValueError
-                path.write_bytes(base64.b64decode(content, validate=True))
-            except (ValueError, binascii.Error):
-                raise bad_input("a picture of input is no data URL in base64: give data:image/png;base64,...") from None
-            tokens = photo_tokens(collection.model, path, timeout_seconds=PICTURE_SECONDS)
-            vectors[place] = collection.model.scoring.pooled(tokens.clips[0].levels)[0]
+    for place, url in pictures.items():
+        job.check()
+        head, _, content = url.partition(",")
+        try:
+            if not head.endswith(";base64"):
+                raise ValueError
+            picture = base64.b64decode(content, validate=True)
+        except (ValueError, binascii.Error):
+            raise bad_input("a picture of input is no data URL in base64: give data:image/png;base64,...") from None
+        tokens = tokens_of_picture(collection.model, picture)
+        vectors[place] = collection.model.scoring.pooled(tokens.clips[0].levels)[0]
     return vectors
 
 

@@ -169,7 +169,7 @@ class Guard:
             Problem: It may not.
         """
         self._check_size(headers, scope)
-        host = _only(headers, "host")
+        host = _only(headers, "host") or ""
         self._check_host(host)
         self._check_origin(headers, scope, host)
         path = scope["path"]
@@ -187,7 +187,7 @@ class Guard:
         if head_bytes + len(scope.get("raw_path") or b"") + len(scope["query_string"]) > MOST_HEAD_BYTES:
             detail = f"the head of the request has {head_bytes} bytes; at most {MOST_HEAD_BYTES} are taken"
             raise Problem(431, "head", "The head is too large", detail, {"connection": "close"})
-        stated = _only(headers, "content-length")
+        stated = _only(headers, "content-length") or ""
         if stated and "transfer-encoding" in headers:
             detail = "the request states the end of its body in two ways: send Content-Length or Transfer-Encoding"
             raise Problem(400, "input", "The request cannot be used", detail, {"connection": "close"})
@@ -219,7 +219,7 @@ class Guard:
     def _check_origin(self, headers: Headers, scope: Scope, host: str) -> None:
         """Refuses what a page of another site asks for, except that its link is followed to a page."""
         scheme = "https" if self._options.is_secure else "http"
-        origin = _only(headers, "origin", None)
+        origin = _only(headers, "origin")
         site = headers.get("sec-fetch-site", "same-origin")
         is_link = scope["method"] == "GET" and headers.get("sec-fetch-mode") == "navigate"
         is_page = headers.get("sec-fetch-dest") == "document" and not scope["path"].startswith("/v1/")
@@ -252,8 +252,8 @@ def cookie_name(options: ServeOptions) -> str:
     return "__Host-hbi" if options.is_secure else f"hbi-{options.port}"
 
 
-def _only(headers: Headers, name: str, default: str | None = "") -> str:
-    """Returns a header that there may be once.
+def _only(headers: Headers, name: str) -> str | None:
+    """Returns a header that there may be once; None if it is missing.
 
     Raises:
         Problem: There are several.
@@ -261,4 +261,4 @@ def _only(headers: Headers, name: str, default: str | None = "") -> str:
     values = headers.getlist(name)
     if len(values) > 1:
         raise Problem(400, "input", "The request cannot be used", f"there are {len(values)} headers {name}: send one")
-    return values[0] if values else default  # type: ignore[return-value]
+    return values[0] if values else None

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from hbi_infer.index.clip_tokens import photo_tokens
 from hbi_infer.serve.bodies import PictureBody, content_type, read_json, read_picture
 from hbi_infer.serve.job_queue import Job
-from hbi_infer.serve.searching import Asked, search_like, search_texts, tokens_of_clip
+from hbi_infer.serve.searching import Asked, search_like, search_texts, tokens_of_clip, tokens_of_picture
 from hbi_infer.serve.service import Service, service_of
-
-PICTURE_SECONDS = 20.0
-"""Time for decoding a picture."""
 
 
 async def search(request: Request) -> Response:
@@ -65,12 +59,7 @@ async def _by_picture(request: Request, service: Service, asked: Asked, body: Pi
     collection = service.library.collection(asked.collection)
 
     def work(_job: Job) -> dict[str, Any]:
-        # Under a name of ours, in a folder that only this user can enter.
-        with tempfile.TemporaryDirectory(prefix="hbi-picture-") as folder:
-            path = Path(folder) / "picture"
-            path.write_bytes(body.content)
-            tokens = photo_tokens(collection.model, path, timeout_seconds=PICTURE_SECONDS)
-        return search_like(collection, asked, tokens)
+        return search_like(collection, asked, tokens_of_picture(collection.model, body.content))
 
     seconds = service.options.limits.request_seconds
     return JSONResponse(await service.uploads.run(request, work, seconds=seconds, stage="picture"))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hbi_infer.index.clip_tokens import VideoTokens, indexed_tokens
+from hbi_infer.index.clip_tokens import VideoTokens, indexed_tokens, photo_tokens
+from hbi_infer.model.token_model import TokenModel
 from hbi_infer.options import Filter, Searching
 from hbi_infer.serve.fields import Fields
 from hbi_infer.serve.library import Collection, ServedVideo, clip_id, shown_path
@@ -21,6 +23,8 @@ FIELDS = (
 FILTER_FIELDS = ("folder", "path_glob", "min_seconds", "max_seconds", "newer_than", "older_than")
 MOST_SECONDS = 1e9
 THUMBNAIL_WIDTH = 320
+PICTURE_SECONDS = 20.0
+"""Time for decoding a picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +136,19 @@ def tokens_of_clip(video: ServedVideo, start_seconds: float, target: Collection)
         clips=own or tokens.clips,
         indexed_path=tokens.indexed_path if target is video.collection else None,
     )
+
+
+def tokens_of_picture(model: TokenModel, content: bytes) -> VideoTokens:
+    """Returns the tokens of the picture of a request.
+
+    Raises:
+        VideoError: It cannot be read.
+    """
+    # Under a name of ours, in a folder that only this user can enter.
+    with tempfile.TemporaryDirectory(prefix="hbi-picture-") as folder:
+        path = Path(folder) / "picture"
+        path.write_bytes(content)
+        return photo_tokens(model, path, timeout_seconds=PICTURE_SECONDS)
 
 
 def thumbnail_url(clip: str, seconds: float, width: int = THUMBNAIL_WIDTH) -> str:

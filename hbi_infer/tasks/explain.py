@@ -22,7 +22,7 @@ from hbi_infer.errors import BundleError, InputError, VideoError
 from hbi_infer.index.clip_tokens import Source, VideoTokens
 from hbi_infer.model.encoder import Encoder
 from hbi_infer.options import Explaining
-from hbi_infer.tasks.texts import EncodedTexts
+from hbi_infer.tasks.texts import EncodedTexts, pieces_of
 from hbi_infer.tasks.word_map import MappedLevel, WordMap, best_grounded, make_word_map
 from hbi_infer.tokens.fidelity import Fidelity, measure_fidelity
 from hbi_infer.tokens.game import Floats, Game, game_of
@@ -196,7 +196,7 @@ def explain(
         BundleError: The bundle does not say of any level which words and frames its tokens stand for.
     """
     options = options or Explaining()
-    words = tuple(encoder.tokenizer.pieces(query.batch.ids[0, query.batch.mask[0]].tolist()))
+    words = tuple(pieces_of(encoder, query))
     # (N,)
     scores = encoder.similarity(query.levels, joined([clip.levels for clip in video.clips]))[0]
     number = _choose(video, scores, options)

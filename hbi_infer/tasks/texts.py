@@ -79,5 +79,10 @@ def encode_texts(encoder: Encoder, texts: Sequence[str], kind: str) -> EncodedTe
     return EncodedTexts(tuple(texts), batch, encoder.encode_tokens(batch))
 
 
+def pieces_of(encoder: Encoder, texts: EncodedTexts, row: int = 0) -> list[str]:
+    """Returns the pieces of one of the texts, token by token, as `Tokenizer.pieces` writes them."""
+    return encoder.tokenizer.pieces(texts.batch.ids[row, texts.batch.mask[row]].tolist())
+
+
 def _beginning(text: str) -> str:
     return text if len(text) <= LETTERS_SHOWN else f"{text[:LETTERS_SHOWN]}..."

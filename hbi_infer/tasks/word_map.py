@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -21,7 +21,7 @@ import numpy as np
 from hbi_infer.model.content_words import Word, function_words, words_of
 from hbi_infer.model.encoder import Encoder
 from hbi_infer.model.manifest import BundleManifest
-from hbi_infer.tasks.texts import EncodedTexts
+from hbi_infer.tasks.texts import EncodedTexts, pieces_of
 from hbi_infer.tokens.game import Floats
 from hbi_infer.tokens.groups import Groups, groups_by_level
 from hbi_infer.tokens.levels import LevelTokens, unit
@@ -58,6 +58,10 @@ class Phrase:
     start_seconds: float
     end_seconds: float
     is_everywhere: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns a value that `json.dumps` takes."""
+        return asdict(self) | {"words": list(self.words), "frames": list(self.frames)}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -113,16 +117,7 @@ class WordMap:
             "method": self.method,
             "words": list(self.words),
             "values": self.values.tolist(),
-            "phrases": [
-                {
-                    "text": phrase.text,
-                    "words": list(phrase.words),
-                    "frames": list(phrase.frames),
-                    "start_seconds": phrase.start_seconds,
-                    "end_seconds": phrase.end_seconds,
-                }
-                for phrase in self.phrases
-            ],
+            "phrases": [phrase.to_json() for phrase in self.phrases],
             "sentence": self.sentence,
             "meaning": self.meaning,
         }
@@ -176,8 +171,7 @@ def make_word_map(
         frame_seconds: (F,) time of each frame of the clip.
         end_seconds: Time at which the clip ends.
     """
-    pieces = encoder.tokenizer.pieces(query.batch.ids[0, query.batch.mask[0]].tolist())
-    words = words_of(pieces)
+    words = words_of(pieces_of(encoder, query))
     method: Method = "interaction"
     if len(level.word_groups) == 1 and len(words) > 1:
         method = "leaving out"
@@ -203,7 +197,7 @@ def content_shares(encoder: Encoder, texts: EncodedTexts, row: int) -> Floats:
 
     All of them count wholly if the text has no such word, or if it is not known what the tokens stand for.
     """
-    pieces = encoder.tokenizer.pieces(texts.batch.ids[row, texts.batch.mask[row]].tolist())
+    pieces = pieces_of(encoder, texts, row)
     places = {place for word in words_of(pieces) if word.has_content for place in word.places}
     tokens = texts.item(row)
     first = next(iter(tokens))

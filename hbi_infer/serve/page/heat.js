@@ -142,7 +142,7 @@ export class HeatMap {
 
 /** Returns what is shown of the map of words, whose marked phrases belong to a part of the clip. */
 function mapOfWords({ words, values, phrases, meaning }) {
-  const told = phrases.filter(({ frames }) => frames.length < (values[0]?.length ?? 0));
+  const told = phrases.filter(({ is_everywhere: isEverywhere }) => !isEverywhere);
   return { name: "words", caption: "Which words belong to which frames", words, values, phrases: told, explained: meaning };
 }
 
