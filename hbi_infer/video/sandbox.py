@@ -18,6 +18,7 @@ import sys
 from dataclasses import dataclass
 
 from hbi_infer.video.syscall_filter import program
+from hbi_infer.worker_process import end_at_once
 
 _PR_SET_NO_NEW_PRIVS = 38
 _SECCOMP_CALLS = {"x86_64": 317, "aarch64": 277}
@@ -98,6 +99,7 @@ def confine(*, cpu_seconds: float | None = None, may_write: bool = False) -> Fen
         landlock = _forbid_files(library) if no_new_privileges else 0
         is_filtered = no_new_privileges and _filter_calls(library, may_write=may_write)
         _fences = Fences(no_new_privileges, is_filtered, landlock, limits)
+        end_at_once()
     return _fences
 
 

@@ -53,6 +53,11 @@ def run(
     )
 
 
+def unmeasured() -> dict[str, str]:
+    """The environment of a process that could not write, at its end, what measures coverage."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+
+
 def run_python(
     code: str, *arguments: object, prefix: Sequence[str] = (), **options: Any
 ) -> subprocess.CompletedProcess[str]:

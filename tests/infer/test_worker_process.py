@@ -17,11 +17,11 @@ from hbi_infer.errors import ExportError, HBIError
 from hbi_infer.worker_process import WorkerDiedError, WorkerProcess, run_job
 
 CHILD = """
-import os, signal, sys, time
+import atexit, os, signal, sys, time
 print("printed while importing")
 
 from hbi_infer.errors import ExportError, HBIError
-from hbi_infer.worker_process import Answer
+from hbi_infer.worker_process import Answer, end_at_once
 
 class OwnError(HBIError):
     pass
@@ -50,6 +50,10 @@ def work(job, content, tell):
             time.sleep(60)
         case "hang":
             time.sleep(60)
+        case "end":
+            atexit.register(open, job["file"], "w")
+            if job["at_once"]:
+                end_at_once()
         case "read":
             with open(job["descriptor"]) as file:
                 return Answer({"read": file.read()})
@@ -172,6 +176,13 @@ def test_a_module_that_is_not_there_did_not_start() -> None:
     with pytest.raises(WorkerDiedError, match=r"with exit code 1: .*No module named 'no_such_module'") as raised:
         run_job("no_such_module", {})
     assert not raised.value.had_started
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_child_without_rights_does_nothing_at_its_end(module: str, tmp_path: Path, at_once: bool) -> None:
+    file = tmp_path / "written at the end"
+    run_job(module, {"how": "end", "file": str(file), "at_once": at_once})
+    assert file.exists() is not at_once
 
 
 def test_silence_ends_a_child_and_parts_break_it(module: str) -> None:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import subprocess
 import sys
 import zipfile
@@ -17,6 +16,7 @@ import pytest
 from hbi_infer.errors import BundleError
 from hbi_infer.model.bundle import FILE_LIMIT_BYTES, Bundle, default_bundle_path, write_bundle
 from hbi_infer.model.manifest import LevelSpec
+from tests.builders.command_line import unmeasured
 from tests.builders.tiny_bundle import tiny_graphs, tiny_manifest, tokenizer_json, write_tiny_bundle
 from tests.paths import ROOT
 
@@ -181,10 +181,8 @@ def test_a_failed_write_leaves_the_old_bundle(tmp_path: Path) -> None:
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"
         "write_tiny_bundle(Path(sys.argv[1]))"
     )
-    # What measures coverage could not write either.
-    unmeasured = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
     command = [sys.executable, "-B", "-c", script, str(folder)]
-    done = subprocess.run(command, cwd=ROOT, env=unmeasured, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=unmeasured(), capture_output=True, text=True, check=False)
     assert "BundleError: cannot write" in done.stderr.splitlines()[-1]
     assert "File too large; free space or choose another folder" in done.stderr.splitlines()[-1]
     assert Bundle.load(folder) == before

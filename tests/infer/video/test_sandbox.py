@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hbi_infer.video.sandbox import Fences, can_confine, fences
+from tests.builders.command_line import unmeasured
 
 pytestmark = pytest.mark.skipif(not can_confine(), reason="only Linux has these fences")
 
@@ -34,7 +35,9 @@ def run(tmp_path: Path, code: str, *, before: str = "", confine: str = CONFINE) 
         str(tmp_path / "given"),
         str(tmp_path / "written"),
     ]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path)
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path, env=unmeasured()
+    )
 
 
 @pytest.fixture(scope="module")
