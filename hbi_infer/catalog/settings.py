@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +11,12 @@ import platformdirs
 
 from hbi_infer.catalog.names import SHAPES
 from hbi_infer.errors import InputError
+from hbi_infer.files import cannot_write, write_whole
 
 VARIABLE = "HBI_BUNDLE"
 """Environment variable that names the default model; it goes before the settings."""
 LIMIT_BYTES = 2**16
+_INSTEAD = f"the model's name in {VARIABLE}"
 
 
 @dataclass(frozen=True)
@@ -89,25 +90,15 @@ def write_default(name: str, file: Path | str) -> None:
         InputError: The settings cannot be written, or no text file can hold the name.
     """
     file = Path(file)
-    new = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         content = f"# Written by: hbi-infer models use NAME\nbundle = {_quoted(name)}\n".encode()
     except UnicodeEncodeError as error:
         raise InputError(f"{name!r} is not a name that a text file can hold: rename the bundle") from error
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with new.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        new.replace(file)
     except OSError as error:
-        with suppress(OSError):
-            new.unlink()
-        raise InputError(
-            f"cannot write the settings {file} ({error.strerror}): free space or mend its permissions, or set "
-            f"{VARIABLE}"
-        ) from error
+        raise cannot_write(file, error, instead=_INSTEAD) from error
+    write_whole(file, content, overwrite=True, instead=_INSTEAD)
 
 
 def _quoted(text: str) -> str:

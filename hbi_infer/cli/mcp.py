@@ -1,20 +1,12 @@
 """The command `hbi-infer mcp`."""
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-from hbi_infer.cli.options import DeviceOption, NoUpdateOption, WorkersOption
+from hbi_infer.cli.options import BundlesOption, DeviceOption, FoldersOption, NoUpdateOption, WorkersOption
 from hbi_infer.errors import InputError
 
 
 def mcp(
-    videos: Annotated[list[Path], typer.Option(metavar="DIR", help="A folder of videos; may be repeated.")],
-    bundle: Annotated[
-        list[str] | None,
-        typer.Option(metavar="MODEL", help="A model; may be repeated. See the option --bundle of hbi-infer retrieve."),
-    ] = None,
+    videos: FoldersOption,
+    bundle: BundlesOption = None,
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
     no_update: NoUpdateOption = False,

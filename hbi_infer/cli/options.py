@@ -14,6 +14,15 @@ BundleOption = Annotated[
         help="A bundle's folder or zip, shapes, everyday, or owner/name of the hub; see hbi-infer models.",
     ),
 ]
+FoldersOption = Annotated[
+    list[Path], typer.Option("--videos", metavar="DIR", help="A folder of videos; may be repeated.")
+]
+BundlesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--bundle", metavar="MODEL", help="A model; may be repeated. See the option --bundle of hbi-infer retrieve."
+    ),
+]
 DeviceOption = Annotated[
     str,
     typer.Option(metavar="DEVICE", help="auto, cpu, cuda, openvino, tensorrt or tensorrt-rtx; see hbi-infer doctor."),

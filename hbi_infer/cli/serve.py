@@ -5,17 +5,14 @@ from typing import Annotated
 
 import typer
 
-from hbi_infer.cli.options import DeviceOption, NoUpdateOption, WorkersOption
+from hbi_infer.cli.options import BundlesOption, DeviceOption, FoldersOption, NoUpdateOption, WorkersOption
 from hbi_infer.errors import InputError
 from hbi_infer.render import stdout
 
 
 def serve(
-    videos: Annotated[list[Path], typer.Option(metavar="DIR", help="A folder of videos; may be repeated.")],
-    bundle: Annotated[
-        list[str] | None,
-        typer.Option(metavar="MODEL", help="A model; may be repeated. See the option --bundle of hbi-infer retrieve."),
-    ] = None,
+    videos: FoldersOption,
+    bundle: BundlesOption = None,
     device: DeviceOption = "auto",
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen at; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="Port; 0 for any that is free.")] = 8000,

@@ -1,14 +1,22 @@
-"""A connection of uvicorn that gives a client a limited time for the head of a request."""
+"""A connection of uvicorn: a limited time for the head of a request, and refusals that are problem documents."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from hbi_infer.serve.guard import HEADERS
+from hbi_infer.serve.problems import bad_input, busy
 
-def protocol_with(header_seconds: float) -> type[H11Protocol]:
+_NO_HTTP = bad_input("what came is no request of HTTP/1.1, or its head is too large: send one, or https where it is")
+_TOO_MANY = busy("connections")
+_REFUSED = HEADERS | {"connection": "close"}
+
+
+def protocol_with(header_seconds: float, most: int) -> type[H11Protocol]:
     """Returns a kind of connection that is closed when the head of a request is not there in time.
 
     uvicorn ends a connection on which nothing comes after a response, but not one on which a head comes letter by
@@ -16,6 +24,7 @@ def protocol_with(header_seconds: float) -> type[H11Protocol]:
 
     Args:
         header_seconds: Time for a head.
+        most: Number of connections that are served at a time.
     """
 
     class _TimedConnection(H11Protocol):
@@ -24,6 +33,8 @@ def protocol_with(header_seconds: float) -> type[H11Protocol]:
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
+            if len(self.connections) > most:
+                self.app = _TOO_MANY.response(_REFUSED)
             self._begin()
 
         def data_received(self, data: bytes) -> None:
@@ -37,6 +48,13 @@ def protocol_with(header_seconds: float) -> type[H11Protocol]:
         def connection_lost(self, exc: Exception | None) -> None:
             self._end()
             super().connection_lost(exc)
+
+        def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - ours says more
+            response = _NO_HTTP.response(_REFUSED)
+            head = h11.Response(status_code=response.status_code, headers=response.raw_headers)
+            for event in (head, h11.Data(data=bytes(response.body)), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+            self.transport.close()
 
         def _begin(self) -> None:
             self._timer = self.loop.call_later(header_seconds, self._give_up)

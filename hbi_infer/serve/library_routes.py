@@ -24,7 +24,10 @@ async def collections(request: Request) -> Response:
     query_fields(request, ())
 
     def work(_job: Job) -> dict[str, Any]:
-        return {"collections": [each.to_json() for each in service.library.collections.values()]}
+        return {
+            "collections": [each.to_json() for each in service.library.collections.values()],
+            "needs_token": service.sessions.needs_token,
+        }
 
     return await _answer(request, service, work)
 

@@ -97,7 +97,7 @@ def _in_path(name: str) -> Schema:
 def _library_paths() -> Schema:
     collection = _in_query("collection", COLLECTION)
     pages = (_in_query("offset", WHOLE), _in_query("limit", WHOLE), _in_query("q", TEXT))
-    collections = _object({"collections": _list(_ref("Collection"))})
+    collections = _object({"collections": _list(_ref("Collection")), "needs_token": TRUTH})
     videos = _object({"videos": _list(_ref("Video")), "total": WHOLE})
     failures = _object({"failures": _list(_object({"path": TEXT, "reason": TEXT}))})
     return {

@@ -51,12 +51,11 @@ class Problem(Exception):  # noqa: N818 - the name that the RFC gives it
         """Returns the document for JSON."""
         return {"type": KIND_PREFIX + self.kind, "title": self.title, "status": self.status, "detail": self.detail}
 
-    def response(self) -> Response:
-        """Returns the document as a response."""
+    def response(self, headers: Mapping[str, str] | None = None) -> Response:
+        """Returns the document as a response, with further headers if any are given."""
         content = json.dumps(self.document()).encode()
-        return Response(
-            content, self.status, headers={"cache-control": "no-store"} | self.headers, media_type=MEDIA_TYPE
-        )
+        headers = {"cache-control": "no-store"} | self.headers | dict(headers or {})
+        return Response(content, self.status, headers=headers, media_type=MEDIA_TYPE)
 
 
 def bad_input(detail: str) -> Problem:

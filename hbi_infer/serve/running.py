@@ -38,7 +38,7 @@ def serve(options: ServeOptions, on_start: Callable[[str], None]) -> None:
         app = build_app(options)
         config = uvicorn.Config(
             app,
-            http=protocol_with(limits.header_seconds),
+            http=protocol_with(limits.header_seconds, limits.connections),
             ws="none",
             loop="asyncio",
             lifespan="on",
@@ -46,7 +46,6 @@ def serve(options: ServeOptions, on_start: Callable[[str], None]) -> None:
             access_log=False,  # addresses hold what people search for
             proxy_headers=False,
             server_header=False,
-            limit_concurrency=limits.connections,
             backlog=BACKLOG,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=limits.stop_seconds,

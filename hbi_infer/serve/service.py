@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from starlette.requests import Request
 
+from hbi_infer.errors import HBIError
 from hbi_infer.serve.batching import TextBatcher
 from hbi_infer.serve.converted import Converted
 from hbi_infer.serve.guard import Sessions
@@ -77,6 +78,9 @@ class Service:
         self._batchers = {
             key: TextBatcher(model, self._is_crowded, self.metrics.batches.observe) for key, model in models.items()
         }
+        for batcher in self._batchers.values():
+            with suppress(HBIError):  # searches say what is wrong
+                await batcher.encode(["warm"])  # the first run of a graph takes longer
         if self.options.update:
             for indexer in self.indexers.values():
                 indexer.start()

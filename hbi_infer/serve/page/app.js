@@ -49,7 +49,9 @@ function closeDetail() {
 }
 
 async function loadCollections() {
-  ({ collections } = await get("/v1/collections"));
+  const found = await get("/v1/collections");
+  ({ collections } = found);
+  byId("logout").hidden = !found.needs_token;
   form.offer(collections, collection()?.id);
 }
 

@@ -220,3 +220,7 @@ def test_a_token_lets_in_and_a_link_still_leads_where_it_should(
         page.keyboard.press("Enter")
         expect(page.get_by_role("searchbox")).to_have_value("two rings")
         expect(page.locator(".card .match").first).to_be_visible()
+        page.get_by_role("button", name="Log out").click()
+        expect(page.get_by_role("button", name="Log in")).to_be_visible()
+        page.goto("/?q=two+rings")
+        expect(page.get_by_role("button", name="Log in")).to_be_visible()
