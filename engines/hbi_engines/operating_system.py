@@ -18,6 +18,9 @@ ALARM_EXIT_CODE = 142
 OPENER_SECONDS = 5.0
 """How long the desktop's opener may take to say that it found no program."""
 
+BLAS_THREADS = "OPENBLAS_NUM_THREADS"
+"""Environment variable that says how many threads a matrix product of NumPy takes."""
+
 _alarms: list[Timer] = []
 """The alarm that is set, on systems without signals."""
 
@@ -27,6 +30,15 @@ def usable_cpus() -> list[int]:
     if sys.platform == "linux":
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
+
+
+def one_thread_a_product() -> None:
+    """Lets matrix products of NumPy take one thread each in this process and its children, unless the user has set it.
+
+    NumPy reads the environment when it is imported. The threads of OpenBLAS 0.3.31, which NumPy 2.4 brings, were seen
+    to wait for each other for ever on a busy machine; what is worth several threads runs in threads of our own.
+    """
+    os.environ.setdefault(BLAS_THREADS, "1")
 
 
 def physical_cores() -> int:

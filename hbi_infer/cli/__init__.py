@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from hbi_engines.operating_system import one_thread_a_product
 from hbi_infer import __version__
 from hbi_infer.cli.about import doctor, info
 from hbi_infer.cli.bench import bench
@@ -55,6 +56,7 @@ def hbi_infer(
 
 def main() -> None:
     """Run the command line."""
+    one_thread_a_product()
     stdout.prepare_streams()
     warnings.showwarning = lambda message, *_args, **_options: stdout.note("warning", str(message))
     try:

@@ -44,7 +44,6 @@ def serve(
     from hbi_infer.cli.inputs import find_bundle
     from hbi_infer.serve.settings import ServeOptions
 
-    _share_processors()
     secret = _token(token, token_file, host)
     try:
         from hbi_infer.serve import running
@@ -70,20 +69,6 @@ def serve(
             stdout.note("note", f"the token, which is not shown again: {secret}")
 
     running.serve(options, tell)
-
-
-def _share_processors() -> None:
-    """Lets matrix products take half of the processors, and their threads sleep as soon as they are done.
-
-    NumPy reads this when it is imported. By default its threads wait for the next product without sleeping, which takes
-    the time of everything else that a service does. What the user has set stays.
-    """
-    import os
-
-    from hbi_engines.operating_system import usable_cpus
-
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", str(max(1, len(usable_cpus()) // 2)))
-    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 
 
 def _token(asked: bool | None, file: Path | None, host: str) -> str | None:

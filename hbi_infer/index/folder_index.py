@@ -33,7 +33,10 @@ from hbi_infer.index.verify import Verification, verify_file
 from hbi_infer.model.encoder import Encoder, token_layout
 from hbi_infer.options import EVERYTHING, Finding
 from hbi_infer.tokens.levels import Levels, unsound
-from hbi_infer.tokens.similarity import CHUNK_CLIPS, ClipMatrix, ClipScorer
+from hbi_infer.tokens.similarity import ClipMatrix, ClipScorer
+
+CLIPS_AT_A_TIME = 1024
+"""Number of clips whose tokens are read from the file at a time."""
 
 
 class FolderIndex:
@@ -268,8 +271,8 @@ class FolderIndex:
             IndexStoreError: The tokens make no sense.
         """
         matrix = self.encoder.scoring.matrix(self.store.layout, len(ids))
-        for start in range(0, len(ids), CHUNK_CLIPS):
-            matrix.extend(*self.store.fetch_tokens(ids[start : start + CHUNK_CLIPS]))
+        for start in range(0, len(ids), CLIPS_AT_A_TIME):
+            matrix.extend(*self.store.fetch_tokens(ids[start : start + CLIPS_AT_A_TIME]))
         return matrix
 
     def resident_matrix(self) -> ClipScorer:

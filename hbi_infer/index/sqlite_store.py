@@ -51,11 +51,15 @@ from hbi_infer.index.store import ClipIds, LedgerEntry, Move, StoredClip
 from hbi_infer.index.writer_lock import sole_writer
 from hbi_infer.options import EVERYTHING, VIDEOS_BY_SUFFIX, Filter, Finding
 from hbi_infer.tokens.layout import PackedTokens, TokenLayout, widen
+from hbi_infer.tokens.parallel import in_parts
 from hbi_infer.tokens.similarity import top
 
 if TYPE_CHECKING:
     from hbi_infer.video.decoded_video import Clip
 
+
+VECTORS_A_THREAD = 20_000
+"""Number of pooled vectors that are worth a thread."""
 
 ClipTimes: TypeAlias = tuple[float, float, npt.NDArray[np.float64]]
 """Start and end of a clip and (F,) the times of its frames, in seconds."""
@@ -359,7 +363,12 @@ class SqliteStore:
         Every vector is looked at. All stay in memory, as float32 (N, D), for as long as the index does not change.
         """
         ids, vectors = self._pooled()
-        cosines = vectors @ pooled_query
+        cosines = np.empty(len(vectors), np.float32)
+        in_parts(
+            lambda part: np.matmul(vectors[part], pooled_query, out=cosines[part]),
+            len(vectors),
+            at_least=VECTORS_A_THREAD,
+        )
         if where != EVERYTHING:
             chosen = np.isin(ids, self.clip_ids(where), assume_unique=True)
             ids, cosines = ids[chosen], cosines[chosen]

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from hbi_infer.tokens.layout import PackedTokens, TokenLayout, widen
 from hbi_infer.tokens.levels import Levels, LevelTokens, item, named_inputs, unit
+from hbi_infer.tokens.parallel import in_parts
 
 if TYPE_CHECKING:
     from hbi_engines.engine import Engine
@@ -30,17 +31,14 @@ Float32Array: TypeAlias = npt.NDArray[np.float32]
 PaddedPartner: TypeAlias = Literal["ignore", "zero"]
 Directions: TypeAlias = Literal["both", "text_to_video"]
 
-CHUNK_CLIPS = 1024
-"""Number of clips scored at a time: their cosines (12 x 1,024 x 16 float32 is 0.8 MB) stay in a core's cache."""
+CHUNK_CLIPS = 256
+"""Number of clips scored at a time: their cosines (12 x 256 x 80 float32 is 1 MB) stay in a core's cache."""
+
+CHUNKS_A_THREAD = 4
+"""Number of chunks that are worth a thread."""
 
 TEXTS_AT_A_TIME, CLIPS_AT_A_TIME = 64, 1024
 """Numbers that the graph `similarity` scores at a time: without a kernel for it, its cosines take 200 MB."""
-
-PRODUCT_TOKENS = 32
-"""Number of query tokens up to which a product has `PRODUCT_CHUNKS`; of more, it has fewer, and stays in the cache."""
-
-PRODUCT_CHUNKS = 16
-"""Number of chunks in one matrix product: with fewer, its threads wait for each other too often on a busy machine."""
 
 
 def similarity(
@@ -197,28 +195,27 @@ class ClipMatrix:
     def score_each(self, queries: Sequence[Levels]) -> Float32Array:
         """Computes scores (B, N) float32 of B queries, each a batch of one, with every clip.
 
-        The clips' tokens are read once for all queries. The threads of a product wait for each other at its end, which
-        takes long on a busy machine.
+        The clips' tokens are read once for all queries.
         """
         scores = np.zeros((len(queries), len(self._ids)), np.float32)
-        for name, rate in self._rates.items():
-            sides = [self._query_side(query[name]) for query in queries]
-            units = np.concatenate([units for units, _ in sides])
-            ends = np.cumsum([len(weights) for _, weights in sides])
-            num_tokens = dict(self._layout.levels)[name]
-            num_chunks = max(1, PRODUCT_CHUNKS * PRODUCT_TOKENS // max(len(units), PRODUCT_TOKENS))
-            for start in range(0, len(self._chunks), num_chunks):
-                chunks = self._chunks[start : start + num_chunks]
-                first = chunks[0].start * num_tokens
-                # BLAS is quicker at (rows, D) x (D, T) than at its transpose.
-                product = self._tokens[name][first : chunks[-1].stop * num_tokens] @ units.T
-                for clips in chunks:
+        sides = {name: [self._query_side(query[name]) for query in queries] for name in self._rates}
+        units = {name: np.concatenate([units for units, _ in side]).T for name, side in sides.items()}
+
+        def score(part: slice) -> None:
+            for clips in self._chunks[part]:
+                for name, rate in self._rates.items():
+                    num_tokens = dict(self._layout.levels)[name]
                     rows = slice(clips.start * num_tokens, clips.stop * num_tokens)
-                    cosines = product[rows.start - first : rows.stop - first]
+                    # BLAS is quicker at (rows, D) x (D, T) than at its transpose.
+                    cosines = self._tokens[name][rows] @ units[name]
                     clip_weights = self._weights[name][rows].reshape(num_tokens, -1)
-                    for row, (end, (_, weights)) in enumerate(zip(ends, sides, strict=True)):
-                        own = cosines[:, end - len(weights) : end]
+                    end = 0
+                    for row, (_, weights) in enumerate(sides[name]):
+                        start, end = end, end + len(weights)
+                        own = cosines[:, start:end]
                         scores[row, clips] += rate * _interaction(own, weights, clip_weights, self._directions)
+
+        in_parts(score, len(self._chunks), at_least=CHUNKS_A_THREAD)
         return scores
 
     def _query_side(self, level: LevelTokens) -> tuple[Float32Array, Float32Array]:

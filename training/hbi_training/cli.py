@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from hbi_engines.operating_system import one_thread_a_product
 from hbi_infer.errors import TrainingError
 from hbi_infer.render.stdout import bugs_told, errors_told
 from hbi_infer.render.usage import PrintableGroup
@@ -164,5 +165,6 @@ def _pair(text: str) -> tuple[str, str]:
 
 def main() -> None:
     """Runs the command line."""
+    one_thread_a_product()
     with bugs_told(), errors_told():
         app()

@@ -10,7 +10,6 @@ from hbi_infer.tokens.layout import TokenLayout
 from hbi_infer.tokens.levels import Levels, LevelTokens
 from hbi_infer.tokens.similarity import (
     CHUNK_CLIPS,
-    PRODUCT_CHUNKS,
     ClipMatrix,
     Directions,
     PaddedPartner,
@@ -124,7 +123,7 @@ def test_one_text_token_takes_the_best_frame_where_only_the_text_looks() -> None
 
 def test_many_clips_in_uneven_batches_keep_their_order() -> None:
     rng = np.random.default_rng(0)
-    num_clips = CHUNK_CLIPS * PRODUCT_CHUNKS + 7
+    num_clips = CHUNK_CLIPS * 9 + 7
     video = LAYOUT.pack(random_levels(rng, num_clips, VIDEO_SIZES))
     ids = np.arange(num_clips) * 3
     matrix = ClipMatrix(LAYOUT, RATES, num_clips + 1)
