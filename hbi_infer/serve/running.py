@@ -85,8 +85,13 @@ def listen(host: str, port: int) -> socket.socket:
     """
     name = host.strip("[]")
     try:
-        kind, _, _, _, address = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.socket(kind)
+        found = socket.getaddrinfo(
+            name, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
+        )
+        # With the protocol stated, asyncio sends what is written at once: the head and the body of a response do not
+        # wait 40 ms for each other.
+        kind, _, protocol, _, address = found[0]
+        listener = socket.socket(kind, socket.SOCK_STREAM, protocol)
     except (OSError, UnicodeError) as error:
         raise InputError(f"there is no address {host} ({error}): give one of this machine with --host") from error
     try:
