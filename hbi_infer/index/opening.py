@@ -48,7 +48,8 @@ class FileState(NamedTuple):
     def of(cls, path: Path) -> FileState:
         """Returns the state of the index at `path` as it is now."""
         # SQLite looks for the WAL beside the file that a link leads to.
-        return cls(*(_size_and_time(Path(f"{path.resolve()}{suffix}")) for suffix in ("", "-wal")))
+        place = path.resolve()
+        return cls(_size_and_time(place), _size_and_time(Path(f"{place}-wal")))
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:
