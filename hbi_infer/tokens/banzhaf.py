@@ -20,43 +20,83 @@ means of first differences, which have closed forms:
   order x_0 >= x_1 >= ..., the frame at rank r counts if all before it are out, and beats the best one after it that is
   in: q^r (x_r - sum_{s > r} p q^(s - r - 1) x_s), where p is the probability of being in and q = 1 - p.
 - dP (T, T): how much word i raises the normalised weight of word k. From 1/z = integral of e^(-sz) ds, the mean over
-  coalitions is an integral over s of a product over words of F(s) = q + p e^(-s a), taken by the trapezoid rule in
-  log s, which converges exponentially.
+  coalitions is an integral over s of a product over words of F(s) = q + p e^(-s a); `Quadrature` computes it.
 """
 
 from __future__ import annotations
 
-from math import ceil
+from functools import cache
+from math import ceil, log
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from hbi_infer.errors import InputError
+from hbi_infer.tokens.parallel import in_parts
 from hbi_infer.tokens.similarity import Directions
+
+PAIRS_A_THREAD = 32
+"""Number of pairs that are worth a thread."""
 
 InteractionIndex = Literal["banzhaf", "shapley"]
 
-SMALLEST_WEIGHT = 1e-9
-"""Least weight of a real token, as a share of the mean weight; smaller ones, which underflowed, count as this."""
 
+class Quadrature(NamedTuple):
+    """A rule for integrals over s from 0 on of functions that vary where 1/s is between a weight and the weights' sum.
 
-class LogNodes(NamedTuple):
-    """Equally spaced nodes in log s, from `start` to `stop`."""
+    The trapezoid rule in log s converges exponentially whatever the ratio between the weights. Its nodes below `first`,
+    without end and where the function hardly varies, are a sum that a few Gauss nodes give as exactly. The last one
+    follows the smallest weight.
 
-    start: float
-    stop: float
+    Attributes:
+        step: Distance between the nodes in log s: the error is about e^(-pi^2 / step).
+        first: Least s of the trapezoid rule, for weights that add up to 1.
+        num_gauss: Number of Gauss nodes below.
+        last: Product of the smallest weight and the largest s: the rest is e^(-last).
+        least_weight: Least weight of a real token as a share of their sum; a smaller one counts as this.
+    """
+
     step: float
+    first: float
+    num_gauss: int
+    last: float
+    least_weight: float
 
-    def quadrature(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Returns s (Q,) at the nodes, and the measure ds (Q,) of each."""
-        nodes = np.exp(np.arange(self.start, self.stop + self.step / 2, self.step))
-        return nodes, nodes * self.step
+    def nodes(self, smallest: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Returns s (Q,) at the nodes for weights from `smallest` on, and the measure ds (Q,) of each."""
+        gauss, shares = _gauss(self.num_gauss, self.step)
+        count = max(ceil(log(self.last / (smallest * self.first)) / self.step), 0) + 1
+        equal = np.exp(self.step * np.arange(count))
+        nodes = np.concatenate([gauss, equal])
+        return self.first * nodes, self.first * np.concatenate([shares, self.step * equal])
 
 
-FLOAT32_NODES = LogNodes(-20.0, 24.0, 0.5)
-FLOAT64_NODES = LogNodes(-34.0, 24.0, 0.3)
-"""Nodes that cover the integrand for weights down to `SMALLEST_WEIGHT` of their mean, to the precision of the type."""
+SINGLE = Quadrature(step=0.5, first=4.0, num_gauss=6, last=18.0, least_weight=1e-36)
+DOUBLE = Quadrature(step=0.28, first=2.0, num_gauss=10, last=40.0, least_weight=1e-300)
+"""Rules to the precision of float32 and of float64, for weights as different as these can hold."""
+
+
+@cache
+def _gauss(count: int, step: float) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Returns nodes (K,) and shares (K,) of the Gauss rule for the sum of step e^(-k step) f(e^(-k step)) over k >= 1.
+
+    The nodes are the eigenvalues of the matrix of the recurrence of the orthogonal polynomials (Golub and Welsch 1969),
+    which are built term by term (Stieltjes).
+    """
+    points = np.exp(-step * np.arange(1, ceil(-log(np.finfo(np.float64).eps) / step) + 10))
+    measure = step * points
+    before, polynomial = np.zeros_like(points), np.full_like(points, 1 / np.sqrt(measure.sum()))
+    recurrence, norm = np.zeros((count, count)), 0.0
+    for degree in range(count):
+        recurrence[degree, degree] = mean = (measure * points * polynomial**2).sum()
+        following = (points - mean) * polynomial - norm * before
+        norm = np.sqrt((measure * following**2).sum())
+        before, polynomial = polynomial, following / norm
+        if degree + 1 < count:
+            recurrence[degree, degree + 1] = recurrence[degree + 1, degree] = norm
+    nodes, vectors = np.linalg.eigh(recurrence)
+    return nodes, measure.sum() * vectors[0] ** 2
 
 
 def banzhaf_interaction(
@@ -100,18 +140,24 @@ def banzhaf_interaction(
             raise InputError(f"{name} has values that are not finite numbers")
     kind = np.float64 if similarity.dtype == np.float64 else np.float32
     text, video = (
-        _mean_one(side, weights, mask, kind)
+        _shares(side, weights, mask, kind)
         for side, weights, mask in (("text", text_weights, text_mask), ("video", video_weights, video_mask))
     )
     gains = np.maximum(similarity, 0).astype(kind) * (text[:, :, None] > 0) * (video[:, None, :] > 0)
     total = np.zeros(gains.shape, kind)
-    for chance, share in probabilities(gains.shape[1] + gains.shape[2], probability, index):
-        words = _weight_gain(text, chance) @ _best_gain(gains, chance)
-        if directions == "text_to_video":
-            total += kind(share) * words
-            continue
-        frames = _weight_gain(video, chance) @ _best_gain(gains.transpose(0, 2, 1), chance)
-        total += kind(0.5 * share) * (words + frames.transpose(0, 2, 1))
+    chances = probabilities(gains.shape[1] + gains.shape[2], probability, index)
+
+    def add(pairs: slice) -> None:
+        of_words, of_frames = gains[pairs], gains[pairs].transpose(0, 2, 1)
+        for chance, share in chances:
+            words = _weight_gain(text[pairs], chance) @ _best_gain(of_words, chance)
+            if directions == "text_to_video":
+                total[pairs] += kind(share) * words
+                continue
+            frames = _weight_gain(video[pairs], chance) @ _best_gain(of_frames, chance)
+            total[pairs] += kind(0.5 * share) * (words + frames.transpose(0, 2, 1))
+
+    in_parts(add, len(gains), at_least=PAIRS_A_THREAD)
     return total
 
 
@@ -150,47 +196,62 @@ def probabilities(num_players: int, probability: float, index: InteractionIndex)
     return [(float(0.5 + 0.5 * node), float(0.5 * share)) for node, share in zip(nodes, shares, strict=True)]
 
 
-def _mean_one(
+def _shares(
     side: str, weights: npt.NDArray[np.floating[Any]], mask: npt.NDArray[np.bool_] | None, kind: type[Any]
 ) -> npt.NDArray[Any]:
-    """Scales weights (B, N) to a mean of 1 over real tokens, with 0 at padding."""
+    """Scales weights (B, N) to a sum of 1 over real tokens, with 0 at padding."""
     if mask is None:
         mask = np.ones(weights.shape, np.bool_)
     if mask.shape != weights.shape:
         raise InputError(f"{side}_mask {mask.shape} is not of the shape of {side}_weights, {weights.shape}")
-    count = mask.sum(-1, keepdims=True)
-    if not count.all():
-        raise InputError(f"{side}_mask leaves no real token in item {int(np.flatnonzero(count == 0)[0])}")
+    if not mask.any(axis=-1).all():
+        raise InputError(f"{side}_mask leaves no real token in item {int(np.flatnonzero(~mask.any(axis=-1))[0])}")
     if (weights < 0).any():
         raise InputError(f"{side}_weights has negative values; give the softmax weights of the tokens")
-    weights = np.where(mask, weights, 0).astype(kind)
-    mean = weights.sum(-1, keepdims=True) / count
-    scaled = weights / np.maximum(mean, np.finfo(kind).tiny)
-    return np.where(mask, np.maximum(scaled, SMALLEST_WEIGHT), 0).astype(kind)
+    weights = np.where(mask, weights, 0)
+    largest = weights.max(axis=-1, keepdims=True)
+    weights = weights / np.where(largest > 0, largest, 1)  # first: their sum might be more than the type can hold
+    total = weights.sum(axis=-1, keepdims=True)
+    weights = (weights / np.where(total > 0, total, 1)).astype(kind)
+    return np.where(mask, np.maximum(weights, kind(_quadrature(weights.dtype).least_weight)), 0)
+
+
+def _quadrature(kind: npt.DTypeLike) -> Quadrature:
+    return DOUBLE if kind == np.float64 else SINGLE
 
 
 def _best_gain(gains: npt.NDArray[Any], chance: float) -> npt.NDArray[Any]:
     """Computes dM (B, K, N): by how much token j raises the best of row k, from rows (B, K, N) of at least 0."""
-    order = np.argsort(-gains, axis=-1, kind="stable")
-    ranked = np.take_along_axis(gains, order, axis=-1)
-    rank = np.arange(gains.shape[-1])
+    num_tokens = gains.shape[-1]
+    rows = np.ascontiguousarray(gains).reshape(-1, num_tokens)
+    # Equal ones may come in any order: the result is the same.
+    order = np.argsort(-rows, axis=-1) + np.arange(0, rows.size, num_tokens)[:, None]
+    rank = np.arange(num_tokens)
     behind = rank[:, None] - rank[None, :]  # (N, N): how far token s comes behind token r
-    beaten = np.where(behind > 0, chance * (1 - chance) ** np.maximum(behind - 1, 0), 0).astype(gains.dtype)
-    alone = ((1 - chance) ** rank).astype(gains.dtype)
-    result = np.empty_like(gains)
-    np.put_along_axis(result, order, alone * (ranked - ranked @ beaten), axis=-1)
-    return result
+    beaten = np.where(behind > 0, chance * (1 - chance) ** np.maximum(behind - 1, 0), 0)
+    change = (np.eye(num_tokens) - beaten) * (1 - chance) ** rank
+    result = np.empty(rows.size, rows.dtype)
+    result[order] = rows.ravel()[order] @ change.astype(rows.dtype)
+    return result.reshape(gains.shape)
 
 
 def _weight_gain(weights: npt.NDArray[Any], chance: float) -> npt.NDArray[Any]:
-    """Computes dP (B, N, N): by how much token i raises token k's normalised weight, from weights (B, N) of mean 1."""
-    grid = FLOAT64_NODES if weights.dtype == np.float64 else FLOAT32_NODES
-    nodes, measure = (part.astype(weights.dtype) for part in grid.quadrature())
-    decay = np.exp(-weights[..., None] * nodes)  # (B, N, Q)
-    factor = (1 - chance) + chance * decay
-    measure = np.exp(np.log(factor).sum(-2)) * measure  # (B, Q)
-    own = weights[..., None] * decay / factor * measure[:, None]
-    others: npt.NDArray[Any] = chance * ((decay - 1) / factor) @ own.transpose(0, 2, 1)
+    """Computes dP (B, N, N): by how much token i raises token k's normalised weight, from weights (B, N) of sum 1."""
+    kind = weights.dtype.type
+    real = weights[weights > 0]
+    nodes, measure = (part.astype(kind) for part in _quadrature(kind).nodes(float(real.min())))
+    # In place where it can be: the arrays (B, N, Q) are what takes time.
+    decay = weights[..., None] * -nodes
+    np.exp(decay, out=decay)
+    factor = kind(chance) * decay
+    factor += kind(1 - chance)
+    measure = np.multiply.reduce(factor, axis=-2) * measure  # (B, Q)
+    inverse = np.reciprocal(factor, out=factor)
+    own = np.multiply(decay, inverse, out=decay)
+    own *= weights[..., None]
+    own *= measure[:, None]
+    # p (1 - e^(-s a)) / F is 1 / F - 1.
+    others: npt.NDArray[Any] = np.subtract(1, inverse, out=inverse) @ own.transpose(0, 2, 1)
     diagonal = np.arange(weights.shape[-1])
     others[:, diagonal, diagonal] = own.sum(-1)
     return others

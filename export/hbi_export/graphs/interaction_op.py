@@ -1,7 +1,7 @@
 """The exact Banzhaf interaction as one node of an ONNX graph; see `onnx_functions`.
 
 `hbi_infer.tokens.banzhaf` explains the mathematics. This form sorts nothing and needs no known size: a token's rank is
-the number of tokens ahead of it.
+the number of tokens ahead of it. The kernel for GPUs (`banzhaf_interaction.cu` of hbi_engines) has the same nodes.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from torch import Tensor
 
 from hbi_engines.kernels.definitions import BANZHAF_INTERACTION
 from hbi_export.graphs.onnx_functions import FLOAT, Bools, Floats, function_of, onnx_function, op
-from hbi_infer.tokens.banzhaf import FLOAT32_NODES, SMALLEST_WEIGHT
 from hbi_training.banzhaf import exact
 
 TINY = float(np.finfo(np.float32).tiny)
-FIRST_NODE, LAST_NODE, NODE_STEP = FLOAT32_NODES
+FIRST_NODE, LAST_NODE, NODE_STEP = -20.0, 24.0, 0.5
+"""Nodes of a trapezoid rule in log s. A graph has fixed ones: they cover weights down to `SMALLEST_WEIGHT`."""
+SMALLEST_WEIGHT = 1e-9
+"""Least weight of a real token, as a share of the mean weight; a smaller one counts as this."""
 
 
 @onnx_function

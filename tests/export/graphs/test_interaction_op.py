@@ -19,7 +19,7 @@ from torch.export import Dim
 from hbi_engines.kernels.definitions import BANZHAF_INTERACTION
 from hbi_engines.registry import open_engine
 from hbi_export.graphs.custom_ops import TRANSLATIONS, add_functions
-from hbi_export.graphs.interaction_op import banzhaf_interaction, function_proto
+from hbi_export.graphs.interaction_op import SMALLEST_WEIGHT, banzhaf_interaction, function_proto
 from hbi_export.graphs.modules import OPSET
 from hbi_export.graphs.onnx_functions import DOMAIN
 from hbi_infer.tokens import banzhaf as in_numpy
@@ -55,12 +55,13 @@ ENGINE = open_engine(node_model(), "cpu", 1)
 
 
 def random_game(seed: int, batch: int, num_text: int, num_video: int, *, peaked: float, steps: int = 0) -> Arrays:
-    """Cosines of both signs, with ties where they come in steps; weights of any ratio; ragged masks."""
+    """Cosines of both signs, with ties where they come in steps; weights that a graph's nodes cover; ragged masks."""
     rng = np.random.default_rng(seed)
     similarity = rng.uniform(-1, 1, (batch, num_text, num_video))
     if steps:
         similarity = np.round(similarity * steps) / steps
     text, video = (np.exp(peaked * rng.normal(size=(batch, size))) for size in (num_text, num_video))
+    text, video = (np.maximum(array, 2 * SMALLEST_WEIGHT * array.max()) for array in (text, video))
     text_mask, video_mask = (np.arange(size) < rng.integers(1, size + 1, (batch, 1)) for size in (num_text, num_video))
     floats = [array.astype(np.float32) for array in (similarity, text, video)]
     return dict(zip(INPUTS, [*floats, text_mask, video_mask], strict=True))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from hbi_infer.errors import InputError
 from hbi_infer.tokens import banzhaf as in_numpy
-from hbi_infer.tokens.banzhaf import InteractionIndex
+from hbi_infer.tokens.banzhaf import DOUBLE, SINGLE, InteractionIndex, Quadrature
 from hbi_infer.tokens.similarity import Directions
 from hbi_training.banzhaf import exact as in_pytorch
 from hbi_training.banzhaf.sampled import (
@@ -153,10 +153,55 @@ def test_a_single_token_each(cosine: float, weight: float) -> None:
 def test_weights_that_underflow_still_count_when_alone() -> None:
     similarity = np.array([[[0.5], [0.25]]])
     weights, one = np.array([[1.0, 0.0]]), np.ones((1, 1))
-    expected = enumerated((similarity, np.array([[1.0, 1e-9]]), one, weights >= 0, one > 0))
+    expected = enumerated((similarity, np.array([[1.0, 1e-300]]), one, weights >= 0, one > 0))
     np.testing.assert_allclose(in_numpy.banzhaf_interaction(similarity, weights, one), expected, atol=1e-8)
     nothing = in_numpy.banzhaf_interaction(similarity, np.zeros((1, 2)), one)
     np.testing.assert_allclose(nothing, in_numpy.banzhaf_interaction(similarity, np.ones((1, 2)), one))
+
+
+@pytest.mark.parametrize("small", [1e-6, 1.4e-12, 1e-20, 1e-32])
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_two_small_weights_are_compared_with_each_other_whatever_the_others_are(
+    small: float, kind: type[np.floating[Any]]
+) -> None:
+    """Where they alone are in the coalition, only the ratio between them counts."""
+    rng = np.random.default_rng(11)
+    similarity = rng.uniform(-1, 1, (1, 4, 4))
+    text, video = np.array([[1.0, 3 * small, small, 0.2]]), np.array([[small, 0.5, 7 * small, 2.0]])
+    everywhere = np.ones((1, 4), bool)
+    expected = enumerated((similarity, text, video, everywhere, everywhere))
+    arrays = [array.astype(kind) for array in (similarity, text, video)]
+    tolerance = EXACT if kind == np.float64 else FLOAT32
+    np.testing.assert_allclose(in_numpy.banzhaf_interaction(*arrays), expected, rtol=0, atol=tolerance)
+    in_torch_too = in_pytorch.banzhaf_interaction(*map(torch.from_numpy, arrays))
+    np.testing.assert_allclose(in_torch_too.numpy(), expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("scale", [1e-38, 1e38])
+def test_only_ratios_of_weights_count_even_where_their_sum_is_more_than_the_type_holds(scale: float) -> None:
+    arrays = random_game(5, (2, 6, 6), padded=False)
+    plain = [array.astype(np.float32) for array in arrays[:3]]
+    scaled = [plain[0], *((array / array.max() * np.float32(scale)).astype(np.float32) for array in plain[1:])]
+    expected = in_numpy.banzhaf_interaction(*plain)
+    for actual in (
+        in_numpy.banzhaf_interaction(*scaled),
+        in_pytorch.banzhaf_interaction(*map(torch.from_numpy, scaled)).numpy(),
+    ):
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("rule", [SINGLE, DOUBLE])
+def test_the_rule_integrates_what_it_is_for(rule: Quadrature) -> None:
+    """The integral of a e^(-s a) is 1 for every weight a that the rule is for; nodes follow the smallest one."""
+    counts = []
+    for smallest in (1.0, 1e-3, 1e-9, rule.least_weight):
+        nodes, measure = rule.nodes(smallest)
+        counts.append(len(nodes))
+        for weight in np.geomspace(smallest, 1, 20):
+            integral = float((weight * np.exp(-nodes * weight)) @ measure)
+            assert integral == pytest.approx(1, abs=1e-7 if rule is SINGLE else 1e-13)
+    assert counts == sorted(counts)
+    assert counts[1] < 50
 
 
 def test_gradients() -> None:

@@ -9,14 +9,7 @@ import torch
 from torch import Tensor
 
 from hbi_infer.errors import InputError
-from hbi_infer.tokens.banzhaf import (
-    FLOAT32_NODES,
-    FLOAT64_NODES,
-    SMALLEST_WEIGHT,
-    InteractionIndex,
-    check_game,
-    probabilities,
-)
+from hbi_infer.tokens.banzhaf import DOUBLE, SINGLE, InteractionIndex, Quadrature, check_game, probabilities
 
 
 def banzhaf_interaction(
@@ -51,8 +44,8 @@ def banzhaf_interaction(
     check_game(similarity.shape, text_weights.shape, video_weights.shape, probability, index)
     kind = torch.float64 if similarity.dtype == torch.float64 else torch.float32
     with torch.autocast(similarity.device.type, enabled=False):
-        text = _mean_one("text", text_weights.to(kind), text_mask)
-        video = _mean_one("video", video_weights.to(kind), video_mask)
+        text = _shares("text", text_weights.to(kind), text_mask)
+        video = _shares("video", video_weights.to(kind), video_mask)
         real = (text[:, :, None] > 0) & (video[:, None, :] > 0)
         gains = similarity.to(kind).clamp_min(0).masked_fill(~real, 0)
         total = torch.zeros_like(gains)
@@ -63,8 +56,8 @@ def banzhaf_interaction(
     return total
 
 
-def _mean_one(side: str, weights: Tensor, mask: Tensor | None) -> Tensor:
-    """Scales weights (B, N) to a mean of 1 over real tokens, and to 0 at padding."""
+def _shares(side: str, weights: Tensor, mask: Tensor | None) -> Tensor:
+    """Scales weights (B, N) to a sum of 1 over real tokens, and to 0 at padding."""
     if mask is None:
         mask = torch.ones_like(weights, dtype=torch.bool)
     if mask.shape != weights.shape:
@@ -72,9 +65,15 @@ def _mean_one(side: str, weights: Tensor, mask: Tensor | None) -> Tensor:
             f"{side}_mask {tuple(mask.shape)} is not of the shape of {side}_weights, {tuple(weights.shape)}"
         )
     weights = weights.masked_fill(~mask, 0)
-    mean = weights.sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp_min(1)
-    scaled = weights / mean.clamp_min(torch.finfo(weights.dtype).tiny)
-    return scaled.clamp_min(SMALLEST_WEIGHT).masked_fill(~mask, 0)
+    tiny = torch.finfo(weights.dtype).tiny
+    # First by the largest: their sum might be more than the type can hold.
+    weights = weights / weights.amax(-1, keepdim=True).detach().clamp_min(tiny)
+    shares = weights / weights.sum(-1, keepdim=True).clamp_min(tiny)
+    return shares.clamp_min(_quadrature(shares).least_weight).masked_fill(~mask, 0)
+
+
+def _quadrature(weights: Tensor) -> Quadrature:
+    return DOUBLE if weights.dtype == torch.float64 else SINGLE
 
 
 def _best_gain(gains: Tensor, chance: float) -> Tensor:
@@ -89,9 +88,9 @@ def _best_gain(gains: Tensor, chance: float) -> Tensor:
 
 
 def _weight_gain(weights: Tensor, chance: float) -> Tensor:
-    """Computes dP, the amount by which token i raises the share of token k: weights (B, N) of mean 1 -> (B, N, N)."""
-    grid = FLOAT64_NODES if weights.dtype == torch.float64 else FLOAT32_NODES
-    nodes, measure = (torch.from_numpy(part).to(weights) for part in grid.quadrature())
+    """Computes dP, the amount by which token i raises the share of token k: weights (B, N) of sum 1 -> (B, N, N)."""
+    smallest = torch.where(weights > 0, weights, 1).amin().item()
+    nodes, measure = (torch.from_numpy(part).to(weights) for part in _quadrature(weights).nodes(smallest))
     decay = torch.exp(-weights[..., None] * nodes)  # (B, N, Q)
     factor = (1 - chance) + chance * decay
     measure = factor.log().sum(-2).exp() * measure  # (B, Q)
