@@ -51,7 +51,7 @@ class Limits:
     texts: int = 16
     results: int = 200
     offset: int = 10_000
-    threads: int = 8
+    threads: int = 16
     waiting: int = 128
     media_workers: int = 2
     media_waiting: int = 256

@@ -33,11 +33,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hbi_infer.errors import InputError
-from hbi_infer.tokens.parallel import in_parts
 from hbi_infer.tokens.similarity import Directions
-
-PAIRS_A_THREAD = 32
-"""Number of pairs that are worth a thread."""
 
 InteractionIndex = Literal["banzhaf", "shapley"]
 
@@ -145,19 +141,13 @@ def banzhaf_interaction(
     )
     gains = np.maximum(similarity, 0).astype(kind) * (text[:, :, None] > 0) * (video[:, None, :] > 0)
     total = np.zeros(gains.shape, kind)
-    chances = probabilities(gains.shape[1] + gains.shape[2], probability, index)
-
-    def add(pairs: slice) -> None:
-        of_words, of_frames = gains[pairs], gains[pairs].transpose(0, 2, 1)
-        for chance, share in chances:
-            words = _weight_gain(text[pairs], chance) @ _best_gain(of_words, chance)
-            if directions == "text_to_video":
-                total[pairs] += kind(share) * words
-                continue
-            frames = _weight_gain(video[pairs], chance) @ _best_gain(of_frames, chance)
-            total[pairs] += kind(0.5 * share) * (words + frames.transpose(0, 2, 1))
-
-    in_parts(add, len(gains), at_least=PAIRS_A_THREAD)
+    for chance, share in probabilities(gains.shape[1] + gains.shape[2], probability, index):
+        words = _weight_gain(text, chance) @ _best_gain(gains, chance)
+        if directions == "text_to_video":
+            total += kind(share) * words
+            continue
+        frames = _weight_gain(video, chance) @ _best_gain(gains.transpose(0, 2, 1), chance)
+        total += kind(0.5 * share) * (words + frames.transpose(0, 2, 1))
     return total
 
 
