@@ -3,8 +3,8 @@
     python benchmarks/answering.py [--bundle PATH] [--video FILE] [--repeats 15]
 
 The clip is indexed first: nothing is decoded while it is measured. Cold is the whole command, `hbi-infer qa` about that
-file, from the start of Python to the answer; warm is the same with an open index. Without --bundle,
-random weights at the size of training/recipes/shapes.yaml. Writes benchmarks/results/answering.json.
+file, from the start of Python to the answer; warm is the same with an open index. Without --bundle, the embedded one is
+measured. Writes benchmarks/results/answering.json.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from machine import write_result
-from random_bundle import SHAPES, write_random_bundle
 from timing import timed
 
 from hbi_infer import HBI
 from hbi_infer.api import Index
 from hbi_infer.index.clip_tokens import clips_of_video, video_tokens
+from hbi_infer.model.bundle import default_bundle_path
 from hbi_infer.tasks.qa import Answer, answer_clips, encode_questions
 
 COMMAND = [sys.executable, "-c", "from hbi_infer.cli import main; main()"]
@@ -62,17 +62,15 @@ def measure(bundle: Path, video: Path, repeats: int, cache: Path) -> dict[str, A
 def main() -> None:
     """Measures and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path)
-    parser.add_argument("--recipe", type=Path, default=SHAPES, help="recipe that gives the sizes of the random weights")
+    parser.add_argument("--bundle", type=Path, default=default_bundle_path())
     parser.add_argument("--video", type=Path, default=VIDEO)
     parser.add_argument("--repeats", type=int, default=15)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        bundle = options.bundle or write_random_bundle(Path(temporary) / "bundle", options.recipe)
         folder = Path(temporary) / "videos"
         folder.mkdir()
         video = Path(shutil.copy(options.video, folder))
-        result = measure(bundle, video, options.repeats, Path(temporary) / "cache")
+        result = measure(options.bundle, video, options.repeats, Path(temporary) / "cache")
     for name, taken in result["seconds"].items():
         print(f"{name}: {1000 * taken['median']:.1f} ms")
     print(write_result("answering", result))

@@ -10,14 +10,13 @@ Three decoders of the same numbers of layers, heads, tokens to attend to and wor
 - transformers: `generate` of a GPT-2 with cross-attention, in PyTorch, with its own cache.
 
 Every caption has as many tokens as asked for: the end is never written. A beam's tokens are those of the captions that
-come out, not of all candidates. Without --bundle, random weights at the size of training/recipes/shapes.yaml with
-two layers. Writes benchmarks/results/captioning.json.
+come out, not of all candidates. Without --bundle, the embedded one is measured. Writes
+benchmarks/results/captioning.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from typing import Any
 import numpy as np
 import torch
 from machine import write_result
-from random_bundle import SHAPES, write_random_bundle
 from timing import timed
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -34,7 +32,7 @@ from hbi_engines.engine import Arrays, Engine
 from hbi_engines.operating_system import physical_cores
 from hbi_engines.registry import open_engine
 from hbi_export.graphs.modules import trace
-from hbi_infer.model.bundle import Bundle
+from hbi_infer.model.bundle import Bundle, default_bundle_path
 from hbi_infer.model.caption_decoder import CaptionDecoder
 from hbi_infer.model.text_generation import Decoder, Floats, Ids, generate
 from hbi_infer.model.tokenizer import Tokenizer
@@ -234,18 +232,15 @@ def measure(bundle: Bundle, batches: list[int], beams: list[int], num_tokens: in
 def main() -> None:
     """Measures and writes the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path)
-    parser.add_argument("--recipe", type=Path, default=SHAPES, help="recipe that gives the sizes of the random weights")
+    parser.add_argument("--bundle", type=Path, default=default_bundle_path())
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 32])
     parser.add_argument("--beams", type=int, nargs="+", default=[1, 4])
     parser.add_argument("--tokens", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=9)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        path = options.bundle or write_random_bundle(Path(temporary) / "bundle", options.recipe)
-        bundle = Bundle.load(path)
-        bundle.require("caption")
-        result = measure(bundle, options.batches, options.beams, options.tokens, options.repeats)
+    bundle = Bundle.load(options.bundle)
+    bundle.require("caption")
+    result = measure(bundle, options.batches, options.beams, options.tokens, options.repeats)
     for row in result["rows"]:
         speeds = ", ".join(
             f"{way} {row[way]['tokens_per_second']:,.0f}" for way in ("cached", "uncached", "transformers")

@@ -300,7 +300,7 @@ def captioning() -> str:
     return (
         f"Writing captions of {result['tokens']} tokens with the embedded model, in tokens a second: with the "
         "key-value cache, without it, and by `generate` of transformers with a decoder of the same size (`python "
-        f"benchmarks/captioning.py --bundle hbi_infer/bundles/shapes`; {machine_of(document)}):\n\n"
+        f"benchmarks/captioning.py`; {machine_of(document)}):\n\n"
         f"{table(header, rows)}\n"
     )
 
@@ -314,7 +314,7 @@ def answering() -> str:
     cold, warm = (1000 * seconds[kind]["median"] for kind in ("cold", "warm"))
     return (
         f"A question about an indexed clip takes {cold:,.0f} ms from a cold process and {warm:.1f} ms in a warm one, "
-        f"medians (`python benchmarks/answering.py --bundle hbi_infer/bundles/shapes`; {machine_of(document)}).\n"
+        f"medians (`python benchmarks/answering.py`; {machine_of(document)}).\n"
     )
 
 

@@ -13,9 +13,7 @@ import pytest
 
 from hbi_infer.model.bundle import Bundle, default_bundle_path
 from hbi_training.data.shapes import write_shapes
-from hbi_training.run.recipe import recipe_to_mapping
 from scripts import make_results
-from tests.builders.tiny_training import tiny_recipe
 from tests.paths import ROOT
 
 
@@ -28,14 +26,8 @@ from tests.paths import ROOT
         ("indexing", ["--videos", "samples"]),
         ("serving", ["--clips", "200", "--clients", "4", "--seconds", "1", "--requests", "40", "--copies", "1"]),
         ("banzhaf", ["--pairs", "4", "--sampled-pairs", "2", "--samples", "2"]),
-        (
-            "captioning",
-            [
-                *("--recipe", "{tmp}/recipe.yaml", "--batches", "1", "2", "--beams", "1", "2"),
-                *("--tokens", "3", "--repeats", "1"),
-            ],
-        ),
-        ("answering", ["--recipe", "{tmp}/recipe.yaml", "--repeats", "1"]),
+        ("captioning", ["--batches", "1", "2", "--beams", "1", "2", "--tokens", "3", "--repeats", "1"]),
+        ("answering", ["--repeats", "1"]),
         ("nothing_matches", ["--data", "{tmp}/shapes", "--sizes", "2", "--strange", "samples"]),
         ("grounding", ["--data", "{tmp}/shapes"]),
         ("everyday", ["--videos", "{tmp}/clips", "--bundle", "hbi_infer/bundles/shapes"]),
@@ -54,7 +46,6 @@ def test_benchmark(name: str, arguments: list[str], tmp_path: Path, monkeypatch:
         caption = Path(name_of_file).stem.replace("-", " ")
         described.append({"file": name_of_file, "captions": [caption], "topic": caption.split()[-1]})
     (clips / "clips.json").write_text(json.dumps(described))
-    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe_to_mapping(tiny_recipe())))  # JSON is YAML
     done = subprocess.run(
         [sys.executable, f"benchmarks/{name}.py", *(argument.format(tmp=tmp_path) for argument in arguments)],
         cwd=ROOT,

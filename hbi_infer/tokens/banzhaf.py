@@ -198,7 +198,7 @@ def _shares(
         raise InputError(f"{side}_mask leaves no real token in item {int(np.flatnonzero(~mask.any(axis=-1))[0])}")
     if (weights < 0).any():
         raise InputError(f"{side}_weights has negative values; give the softmax weights of the tokens")
-    weights = np.where(mask, weights, 0)
+    weights = np.where(mask, weights, 0).astype(np.result_type(weights, kind))
     largest = weights.max(axis=-1, keepdims=True)
     weights = weights / np.where(largest > 0, largest, 1)  # first: their sum might be more than the type can hold
     total = weights.sum(axis=-1, keepdims=True)
