@@ -261,15 +261,21 @@ def kill_workers(served: Server, clips: list[str]) -> dict[str, Any]:
     """Kills the workers that make pictures, again and again, while pictures are asked for."""
     answered = killed = 0
     for number, clip in enumerate(clips * 3):
-        children = Path(f"/proc/{served.process.pid}/task/{served.process.pid}/children").read_text(encoding="ascii")
-        threads = Path(f"/proc/{served.process.pid}/task").iterdir()
-        every = {child for thread in threads for child in (thread / "children").read_text(encoding="ascii").split()}
-        for child in every | set(children.split()):
+        for child in children_of(served.process.pid):
             with suppress(ProcessLookupError):
-                os.kill(int(child), signal.SIGKILL)
+                os.kill(child, signal.SIGKILL)
                 killed += 1
         answered += served.get(f"/v1/clips/{clip}/thumbnail?at={number * 0.05 + 0.013:.3f}")[:2] == b"\xff\xd8"
     return {"killed": killed, "asked": len(clips) * 3, "answered": answered}
+
+
+def children_of(process: int) -> set[int]:
+    """Returns the processes that the threads of a process have started."""
+    found: set[int] = set()
+    for thread in Path(f"/proc/{process}/task").iterdir():
+        with suppress(OSError):  # the thread has ended meanwhile
+            found |= set(map(int, (thread / "children").read_text(encoding="ascii").split()))
+    return found
 
 
 def killed_while_indexing(cache: Path, copies: int) -> dict[str, Any]:
