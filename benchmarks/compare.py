@@ -148,7 +148,7 @@ def table(compared: list[Change], factor: float) -> str:
         if change.new is None or change.ratio is None:
             lines.append(f"{change.name:{width}}  {change.old:12.6g}  {'gone':>12}")
             continue
-        verdict = "worse" if change.ratio > factor else "better" if change.ratio < 1 / factor else ""
+        verdict = "worse" if is_worse(change, factor) else "better" if change.ratio < 1 / factor else ""
         lines.append(
             f"{change.name:{width}}  {change.old:12.6g}  {change.new:12.6g}  {change.ratio:7.3f}  {verdict}".rstrip()
         )

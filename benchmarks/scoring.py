@@ -13,18 +13,16 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from machine import write_result
 from synthetic_tokens import LEVELS
 
 from hbi_engines.operating_system import usable_cpus
 from hbi_infer.tokens.layout import TokenLayout, widen
 from hbi_infer.tokens.levels import Levels, LevelTokens, unit
-from hbi_infer.tokens.parallel import in_parts
+from hbi_infer.tokens.parallel import multiply_in_parts
 from hbi_infer.tokens.similarity import ClipMatrix
 
 BLOCK_CLIPS = 5000
@@ -48,13 +46,6 @@ def seconds(function: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def multiply(
-    tokens: npt.NDArray[np.float32], units: npt.NDArray[np.float32], product: npt.NDArray[np.float32], rows: slice
-) -> None:
-    """Multiplies rows of tokens (N, D) by units (D, T) into the same rows of a product (N, T)."""
-    np.matmul(tokens[rows], units, out=product[rows])
-
-
 def measure(num_clips: int, width: int) -> dict[str, Any]:
     """Measures scoring, the bare product, and the cast to float32 that comes before."""
     rng = np.random.default_rng(0)
@@ -75,7 +66,7 @@ def measure(num_clips: int, width: int) -> dict[str, Any]:
 
     def bare() -> None:
         for name, product in products.items():
-            in_parts(partial(multiply, tokens[name], units[name], product), len(product))
+            multiply_in_parts(tokens[name], units[name], product)
 
     times = [(seconds(bare), seconds(lambda: matrix.score(query))) for _ in range(REPEATS)]
     bare_seconds, score_seconds = (statistics.median(column) for column in zip(*times, strict=True))

@@ -51,7 +51,7 @@ from hbi_infer.index.store import ClipIds, LedgerEntry, Move, StoredClip
 from hbi_infer.index.writer_lock import sole_writer
 from hbi_infer.options import EVERYTHING, VIDEOS_BY_SUFFIX, Filter, Finding
 from hbi_infer.tokens.layout import PackedTokens, TokenLayout, widen
-from hbi_infer.tokens.parallel import in_parts
+from hbi_infer.tokens.parallel import multiply_in_parts
 from hbi_infer.tokens.similarity import top
 
 if TYPE_CHECKING:
@@ -364,11 +364,7 @@ class SqliteStore:
         """
         ids, vectors = self._pooled()
         cosines = np.empty(len(vectors), np.float32)
-        in_parts(
-            lambda part: np.matmul(vectors[part], pooled_query, out=cosines[part]),
-            len(vectors),
-            at_least=VECTORS_A_THREAD,
-        )
+        multiply_in_parts(vectors, pooled_query, cosines, at_least=VECTORS_A_THREAD)
         if where != EVERYTHING:
             chosen = np.isin(ids, self.clip_ids(where), assume_unique=True)
             ids, cosines = ids[chosen], cosines[chosen]

@@ -16,6 +16,9 @@ from functools import cache
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from hbi_engines.operating_system import BLAS_THREADS, usable_cpus
 
 _lock = threading.Lock()  # the limit is one for the whole process: only one thread at a time can set and lift it
@@ -44,6 +47,17 @@ def in_parts(work: Callable[[slice], object], count: int, *, at_least: int = 1) 
                 other.result()
 
 
+def multiply_in_parts(
+    left: npt.NDArray[np.float32],
+    right: npt.NDArray[np.float32],
+    out: npt.NDArray[np.float32],
+    *,
+    at_least: int = 1,
+) -> None:
+    """Writes the product of rows (N, D) with a matrix (D, T) or a vector (D,) into `out`, (N, T) or (N,)."""
+    in_parts(lambda part: np.matmul(left[part], right, out=out[part]), len(left), at_least=at_least)
+
+
 @contextmanager
 def _one_thread_a_product() -> Iterator[None]:
     """Lets products take one thread each; afterwards as many as before."""
@@ -56,8 +70,7 @@ def _one_thread_a_product() -> Iterator[None]:
 
 @cache
 def _libraries() -> Any:
-    """Returns the BLAS libraries that are loaded; NumPy's is, with the first array."""
-    import numpy  # noqa: F401
+    """Returns the BLAS libraries that are loaded, NumPy's among them."""
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
