@@ -28,9 +28,10 @@ def test_clip_visual() -> None:
     assert_close(encoder(torch.from_numpy(g["image"])), g["cls"])
 
 
+@pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize(("patch_size", "grid"), [(8, 12), (16, 6), (32, 3)])
-def test_the_convolution_stem_keeps_the_grid_of_patches(patch_size: int, grid: int) -> None:
-    stem = ConvolutionStem(width=32, patch_size=patch_size)
+def test_the_convolution_stem_keeps_the_grid_of_patches(patch_size: int, grid: int, residual: bool) -> None:
+    stem = ConvolutionStem(width=32, patch_size=patch_size, residual=residual)
     assert stem(torch.zeros(2, 3, 96, 96)).shape == (2, 32, grid, grid)
     with pytest.raises(TrainingError, match="needs a patch size of 8, 16 or 32, not 12"):
         ConvolutionStem(width=32, patch_size=12)

@@ -57,6 +57,33 @@ def test_frozen_parts_stay_and_their_tokens_are_computed_once(splits: tuple[Spli
     assert again.step == 3
 
 
+def test_features_of_a_frozen_frame_encoder_are_computed_once(splits: tuple[Split, Split], tmp_path: Path) -> None:
+    said: list[str] = []
+    data = {"format": "manifest", "folder": "unused", "vocabulary": "corpus"}
+    options = {"steps": 4, "batch_size": 8, "learning_rate": 1e-3, "clip_learning_rate": 1e-3}
+    recipe = tiny_recipe(data=data, optimiser={**options, "frozen": ["frame_encoder"]})
+    trainer = Trainer(recipe, *splits, tmp_path, say=said.append, cpu=True)
+    assert said == ["the frames' features, which stay as they are: 24 of 24 clips"]
+    step, batch = trainer.step_module.eval(), trainer.batches[0]
+    known = step(batch)[0]
+    step.known_features = None
+    assert torch.allclose(step(batch)[0], known, rtol=1e-5)
+
+
+def test_stills_train_the_frame_encoder_alone(splits: tuple[Split, Split], data_folder: Path, tmp_path: Path) -> None:
+    data = {"format": "manifest", "folder": str(data_folder), "vocabulary": "corpus"}
+    objective = {"contrastive": 0, "deep_supervision": 0, "self_distillation": 0, "stills": 1.0}
+    trainer = Trainer(tiny_recipe(data=data, objective=objective), *splits, tmp_path, cpu=True)
+    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    assert set(trainer.step_module(trainer.batches[0])[1]) == {"stills"}
+    trainer.run()
+    after = trainer.model.state_dict()
+    assert {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])} == {"frame_encoder"}
+    shifted = tiny_recipe(data={**data, "shift_pixels": 1}, objective=objective)
+    with pytest.raises(TrainingError, match=r"needs frames where they were drawn: set data\.shift_pixels to 0"):
+        Trainer(shifted, *splits, tmp_path / "shifted", cpu=True)
+
+
 def test_a_part_that_cannot_be_frozen_is_named(splits: tuple[Split, Split], tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="frozen names text_encoder, which the model does not have; it has frame_"):
         Trainer(heads_recipe(frozen=["text_encoder"]), *splits, tmp_path, cpu=True)

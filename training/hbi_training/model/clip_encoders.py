@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -25,14 +25,14 @@ def build_clip(config: Mapping[str, Any], *, vision_stem: str = "patch") -> CLIP
 
     Args:
         config: Arguments of `transformers.CLIPConfig`.
-        vision_stem: "patch" or "convolution", see `HBIConfig.vision_stem`.
+        vision_stem: "patch", "convolution" or "residual", see `HBIConfig.vision_stem`.
     """
     # Patches and words are short sequences: on them plain attention is faster than the fused kernels of a CPU.
     clip = CLIPModel._from_config(CLIPConfig(**config), attn_implementation="eager")
-    if vision_stem == "convolution":
+    if vision_stem != "patch":
         vision = clip.config.vision_config
         clip.vision_model.embeddings.patch_embedding = ConvolutionStem(
-            width=vision.hidden_size, patch_size=vision.patch_size
+            width=vision.hidden_size, patch_size=vision.patch_size, residual=vision_stem == "residual"
         )
     return clip
 
@@ -102,16 +102,39 @@ def _quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(before)
 
 
-class ConvolutionStem(nn.Sequential):
-    """Convolutions in place of one patch embedding: one of 4 x 4 patches, then some of 3 x 3 that halve the picture."""
+class ResidualBlock(nn.Module):
+    """Two convolutions of 3 x 3, whose result is added to what they read: (B, C, H, W) -> (B, C, H, W)."""
 
-    def __init__(self, *, width: int, patch_size: int) -> None:
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for _ in range(2):
+            layers += [nn.GroupNorm(1, channels), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Returns pictures (B, C, H, W) with what the convolutions add: (B, C, H, W)."""
+        added: Tensor = self.layers(pixels)
+        return pixels + added
+
+
+class ConvolutionStem(nn.Sequential):
+    """Convolutions in place of one patch embedding: one of 4 x 4 patches, then some of 3 x 3 that halve the picture.
+
+    Args:
+        width: Channels of the result.
+        patch_size: Height and width in pixels of a patch of the result: 8, 16 or 32.
+        residual: Whether a residual block comes before each halving.
+    """
+
+    def __init__(self, *, width: int, patch_size: int, residual: bool = False) -> None:
         num_halvings = patch_size.bit_length() - 3
         if patch_size != 4 * 2**num_halvings or num_halvings < 1:
             raise TrainingError(f"a convolution stem needs a patch size of 8, 16 or 32, not {patch_size}")
         channels = [min(width // 4 * 2**i, width) for i in range(num_halvings + 1)]
         layers: list[nn.Module] = [nn.Conv2d(3, channels[0], 4, stride=4)]
         for before, after in pairwise(channels):
+            layers += [ResidualBlock(before)] if residual else []
             layers += [nn.GroupNorm(1, before), nn.ReLU(), nn.Conv2d(before, after, 3, stride=2, padding=1)]
         last = channels[-1]
         super().__init__(*layers, nn.GroupNorm(1, last), nn.ReLU(), nn.Conv2d(last, width, 1))
@@ -122,6 +145,20 @@ class ConvolutionStem(nn.Sequential):
         first = self[0]
         assert isinstance(first, nn.Conv2d)
         return first.weight
+
+
+class SeenFrames(NamedTuple):
+    """Results of the frame encoder for N frames.
+
+    Attributes:
+        features: Projected class tokens (N, D).
+        patches: Patches after the transformer, (N, P, W).
+        embedded: Patches before it, (N, P, W).
+    """
+
+    features: Tensor
+    patches: Tensor
+    embedded: Tensor
 
 
 class FrameEncoder(nn.Module):
@@ -147,9 +184,16 @@ class FrameEncoder(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Returns the projected class token (N, D) of normalised pixels (N, 3, H, W)."""
-        hidden = self.vision.pre_layrnorm(self.vision.embeddings(pixels))
-        hidden = self.vision.encoder(inputs_embeds=hidden, attention_mask=None).last_hidden_state
-        return self.projection(self.vision.post_layernorm(hidden[:, 0]))
+        return self.see(pixels).features
+
+    def see(self, pixels: Tensor) -> SeenFrames:
+        """Returns the class token and the patches of normalised pixels (N, 3, H, W)."""
+        embedded = self.vision.embeddings(pixels)
+        hidden = self.vision.encoder(
+            inputs_embeds=self.vision.pre_layrnorm(embedded), attention_mask=None
+        ).last_hidden_state
+        features = self.projection(self.vision.post_layernorm(hidden[:, 0]))
+        return SeenFrames(features, hidden[:, 1:], embedded[:, 1:])
 
 
 class WordEncoder(nn.Module):

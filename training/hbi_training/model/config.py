@@ -118,7 +118,8 @@ class HBIConfig:
         clip: CLIP encoders in the format of `transformers.CLIPConfig`: `text_config`, `vision_config`,
             `projection_dim` (D, the width of every token of the model).
         vision_stem: "patch" is CLIP's own patch embedding. "convolution" puts a few strided convolutions in its place
-            (Xiao et al. 2021), which learn from far fewer clips; the grid of patches stays the same.
+            (Xiao et al. 2021), which learn from far fewer clips; the grid of patches stays the same. "residual" has
+            two more before each of those that halve the picture: without them circles pass for squares.
         max_words: Greatest number T of text tokens, start and end included.
         temporal_layers: Layers of the transformer over frames; 0 leaves it out.
         temporal_positions: Rows of its table of positions; None for F. The released code has CLIP's 77.
@@ -154,7 +155,7 @@ class HBIConfig:
     """
 
     clip: Mapping[str, Any]
-    vision_stem: Literal["patch", "convolution"] = "patch"
+    vision_stem: Literal["patch", "convolution", "residual"] = "patch"
     max_words: int = 32
     temporal_layers: int = 4
     temporal_positions: int | None = None

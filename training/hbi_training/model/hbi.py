@@ -178,7 +178,11 @@ class HBI(nn.Module):
 
     def encode_pixels(self, pixels: Tensor, frame_mask: Tensor) -> TokensByLevel:
         """Returns the video tokens of each level from normalised pixels (B * F, 3, H, W) and mask (B, F) bool."""
-        return self.video_hierarchy(self.contextualise(self.frame_encoder(pixels), frame_mask), frame_mask)
+        return self.encode_features(self.frame_encoder(pixels), frame_mask)
+
+    def encode_features(self, frame_features: Tensor, frame_mask: Tensor) -> TokensByLevel:
+        """Returns the video tokens of each level from the frame encoder's (B * F, D) and mask (B, F) bool."""
+        return self.video_hierarchy(self.contextualise(frame_features, frame_mask), frame_mask)
 
     def contextualise(self, frame_features: Tensor, frame_mask: Tensor) -> Tensor:
         """Adds the context of the clip to frame features (B * F, D) with mask (B, F) bool: (B, F, D)."""

@@ -95,8 +95,11 @@ class MeanPooledCLIP(nn.Module):
 
     def encode_video(self, frames: Tensor, frame_mask: Tensor) -> TokensByLevel:
         """Returns the frames and their mean from frames (B, F, H, W, 3) uint8 and mask (B, F) bool."""
-        features = self.frame_encoder(self.frame_encoder.normalise(frames.flatten(0, 1)))
-        features = features.unflatten(0, (-1, frame_mask.shape[1]))
+        return self.encode_features(self.frame_encoder(self.frame_encoder.normalise(frames.flatten(0, 1))), frame_mask)
+
+    def encode_features(self, frame_features: Tensor, frame_mask: Tensor) -> TokensByLevel:
+        """Returns the frames and their mean from the frame encoder's (B * F, D) and mask (B, F) bool."""
+        features = frame_features.unflatten(0, (-1, frame_mask.shape[1]))
         weights = frame_mask.float() / frame_mask.float().sum(-1, keepdim=True)
         mean = weights[:, None, :].to(features.dtype) @ F.normalize(features, dim=-1)
         video = Tokens(mean, torch.ones_like(mean[..., 0]), torch.ones_like(mean[..., 0], dtype=torch.bool))

@@ -38,6 +38,9 @@ class Objective:
             one of cross-entropy, whose model is the recipe's `initial`; with or without `captioning`.
         self_critical_samples: Captions sampled for each clip. One is compared with the likeliest caption, several with
             the mean of one another.
+        stills: Weight of what single frames show, which is known of drawn clips alone: one frame of each clip of a
+            batch, told by heads of training (`hbi_training.objective.stills`). A stage by itself, before one of whole
+            clips, costs a twelfth of those.
         variant: "released" is the loss of the authors' code: estimator networks (`BanzhafEstimator`) read the
             similarities, and their outputs are aligned with that of a fixed one; other temperatures and means.
         estimator: File of the fixed estimator, for the released variant with `banzhaf`.
@@ -60,6 +63,7 @@ class Objective:
     label_smoothing: float = 0.1
     self_critical: float = 0.0
     self_critical_samples: int = 5
+    stills: float = 0.0
     variant: Literal["hbi", "released"] = "hbi"
     estimator: str = ""
 
@@ -93,6 +97,11 @@ class Objective:
     def writes_captions(self) -> bool:
         """Whether the caption decoder is trained."""
         return bool(self.captioning or self.self_critical)
+
+    @property
+    def reads_clips(self) -> bool:
+        """Whether any term needs whole clips."""
+        return self.compares or bool(self.answering) or self.writes_captions
 
     @property
     def compares(self) -> bool:

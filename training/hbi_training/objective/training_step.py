@@ -14,6 +14,7 @@ from hbi_training.banzhaf.estimator import BanzhafEstimator, load_estimator
 from hbi_training.banzhaf.exact import banzhaf_interaction
 from hbi_training.banzhaf.sampled import Game, sampled_banzhaf_interaction
 from hbi_training.data.batches import Batch
+from hbi_training.data.shapes.stills import Stills
 from hbi_training.model.token_interaction import Tokens, TokensByLevel, items, pair_similarities
 from hbi_training.objective.distributed import gather, gather_levels
 from hbi_training.objective.losses import (
@@ -24,6 +25,7 @@ from hbi_training.objective.losses import (
 )
 from hbi_training.objective.objective import Objective
 from hbi_training.objective.self_critical import CaptionCritic
+from hbi_training.objective.stills import StillHeads
 from hbi_training.weights.checkpoint import Model
 
 MAX_LOGIT_SCALE = math.log(100.0)
@@ -50,7 +52,9 @@ class TrainingStep(nn.Module):
         model: Model to train.
         objective: Terms of the loss.
         known_tokens: Tokens of every clip, if the parts that compute them are not trained; frames are then not read.
+        known_features: Features (N, F, D) of every clip's frames, if the frame encoder is not trained; likewise.
         critic: Critic of captions, if the objective is self-critical.
+        stills: Content of each frame (N, F) of every clip, if the objective asks for it.
 
     Raises:
         TrainingError: The objective needs a part that the model lacks.
@@ -61,13 +65,20 @@ class TrainingStep(nn.Module):
         model: Model,
         objective: Objective,
         known_tokens: TokensByLevel | None = None,
+        known_features: Tensor | None = None,
         critic: CaptionCritic | None = None,
+        stills: Stills | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.objective = objective
-        self.known_tokens = known_tokens
+        self.known_tokens, self.known_features = known_tokens, known_features
         self.critic = critic
+        self.stills = stills
+        self.still_heads: StillHeads | None = None
+        if objective.stills:
+            vision = model.frame_encoder.vision.config
+            self.still_heads = StillHeads(patch_width=vision.hidden_size, width=model.config.clip["projection_dim"])
         for term, task in objective.needed_tasks.items():
             model.require(task, f"the objective's {term}")
         if objective.self_critical and critic is None:
@@ -80,13 +91,31 @@ class TrainingStep(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Computes the loss of B clips, and each of its terms."""
-        if self.known_tokens is not None and batch.clips is not None:
-            video = items(self.known_tokens, batch.clips)
-        else:
-            video = self.model.encode_video(batch.frames, batch.frame_mask)
-        terms = self._comparing_terms(batch, video) if self.objective.compares else {}
-        terms |= self._answer_terms(batch, video) | self._caption_terms(batch, video)
+        terms = self._still_terms(batch)
+        if self.objective.reads_clips:
+            video = self._encode_video(batch)
+            terms |= self._comparing_terms(batch, video) if self.objective.compares else {}
+            terms |= self._answer_terms(batch, video) | self._caption_terms(batch, video)
         return torch.stack(list(terms.values())).sum(), terms
+
+    def _encode_video(self, batch: Batch) -> TokensByLevel:
+        if self.known_tokens is not None and batch.clips is not None:
+            return items(self.known_tokens, batch.clips)
+        if self.known_features is not None and batch.clips is not None:
+            return self.model.encode_features(self.known_features[batch.clips].flatten(0, 1), batch.frame_mask)
+        return self.model.encode_video(batch.frames, batch.frame_mask)
+
+    def _still_terms(self, batch: Batch) -> dict[str, Tensor]:
+        """Computes the term of one frame of each clip."""
+        if self.still_heads is None or self.stills is None or batch.clips is None:
+            return {}
+        clips = torch.arange(len(batch.frames))
+        chosen = (torch.rand(batch.frame_mask.shape) * batch.frame_mask.cpu()).argmax(-1)
+        rows = batch.clips.cpu().numpy(), chosen.numpy()
+        truth = Stills(*(part[rows] for part in vars(self.stills).values()))
+        encoder = self.model.frame_encoder
+        seen = encoder.see(encoder.normalise(batch.frames[clips, chosen]))
+        return {"stills": self.objective.stills * self.still_heads.loss(seen, truth)}
 
     def _comparing_terms(self, batch: Batch, video: TokensByLevel) -> dict[str, Tensor]:
         """Computes the terms that compare each clip with its own and with other captions."""

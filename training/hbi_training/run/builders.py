@@ -9,13 +9,16 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from torch import Tensor
 
 from hbi_infer.errors import TrainingError
 from hbi_infer.model.tokenizer import Tokenizer, clip_tokenizer_json
 from hbi_training.data.batches import TrainingBatches
 from hbi_training.data.frame_cache import Split
 from hbi_training.data.records import VideoRecord, common_answers
+from hbi_training.data.shapes.stills import training_stills
 from hbi_training.evaluation.evaluate import encode_clips
+from hbi_training.evaluation.frame_features import frame_features
 from hbi_training.model.hbi import VIDEO_ENCODER
 from hbi_training.objective.objective import Objective
 from hbi_training.objective.self_critical import CaptionCritic
@@ -137,15 +140,36 @@ def build_step(recipe: Recipe, model: Model, batches: TrainingBatches, device: t
         TrainingError: The model lacks a part that is to be frozen, or a task that the objective needs.
     """
     freeze(model, recipe.optimiser.frozen)
-    known_tokens = None
+    known_tokens, known_features = None, None
     if set(VIDEO_ENCODER) <= set(recipe.optimiser.frozen) and not recipe.data.shift_pixels:
         say(f"computing the tokens of {len(batches.records)} clips, which stay as they are")
         known_tokens = encode_clips(model.to(device), batches.cache)
+    elif "frame_encoder" in recipe.optimiser.frozen and not recipe.data.shift_pixels:
+        known_features = _known_features(model.to(device), batches, say).to(device)
     critic = None
     if recipe.objective.self_critical:
         references = [record.captions for record in batches.records]
         critic = CaptionCritic(references, batches.tokenizer, num_samples=recipe.objective.self_critical_samples)
-    return TrainingStep(model, recipe.objective, known_tokens, critic)
+    stills = None
+    if recipe.objective.stills:
+        if recipe.data.shift_pixels:
+            raise TrainingError("the objective's stills needs frames where they were drawn: set data.shift_pixels to 0")
+        times_seconds = batches.cache.timestamps_seconds(batches.rows)
+        stills = training_stills(recipe.data.folder, batches.records, times_seconds)
+    return TrainingStep(model, recipe.objective, known_tokens, known_features, critic, stills)
+
+
+def _known_features(model: Model, batches: TrainingBatches, say: Say) -> Tensor:
+    """Returns the features of all frames by the frozen frame encoder, and says now and then how many there are."""
+    number, done = len(batches.records), 0
+
+    def advance(clips: int) -> None:
+        nonlocal done
+        if 10 * (done + clips) // number > 10 * done // number:
+            say(f"the frames' features, which stay as they are: {done + clips} of {number} clips")
+        done += clips
+
+    return frame_features(model.frame_encoder, batches.cache, advance=advance)
 
 
 def freeze(model: Model, names: Sequence[str]) -> None:
