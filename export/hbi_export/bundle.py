@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Mapping
@@ -16,8 +17,8 @@ from hbi_export.graphs.parity import OutputCheck, check_graph
 from hbi_export.graphs.sample_inputs import CheckInputs
 from hbi_export.options import WEIGHTS
 from hbi_infer.model.bundle import require_bundle_folder, write_bundle
-from hbi_infer.model.graph_names import GRAPHS
-from hbi_infer.model.manifest import TASK_GRAPHS, BundleManifest, GraphSpec, LevelSpec, Provenance, TokenizerSpec
+from hbi_infer.model.graph_names import GRAPHS, LEVEL_TOKENS, TASKS, clip_graph, missing_graphs
+from hbi_infer.model.manifest import BundleManifest, GraphSpec, LevelSpec, Provenance, TokenizerSpec
 from hbi_training.weights.checkpoint import Checkpoint
 from hbi_training.weights.rounding import Weights, rounded
 
@@ -30,6 +31,7 @@ def export_bundle(
     samples: Path | str | None = None,
     reranker: bool = True,
     clip_seconds: float | None = None,
+    merge_tokens: int = 0,
 ) -> list[OutputCheck]:
     """Traces a checkpoint's parts, checks them and writes a bundle.
 
@@ -40,6 +42,8 @@ def export_bundle(
         samples: Folder of videos to check the video encoder on besides.
         reranker: Whether the bundle gets the reranker of a model that has one.
         clip_seconds: Length of the clips that longer videos are cut into; None for that of the training.
+        merge_tokens: Number of patches that each layer of the frame encoder merges away; the checks are against a model
+            that merges them too.
 
     Raises:
         ExportError: A graph does not compute what the model computes.
@@ -49,6 +53,9 @@ def export_bundle(
     samples = None if samples is None else Path(samples)
     require_bundle_folder(folder)
     checkpoint = replace(checkpoint, model=rounded(checkpoint.model, weights))
+    if merge_tokens:
+        checkpoint = replace(checkpoint, model=copy.deepcopy(checkpoint.model))
+        checkpoint.model.frame_encoder.merged = merge_tokens
     first_level = next(iter(checkpoint.model.level_rates))
     graphs: dict[str, TracedGraph] = {}
     inputs = CheckInputs(checkpoint, graphs, samples)
@@ -57,7 +64,7 @@ def export_bundle(
         if name == "reranker" and not reranker:
             continue
         graphs[name] = trace_graph(checkpoint, name, weights=weights)
-        merges = GRAPHS[name].task == "retrieve"
+        merges = GRAPHS[name].outputs == LEVEL_TOKENS
         checks += check_graph(name, graphs[name], inputs.of(name), first_level if merges else "")
     manifest = build_manifest(checkpoint, graphs, "float32" if weights == "float32" else f"{weights} weights")
     if clip_seconds is not None:
@@ -82,7 +89,7 @@ def build_manifest(checkpoint: Checkpoint, graphs: Mapping[str, TracedGraph], pr
         levels=tuple(
             LevelSpec(
                 name,
-                video_tokens=num_tokens(specs["video_encoder"].outputs, name, config.sampling.max_frames),
+                video_tokens=num_tokens(specs[clip_graph(specs)].outputs, name, config.sampling.max_frames),
                 text_tokens=num_tokens(specs["text_encoder"].outputs, name, config.max_words),
                 rate=rate,
             )
@@ -90,7 +97,7 @@ def build_manifest(checkpoint: Checkpoint, graphs: Mapping[str, TracedGraph], pr
         ),
         padded_partner=config.padded_partner,
         logit_scale=math.exp(model.logit_scale.item()),
-        tasks=tuple(task for task, needed in TASK_GRAPHS.items() if set(needed) <= graphs.keys()),
+        tasks=tuple(task for task in TASKS if not missing_graphs(task, graphs)),
         answers=config.answers,
         tokenizer=TokenizerSpec(),
         graphs=specs,
@@ -108,12 +115,14 @@ def _graph_spec(name: str, graph: TracedGraph, precision: str) -> GraphSpec:
 def _provenance(checkpoint: Checkpoint) -> Provenance:
     provenance = checkpoint.provenance
     recipe = provenance.get("recipe", {})
+    merged_tokens = checkpoint.model.frame_encoder.merged
     return Provenance(
         recipe=json.dumps(recipe, sort_keys=True) if recipe else "none",
         data=recipe.get("data", {}).get("folder", "none") if recipe else "none",
         seed=provenance.get("seed", 0),
         code_version=provenance.get("code_version", hbi_infer.__version__),
-        metrics=provenance.get("metrics", {}),
+        metrics={} if merged_tokens else provenance.get("metrics", {}),  # they were measured without
+        merged_tokens=merged_tokens,
     )
 
 

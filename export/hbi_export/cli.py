@@ -43,6 +43,15 @@ Devices = Annotated[
     typer.Option("--device", metavar="DEVICE", help="Device, as in hbi-infer; repeat it, or separate them by commas."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print a JSON document instead of a table.")]
+MergeTokens = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        metavar="R",
+        help="Merge R similar patches away in each layer of the frame encoder: quicker, and a little coarser. "
+        "'hbi-export check' measures what is lost.",
+    ),
+]
 ClipSeconds = Annotated[float, typer.Option(min=0.1, help="Length of the clips that longer videos are cut into.")]
 
 
@@ -70,6 +79,7 @@ def onnx(
             min=0.1, help="Length of the clips that longer videos are cut into.", show_default="that of the training"
         ),
     ] = None,
+    merge_tokens: MergeTokens = 0,
     data: TrainingData = None,
     data_format: TrainingFormat = "manifest",
 ) -> None:
@@ -83,7 +93,13 @@ def onnx(
 
     given = load_checkpoint(checkpoint)
     checks = export_bundle(
-        given, output, weights=weights, samples=samples, reranker=reranker, clip_seconds=clip_seconds
+        given,
+        output,
+        weights=weights,
+        samples=samples,
+        reranker=reranker,
+        clip_seconds=clip_seconds,
+        merge_tokens=merge_tokens,
     )
     if data is not None:
         from hbi_export.training_world import add_training
@@ -120,6 +136,7 @@ def clip(
     frames_per_second: FramesPerSecond = FrameSampling.frames_per_second,
     max_frames: MaxFrames = FrameSampling.max_frames,
     clip_seconds: ClipSeconds = FrameSampling.clip_seconds,
+    merge_tokens: MergeTokens = 0,
 ) -> None:
     """Export any CLIP or SigLIP for zero-shot search, with no training and without PyTorch.
 
@@ -129,7 +146,14 @@ def clip(
     from hbi_infer.model.bundle import Bundle
 
     sampling = FrameSampling(frames_per_second=frames_per_second, max_frames=max_frames, clip_seconds=clip_seconds)
-    export_clip(source, output, sampling=sampling, weights=weights, say=lambda line: note("note", line))
+    export_clip(
+        source,
+        output,
+        sampling=sampling,
+        weights=weights,
+        merge_tokens=merge_tokens,
+        say=lambda line: note("note", line),
+    )
     emit(f"{printable(str(output))}: {sum(Bundle.load(output).sizes_bytes().values()) / 1e6:.1f} MB\n")
 
 

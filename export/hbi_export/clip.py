@@ -22,6 +22,7 @@ def export_clip(
     *,
     sampling: FrameSampling,
     weights: Stored,
+    merge_tokens: int = 0,
     say: Callable[[str], object] = lambda _: None,
 ) -> BundleManifest:
     """Converts a model from a local folder, or from the hub.
@@ -32,6 +33,7 @@ def export_clip(
         output: Folder of the bundle.
         sampling: Sampling of frames; how pictures are made, and their size, is the model's own.
         weights: Format that weights are stored in.
+        merge_tokens: Number of patches that each layer of the frame encoder merges away.
         say: Called with a line about the step that begins.
 
     Returns:
@@ -46,7 +48,15 @@ def export_clip(
     require_bundle_folder(output)
     folder, name = Path(source), HubName.parse(source)
     if folder.is_dir():
-        return convert_model(folder, output, name=folder.name, sampling=sampling, weights=weights, progress=say)
+        return convert_model(
+            folder,
+            output,
+            name=folder.name,
+            sampling=sampling,
+            weights=weights,
+            merge_tokens=merge_tokens,
+            progress=say,
+        )
     if name is None:
         raise InputError(
             f"there is no folder {source}, and it is no name on the hub such as openai/clip-vit-base-patch32: give one "
@@ -66,5 +76,6 @@ def export_clip(
             revision=model.commit,
             sampling=sampling,
             weights=weights,
+            merge_tokens=merge_tokens,
             progress=say,
         )

@@ -1,8 +1,8 @@
 """Writes a bundle as a model repository of Triton Inference Server: a model for each graph.
 
     REPO/shapes.bundle.json, shapes.tokenizer.json          files for clients: sampling, words, answers
-    REPO/shapes_video_encoder/config.pbtxt                  inputs, outputs, and how requests are batched
-    REPO/shapes_video_encoder/1/model.onnx or model.plan    or model.sm80.plan, model.sm90.plan for several GPUs
+    REPO/shapes_clip_encoder/config.pbtxt                  inputs, outputs, and how requests are batched
+    REPO/shapes_clip_encoder/1/model.onnx or model.plan    or model.sm80.plan, model.sm90.plan for several GPUs
 
 Facts about the format: Triton's user guide ("Model Repository", "Model Configuration") and its model_config.proto.
 """
@@ -106,7 +106,7 @@ def _served(bundle: Bundle, graph: str, options: TritonOptions) -> Served:
     spec = bundle.manifest.graphs[graph]
     content = bundle.graph_bytes(graph)
     if options.backend == "onnx":
-        ranges = ranges_of(spec, AxisRange(1, 1, options.max_batch), bundle.manifest.max_words)
+        ranges = ranges_of(spec, AxisRange(1, 1, options.max_batch), bundle.manifest)
         batch = _batch(spec.inputs, ranges, options.max_batch)
         return Served(
             files={"model.onnx": content}, inputs=spec.inputs, outputs=spec.outputs, batch=batch, ranges=ranges

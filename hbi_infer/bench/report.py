@@ -6,7 +6,9 @@ import json
 import sys
 from pathlib import Path
 
+from hbi_engines.registry import PROCESSOR_DEVICES
 from hbi_infer.bench.figures import by_stage, milliseconds, per_second
+from hbi_infer.bench.peaks import Peaks
 from hbi_infer.bench.run import DeviceResult, Report
 from hbi_infer.bench.stages import StageTiming
 from hbi_infer.errors import InputError
@@ -25,6 +27,8 @@ def to_text(report: Report) -> str:
     if baseline:
         blocks.append([f"cosines and differences are those of tokens to the tokens of {baseline}"])
     blocks.append(_stages(report))
+    if peaks := report.peaks:
+        blocks.append([_told(peaks)])
     blocks.append([f"{result.device}: {result.problem}" for result in report.failed])
     blocks.append([*map(warning, filter(is_suspect, report.devices))])
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
@@ -87,11 +91,34 @@ def _device_row(result: DeviceResult) -> Row:
     return result.device, ready, *memory, *compared, problem or result.reason
 
 
+def peak_share(report: Report, device: str, made: StageTiming) -> float | None:
+    """Returns what part of the processor's peak a stage reaches, 0 to 1 and for a rounding more.
+
+    None where the operations were not counted, the device is not the processor, or its peak is not known.
+    """
+    peaks = report.peaks
+    place, *options = device.split(":")
+    if peaks is None or not made.operations or place not in (*PROCESSOR_DEVICES, "torch"):
+        return None
+    precisions = {*options, *report.model["precision"]}
+    peak = peaks.bf16 if "bf16" in precisions else peaks.int8 if "int8" in precisions else peaks.float32
+    return made.operations / made.p50_seconds / peak if peak else None
+
+
+def _told(peaks: Peaks) -> str:
+    speeds = {"float32": peaks.float32, "bf16": peaks.bf16, "int8": peaks.int8}
+    products = ", ".join(f"{speed / 1e9:,.0f} in {name}" for name, speed in speeds.items() if speed)
+    return (
+        f"the processor's peak, measured on a large product: billions of operations a second: {products}; memory "
+        f"{peaks.memory / 1e9:,.1f} GB a second read and written"
+    )
+
+
 def _mebibytes(size: int | None) -> str:
     return "-" if size is None else f"{size / 2**20:,.0f} MiB"
 
 
-STAGE_HEADER = ("stage", "device", "batch", "p50", "p90", "p99", "a second", "", "runs")
+STAGE_HEADER = ("stage", "device", "batch", "p50", "p90", "p99", "a second", "", "runs", "of peak")
 
 
 EAGER = ("torch", "torch-cuda")
@@ -108,6 +135,9 @@ def _stages(report: Report) -> list[str]:
             times = (milliseconds(seconds) for seconds in (made.p50_seconds, made.p90_seconds, made.p99_seconds))
             name = (stage, device, str(batch)) if place == 0 else ("", device, "")
             speed = [f"{eager.p50_seconds / made.p50_seconds:.2f}" if eager else "-"] if baseline else []
-            rows.append((*name, *times, per_second(made.items_per_second), made.items, str(made.runs), *speed))
+            share = peak_share(report, device, made)
+            of_peak = "-" if share is None else f"{share:.0%}"
+            figures = (per_second(made.items_per_second), made.items, str(made.runs), of_peak)
+            rows.append((*name, *times, *figures, *speed))
     header = (*STAGE_HEADER, f"times {baseline}") if baseline else STAGE_HEADER
     return aligned(header, rows, text_columns=2)

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from hbi_engines.registry import RUNTIMES
 from hbi_infer.bench.machine import code_version, describe_machine
+from hbi_infer.bench.peaks import Peaks
 from hbi_infer.bench.plan import TORCH_DEVICES, Plan
 from hbi_infer.bench.stages import StageTiming, draw_videos
 from hbi_infer.bench.worker import HOST, BenchJob
@@ -65,6 +66,7 @@ class DeviceResult:
         gpu_memory_bytes: GPU memory that its process held at its end; None without a GPU.
         agreement: Comparison with the first device; None for `HOST`, and where there are no tokens to compare.
         measurements: Timings, in the order they were taken.
+        peaks: Largest speeds of the processor, of `HOST` alone.
     """
 
     device: str
@@ -75,6 +77,7 @@ class DeviceResult:
     gpu_memory_bytes: int | None = None
     agreement: Agreement | None = None
     measurements: tuple[StageTiming, ...] = ()
+    peaks: Peaks | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +99,11 @@ class Report:
     measured_at: str
     code_version: str | None
     devices: tuple[DeviceResult, ...] = field(default=())
+
+    @property
+    def peaks(self) -> Peaks | None:
+        """Largest speeds of the processor; None if they were not measured."""
+        return next((result.peaks for result in self.devices if result.peaks), None)
 
     @property
     def failed(self) -> list[DeviceResult]:
@@ -136,7 +144,8 @@ class Report:
 def _device_from_document(part: dict[str, Any]) -> DeviceResult:
     agreement = part["agreement"] and Agreement(**part["agreement"])
     measurements = tuple(StageTiming(**made) for made in part["measurements"])
-    return DeviceResult(**part | {"agreement": agreement, "measurements": measurements})
+    peaks = part.get("peaks") and Peaks(**part["peaks"])
+    return DeviceResult(**part | {"agreement": agreement, "measurements": measurements, "peaks": peaks})
 
 
 Progress = Callable[[str, StageTiming | None], None]
@@ -255,6 +264,8 @@ def _measured(job: BenchJob, torch_worker: str, progress: Progress, silence_seco
         if made := part.pop("measurement", None):
             measurements.append(StageTiming(**made))
             progress(job.device, measurements[-1])
+        if peaks := part.pop("peaks", None):
+            known["peaks"] = Peaks(**peaks)
         known.update(part)
 
     module = torch_worker if is_torch else "hbi_infer.bench.worker"

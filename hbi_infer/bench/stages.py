@@ -16,10 +16,13 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from hbi_engines.engine import Arrays
+from hbi_infer.bench.operations import count_operations
 from hbi_infer.bench.plan import STAGES
 from hbi_infer.errors import VideoError
 from hbi_infer.model.encoder import encode_clips, token_layout
 from hbi_infer.model.token_model import TokenModel
+from hbi_infer.model.video_encoder import differs_from_the_one_before
 from hbi_infer.options import FrameSampling
 from hbi_infer.tokens.levels import Levels, item, some
 from hbi_infer.tokens.similarity import ClipMatrix, top
@@ -68,6 +71,7 @@ class StageTiming:
         p90_seconds: 90th percentile.
         p99_seconds: 99th percentile; for few runs it is close to the slowest.
         items_per_second: Throughput over all timed calls.
+        operations: Arithmetic operations of a call (`hbi_infer.bench.operations`); 0 where they are not counted.
     """
 
     stage: str
@@ -80,6 +84,7 @@ class StageTiming:
     p90_seconds: float
     p99_seconds: float
     items_per_second: float
+    operations: int = 0
 
 
 @dataclass(frozen=True)
@@ -90,11 +95,13 @@ class Call:
         stage: One of `STAGES`.
         batch: Items of a call; for whole videos, the mean number of clips in one.
         run: Runs the stage once; returns the number of items.
+        operations: Arithmetic operations of a call; 0 where they are not counted.
     """
 
     stage: str
     batch: int
     run: Callable[[], int]
+    operations: int = 0
 
 
 def measure(call: Call, seconds: float) -> StageTiming:
@@ -123,6 +130,7 @@ def measure(call: Call, seconds: float) -> StageTiming:
         p90_seconds=p90,
         p99_seconds=p99,
         items_per_second=items / total,
+        operations=call.operations,
     )
 
 
@@ -196,11 +204,13 @@ class Workload:
 
     def _encode(self, batch: int) -> Call:
         frames, mask = _stacked(self._some_clips(batch))
-        return Call("encode", batch, lambda: _size(self._hbi.encode_video(frames, mask)))
+        operations = self._operations_of_clips(frames, mask)
+        return Call("encode", batch, lambda: _size(self._hbi.encode_video(frames, mask)), operations)
 
     def _text_encode(self, batch: int) -> Call:
         tokens = self._hbi.tokenize(_some(TEXTS, batch))
-        return Call("text encode", batch, lambda: _size(self._hbi.encode_tokens(tokens)))
+        operations = self._operations("text_encoder", {"token_ids": tokens.ids, "token_mask": tokens.mask})
+        return Call("text encode", batch, lambda: _size(self._hbi.encode_tokens(tokens)), operations)
 
     def _score(self, batch: int) -> Call:
         texts = self._hbi.encode_text(_some(TEXTS, batch))
@@ -242,6 +252,18 @@ class Workload:
             return sum(map(_size, encode_clips(self._hbi, decode(next(videos), sampling).clips)))
 
         return Call("video end to end", self._usual_clips(), run)
+
+    def _operations_of_clips(self, frames: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_]) -> int:
+        """Counts the operations of encoding clips, whose frames cost the same each."""
+        if "clip_encoder" not in self._hbi.bundle.manifest.graphs:
+            return self._operations("video_encoder", {"frames": frames, "frame_mask": mask})
+        of_frame = self._operations("frame_encoder", {"frames": frames[0, :1]})
+        features = np.zeros((*mask.shape, self._hbi.bundle.manifest.width), np.float32)
+        of_clips = self._operations("clip_encoder", {"features": features, "frame_mask": mask})
+        return of_frame * int(differs_from_the_one_before(frames, mask).sum()) + of_clips
+
+    def _operations(self, graph: str, inputs: Arrays) -> int:
+        return count_operations(self._hbi.bundle.graph_bytes(graph), inputs)
 
     def _usual_clips(self) -> int:
         """Returns the mean number of clips in a video, at least 1."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from hbi_engines.operating_system import peak_memory_bytes, physical_cores
 from hbi_infer.bench.machine import gpu_memory_bytes
+from hbi_infer.bench.peaks import measure_peaks
 from hbi_infer.bench.plan import DEVICE_STAGES
 from hbi_infer.bench.stages import Workload, measure
 from hbi_infer.errors import HBIError
@@ -116,6 +117,7 @@ def _parts(job: BenchJob, open_model: OpenModel) -> Iterator[dict[str, Any]]:
         if job.device == HOST:
             calls = work.host_calls(job.batches)
             yield {"reason": "decoding and cutting texts, on the processor"}
+            yield {"peaks": asdict(measure_peaks(job.num_threads))}
         else:
             started = time.perf_counter()
             np.savez(job.encodings, allow_pickle=False, **work.checked())

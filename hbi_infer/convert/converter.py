@@ -14,7 +14,7 @@ from hbi_infer.convert.onnx_builder import OPSET, BuiltGraph, Stored
 from hbi_infer.convert.open_clip import CONFIG, WEIGHT_FILES, check_open_clip, read_open_clip
 from hbi_infer.convert.settings import Settings, read_settings
 from hbi_infer.convert.siglip import read_siglip
-from hbi_infer.convert.towers import LEVELS, num_weights, text_graph, video_graph
+from hbi_infer.convert.towers import LEVELS, clip_graph, frame_graph, num_weights, text_graph
 from hbi_infer.errors import BundleError
 from hbi_infer.model.bundle import FILE_LIMIT_BYTES, require_bundle_folder, write_bundle
 from hbi_infer.model.manifest import BundleManifest, GraphSpec, LevelSpec, Provenance, TokenizerSpec
@@ -37,6 +37,7 @@ def convert_model(
     revision: str = "",
     sampling: FrameSampling | None = None,
     weights: Stored | None = None,
+    merge_tokens: int = 0,
     progress: Progress | None = None,
 ) -> BundleManifest:
     """Converts a model for zero-shot search.
@@ -49,6 +50,7 @@ def convert_model(
         revision: Commit of it there.
         sampling: Sampling of frames; how pictures are made, and their size, is the model's own.
         weights: Format in which weights are stored; None for float32, or float16 where a graph would not fit otherwise.
+        merge_tokens: Number of patches that each layer of the frame encoder merges away.
         progress: Called with a line about the step that begins.
 
     Returns:
@@ -65,8 +67,9 @@ def convert_model(
     model = read_model(source)
     sampling = model.preprocessing.of(sampling or FrameSampling(), model.vision.size)
     stored = weights or _stored(model)
-    say("building the video encoder")
-    graphs = {"video_encoder": video_graph(model.vision, sampling.max_frames, stored=stored)}
+    say("building the frame encoder")
+    graphs = {"frame_encoder": frame_graph(model.vision, stored=stored, merged=merge_tokens)}
+    graphs["clip_encoder"] = clip_graph(model.vision.width, sampling.max_frames)
     say("building the text encoder")
     graphs["text_encoder"] = text_graph(model.text, stored=stored)
     provenance = Provenance(
@@ -76,6 +79,7 @@ def convert_model(
         code_version=hbi_infer.__version__,
         origin=origin or source.name,
         revision=revision,
+        merged_tokens=merge_tokens,
     )
     say(f"writing {out.name}")
     manifest = _manifest(model, graphs, sampling, stored, plain_name(name), provenance)

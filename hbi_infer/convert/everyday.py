@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from onnx import TensorProto
 
 from hbi_engines.engine import TensorSpec
 from hbi_engines.registry import open_engine
@@ -24,6 +23,7 @@ from hbi_infer.convert.minilm import IN_8_BITS, TOKENIZER, read_minilm, word_fla
 from hbi_infer.convert.onnx_builder import OPSET, Array, GraphBuilder
 from hbi_infer.convert.sentence_encoder import sentence_graph, text_graph
 from hbi_infer.convert.tensor_files import read_tensors
+from hbi_infer.convert.towers import clip_inputs, frame_shares
 from hbi_infer.convert.versions import EVERYDAY_VERSION
 from hbi_infer.model.bundle import require_bundle_folder, write_bundle
 from hbi_infer.model.manifest import BundleManifest, GraphSpec, LevelSpec, Provenance, TokenizerSpec
@@ -97,7 +97,8 @@ def build_everyday(out: Path | str, *, progress: Progress | None = None) -> Bund
     tokenizer = Tokenizer.from_json(tokenizer_json)
     vectors = class_vectors(sentence_graph(weights), tokenizer, class_sentences(), progress)
     graphs = {
-        "video_encoder": video_graph(tensors, vectors),
+        "frame_encoder": frame_graph(tensors, vectors),
+        "clip_encoder": clip_graph(weights.width),
         "text_encoder": text_graph(weights, word_flags(tokenizer.vocabulary())),
     }
     return write_bundle(out, _manifest(tokenizer, weights.width, source), graphs, tokenizer_json)
@@ -142,18 +143,15 @@ def class_vectors(
     return unit
 
 
-def video_graph(tensors: dict[str, Array], vectors: Array) -> bytes:
-    """Returns the graph `video_encoder`: a token (D,) for each frame.
+def frame_graph(tensors: dict[str, Array], vectors: Array) -> bytes:
+    """Returns the graph `frame_encoder`: a unit vector (D,) for each frame.
 
     Args:
         tensors: Weights of EfficientNet-Lite2, (D, D) and others.
         vectors: (C, D) of the classes.
     """
-    graph, width = GraphBuilder("video_encoder"), vectors.shape[1]
-    shape = ("batch", MAX_FRAMES, IMAGE_SIZE, IMAGE_SIZE, 3)
-    frames = graph.input(TensorSpec("frames", "uint8", shape))
-    mask = graph.input(TensorSpec("frame_mask", "bool", shape[:2]))
-    pictures = graph.node("Reshape", frames, graph.constant("picture_shape", [-1, *shape[2:]]), name="pictures")
+    graph, width = GraphBuilder("frame_encoder"), vectors.shape[1]
+    pictures = graph.input(TensorSpec("frames", "uint8", ("num_frames", IMAGE_SIZE, IMAGE_SIZE, 3)))
     logits = EfficientNetLite2(graph, tensors).logits(pictures)
     cooled = graph.node("Div", logits, graph.constant("temperature", TEMPERATURE), name="cooled")
     shares = graph.node("Softmax", cooled, name="shares", axis=-1)
@@ -163,14 +161,16 @@ def video_graph(tensors: dict[str, Array], vectors: Array) -> bytes:
     is_kept = graph.node("GreaterOrEqual", shares, least, name="is_kept")
     kept = graph.node("Where", is_kept, shares, graph.constant("nothing", 0.0), name="kept")
     mixed = graph.node("MatMul", kept, graph.constant("class_vectors", vectors), name="mixed")
-    row_shape = graph.constant("row_shape", [-1, MAX_FRAMES, width])
-    rows = graph.node("Reshape", graph.unit(mixed, name="unit"), row_shape, name="tokens")
-    graph.output(rows, TensorSpec("entity_tokens", "float32", ("batch", MAX_FRAMES, width)))
-    real = graph.node("Cast", mask, name="real", to=TensorProto.FLOAT)
-    count = graph.node("ReduceSum", real, graph.shared("last_axis", [-1]), name="num_frames", keepdims=1)
-    divisor = graph.node("Max", count, graph.constant("one_frame", 1.0), name="frame_divisor")
-    weights = graph.node("Div", real, divisor, name="weights")
-    graph.output(weights, TensorSpec("entity_weights", "float32", ("batch", MAX_FRAMES)))
+    graph.output(graph.unit(mixed, name="unit"), TensorSpec("features", "float32", ("num_frames", width)))
+    return graph.serialised()
+
+
+def clip_graph(width: int) -> bytes:
+    """Returns the graph `clip_encoder`, which takes the frames' vectors (B, F, D) as they are and weighs them alike."""
+    graph = GraphBuilder("clip_encoder")
+    features, mask = clip_inputs(graph, width, MAX_FRAMES)
+    graph.output(features, TensorSpec("entity_tokens", "float32", ("batch", MAX_FRAMES, width)))
+    graph.output(frame_shares(graph, mask), TensorSpec("entity_weights", "float32", ("batch", MAX_FRAMES)))
     return graph.serialised()
 
 
@@ -186,9 +186,13 @@ def _read_checked(file: InstalledFile) -> dict[str, Array]:
 def _manifest(tokenizer: Tokenizer, width: int, source: InstalledFile) -> BundleManifest:
     text, frames = ("batch", "text_length"), ("batch", MAX_FRAMES)
     parts = {
-        "video_encoder": (
+        "frame_encoder": (
+            (TensorSpec("frames", "uint8", ("num_frames", IMAGE_SIZE, IMAGE_SIZE, 3)),),
+            (TensorSpec("features", "float32", ("num_frames", width)),),
+        ),
+        "clip_encoder": (
             (
-                TensorSpec("frames", "uint8", (*frames, IMAGE_SIZE, IMAGE_SIZE, 3)),
+                TensorSpec("features", "float32", (*frames, width)),
                 TensorSpec("frame_mask", "bool", frames),
             ),
             (

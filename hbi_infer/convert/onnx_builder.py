@@ -332,20 +332,20 @@ def pixels_to_patches(graph: GraphBuilder, frames: str, *, size: int, patch: int
 
     Args:
         graph: The graph.
-        frames: Name of (B, F, H, W, 3) uint8.
+        frames: Name of (N, H, W, 3) uint8.
         size: H = W, in pixels; what is left over beside the last whole patch is cut off.
         patch: Height and width of a patch.
         name: Name of the result.
         lead: Number of rows of zeros before the patches of each picture, for class tokens.
 
     Returns:
-        Name of (N, lead + P, D) float32: the N = B * F pictures, their P patches from left to right and downwards, and
+        Name of (N, lead + P, D) float32: the N pictures, their P patches from left to right and downwards, and
         the D = 3 * patch * patch values of each, by rows, columns and colours.
     """
     side = size // patch
     if (kept := side * patch) < size:
         bounds = [graph.constant(f"{name}.{part}", [end, end]) for part, end in (("from", 0), ("to", kept))]
-        axes = graph.constant(f"{name}.axes", [2, 3])
+        axes = graph.constant(f"{name}.axes", [1, 2])
         frames = graph.node("Slice", frames, *bounds, axes, name=f"{name}.kept")
     rows = graph.node(
         "Reshape", frames, graph.constant(f"{name}.cut", [-1, side, patch, side, patch * 3]), name=f"{name}.rows"

@@ -25,6 +25,8 @@ from hbi_infer.convert.onnx_builder import (
     Stored,
     pixels_to_patches,
 )
+from hbi_infer.convert.patch_merging import Patches, merge_patches, size_term
+from hbi_infer.errors import BundleError
 
 Array = npt.NDArray[Any]
 
@@ -115,6 +117,11 @@ class VisionTower:
     head: PoolingHead | None
     projection: Linear | None
 
+    @property
+    def width(self) -> int:
+        """Width of the pooled token."""
+        return int((self.positions if self.projection is None else self.projection.weight).shape[1])
+
 
 @dataclass(frozen=True)
 class TextTower:
@@ -143,32 +150,56 @@ class TextTower:
         return int((self.embedding if self.projection is None else self.projection.weight).shape[1])
 
 
-def video_graph(tower: VisionTower, max_frames: int, *, stored: Stored = "float32") -> BuiltGraph:
-    """Builds the graph `video_encoder`: frames (B, F, H, W, 3) uint8 to the tokens of both levels.
+def frame_graph(tower: VisionTower, *, stored: Stored = "float32", merged: int = 0) -> BuiltGraph:
+    """Builds the graph `frame_encoder`: frames (N, H, W, 3) uint8 to their features (N, D).
 
     Args:
         tower: The encoder of pictures.
-        max_frames: F.
         stored: Format in which weights are stored.
+        merged: Number of patches that each layer merges away (`hbi_infer.convert.patch_merging`).
+
+    Raises:
+        BundleError: Patches are to be merged, and the model pools all of them.
     """
-    graph = GraphBuilder("video_encoder", stored=stored)
-    size = tower.size
-    frames = graph.input(TensorSpec("frames", "uint8", ("batch", max_frames, size, size, 3)))
-    mask = graph.input(TensorSpec("frame_mask", "bool", ("batch", max_frames)))
-    feature = _picture(graph, tower, frames)
-    width = _width(tower)
-    tokens = graph.node("Reshape", feature, graph.constant("clips", [-1, max_frames, width]), name="features")
-    real = graph.node("Cast", mask, name="real", to=TensorProto.FLOAT)
-    last = graph.shared("last_axis", [-1])
-    count = graph.node("ReduceSum", real, last, name="count", keepdims=1)
-    weights = graph.node(
-        "Div", real, graph.node("Max", count, graph.constant("one", 1.0), name="divisor"), name="share"
-    )
+    if merged and tower.head is not None:
+        raise BundleError("this model pools all patches, and merges none: leave out --merge-tokens")
+    graph = GraphBuilder("frame_encoder", stored=stored)
+    frames = graph.input(TensorSpec("frames", "uint8", ("num_frames", tower.size, tower.size, 3)))
+    row = graph.constant("row", [-1, tower.width])
+    features = graph.node("Reshape", _picture(graph, tower, frames, merged), row, name="features_of_frames")
+    graph.output(features, TensorSpec("features", "float32", ("num_frames", tower.width)))
+    return graph.built()
+
+
+def clip_graph(width: int, max_frames: int) -> BuiltGraph:
+    """Builds the graph `clip_encoder`: features (B, F, D) of frames to the tokens of both levels.
+
+    Args:
+        width: D.
+        max_frames: F.
+    """
+    graph = GraphBuilder("clip_encoder")
+    features, mask = clip_inputs(graph, width, max_frames)
+    weights = frame_shares(graph, mask)
     row = graph.node("Unsqueeze", weights, graph.constant("rows", [1]), name="share_row")
-    mean = graph.node("MatMul", row, graph.unit(tokens, name="unit"), name="mean")
-    _output(graph, "frame", (tokens, max_frames, width), weights)
+    mean = graph.node("MatMul", row, graph.unit(features, name="unit"), name="mean")
+    _output(graph, "frame", (features, max_frames, width), weights)
     _output(graph, "video", (mean, 1, width), _ones(graph, mask))
     return graph.built()
+
+
+def clip_inputs(graph: GraphBuilder, width: int, max_frames: int) -> tuple[str, str]:
+    """Adds the inputs of a graph `clip_encoder`: features (B, F, D) and the mask (B, F) of real frames."""
+    features = graph.input(TensorSpec("features", "float32", ("batch", max_frames, width)))
+    return features, graph.input(TensorSpec("frame_mask", "bool", ("batch", max_frames)))
+
+
+def frame_shares(graph: GraphBuilder, mask: str) -> str:
+    """Adds weights (B, F) that are equal for all real frames of a clip and 0 for missing ones."""
+    real = graph.node("Cast", mask, name="real", to=TensorProto.FLOAT)
+    count = graph.node("ReduceSum", real, graph.shared("last_axis", [-1]), name="count", keepdims=1)
+    divisor = graph.node("Max", count, graph.constant("one", 1.0), name="divisor")
+    return graph.node("Div", real, divisor, name="share")
 
 
 def text_graph(tower: TextTower, *, stored: Stored = "float32") -> BuiltGraph:
@@ -233,12 +264,12 @@ def _pooled_place(graph: GraphBuilder, pooled: int | str, ids: str, mask: str) -
     return graph.node("ArgMax", score, name="pooled_place", axis=1, keepdims=0)
 
 
-def _picture(graph: GraphBuilder, tower: VisionTower, frames: str) -> str:
+def _picture(graph: GraphBuilder, tower: VisionTower, frames: str, merged: int) -> str:
     """Adds the encoding of pictures; gives (N, 1, E)."""
     lead = 0 if tower.class_token is None else 1
-    patches = pixels_to_patches(graph, frames, size=tower.size, patch=tower.patch, name="patches", lead=lead)
+    pixels = pixels_to_patches(graph, frames, size=tower.size, patch=tower.patch, name="patches", lead=lead)
     product = graph.node(
-        "MatMul", patches, graph.constant("embedding", tower.embedding.weight, channels=1), name="embedded"
+        "MatMul", pixels, graph.constant("embedding", tower.embedding.weight, channels=1), name="embedded"
     )
     # The bias of the embedding and the class token are added with the positions.
     positions = tower.positions.copy()
@@ -250,14 +281,22 @@ def _picture(graph: GraphBuilder, tower: VisionTower, frames: str) -> str:
     width = positions.shape[1]
     if tower.norm_before is not None:
         x = graph.norm(x, tower.norm_before, width, name="norm_before")
-    layers = tower.layers if tower.head is not None else tower.layers[:-1]
-    for number, layer in enumerate(layers):
-        x = _layer(graph, layer, x, name=f"layer{number}")
     if tower.head is not None:
+        for number, layer in enumerate(tower.layers):
+            x = _layer(graph, layer, x, name=f"layer{number}")
         pooled = _pooling_head(graph, tower.head, tower.norm, x)
         return pooled if tower.projection is None else graph.linear(pooled, tower.projection, name="feature")
+    patches = Patches(x, len(positions))
+    for number, layer in enumerate(tower.layers[:-1]):
+        patches = _merging_layer(graph, layer, patches, merged, name=f"layer{number}")
     first = graph.constant("first", [0])
-    x = _last_layer(graph, tower.layers[-1], x, lambda of, name: graph.node("Gather", of, first, name=name, axis=1))
+    x = _last_layer(
+        graph,
+        tower.layers[-1],
+        patches.hidden,
+        lambda of, name: graph.node("Gather", of, first, name=name, axis=1),
+        mask=size_term(graph, patches, name="last.sizes"),
+    )
     return _finished(graph, tower.norm, tower.projection, x, width, name="feature")
 
 
@@ -275,6 +314,21 @@ def _layer(graph: GraphBuilder, layer: Layer, x: str, *, name: str, mask: str = 
     mixed = graph.attention(normed, folded.attention, name=f"{name}.attention", mask=mask)
     x = graph.node("Add", x, mixed, name=f"{name}.attended")
     return _feed_forward(graph, folded, x, name=name)
+
+
+def _merging_layer(graph: GraphBuilder, layer: Layer, patches: Patches, merged: int, *, name: str) -> Patches:
+    """Adds a layer in whose middle similar patches are merged, unless none are to be."""
+    if not merged:
+        return replace(patches, hidden=_layer(graph, layer, patches.hidden, name=name))
+    folded, width = layer.folded, layer.narrow.weight.shape[1]
+    normed = graph.norm(patches.hidden, folded.attention_norm, width, name=f"{name}.attention_norm")
+    sizes = size_term(graph, patches, name=f"{name}.sizes_term")
+    mixed = graph.attention(normed, folded.attention, name=f"{name}.attention", mask=sizes)
+    patches = replace(patches, hidden=graph.node("Add", patches.hidden, mixed, name=f"{name}.attended"))
+    patches = merge_patches(
+        graph, patches, normed, folded.attention, merged=merged, width=width, name=f"{name}.merging"
+    )
+    return replace(patches, hidden=_feed_forward(graph, folded, patches.hidden, name=name))
 
 
 def _last_layer(graph: GraphBuilder, layer: Layer, x: str, pick: Any, *, mask: str = "") -> str:
@@ -330,10 +384,6 @@ def _pooling_head(graph: GraphBuilder, head: PoolingHead, norm: Norm, x: str) ->
     pooled = graph.linear(flat, Linear(output.weight, bias), name="head.attended")
     folded = replace(head, norm=head.norm.bare, widen=head.norm.folded_into(head.widen))
     return _feed_forward(graph, folded, pooled, name="head")
-
-
-def _width(tower: VisionTower) -> int:
-    return int((tower.positions if tower.projection is None else tower.projection.weight).shape[1])
 
 
 def _ones(graph: GraphBuilder, mask: str) -> str:

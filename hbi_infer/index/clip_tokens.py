@@ -317,7 +317,8 @@ def _encoded(
     batches = list(encode_clips(encoder, decoded.clips))
     if fault := next(filter(None, map(unsound, batches)), ""):
         raise VideoError(
-            f"{video} makes the model give {fault} in its graph video_encoder: give another video, or bundle"
+            f"{video} makes the model give {fault} in its graph {encoder.bundle.manifest.clip_graph}: give another "
+            "video, or bundle"
         )
     parts = [item(levels, row) for levels in batches for row in range(len(next(iter(levels.values()))))]
     return VideoTokens(

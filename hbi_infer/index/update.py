@@ -407,7 +407,8 @@ class _Run:
             self._pack(levels)
             if not (fault := unsound(levels)):
                 return
-        raise EngineError(f"the graph video_encoder of {self._encoder.bundle.path} gives {fault}: use another bundle")
+        bundle = self._encoder.bundle
+        raise EngineError(f"the graph {bundle.manifest.clip_graph} of {bundle.path} gives {fault}: use another bundle")
 
     def _take(self, decoded: DecodedVideo) -> None:
         """Queues the clips of a video; one without clips is done."""

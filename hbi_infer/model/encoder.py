@@ -69,7 +69,7 @@ def token_layout(encoder: Encoder) -> TokenLayout:
     """Returns the layout of the tokens that an encoder gives for a clip."""
     manifest = encoder.bundle.manifest
     # A text encoder may merge words where the video encoder merges no frames.
-    graph = manifest.graphs.get("video_encoder")
+    graph = manifest.graphs.get(manifest.clip_graph)
     outputs = {output.name for output in graph.outputs} if graph else set()
     merged = tuple(level.name for level in manifest.levels if f"{level.name}_slots" in outputs)
     return TokenLayout(tuple((level.name, level.video_tokens) for level in manifest.levels), manifest.width, merged)

@@ -5,7 +5,7 @@ No other list of them exists: manifest, model, export, comparison and PyTorch's 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,6 +27,7 @@ class GraphNames:
         inputs: Names of its inputs, besides the tokens of `sides`.
         sides: Encoders whose tokens and weights are its inputs.
         outputs: Names of its outputs; an encoder that merges also has "{level}_slots".
+        replaced_by: Graphs that do its work in newer bundles; such a graph is still run, and no longer exported.
         crossed: Whether A texts meet each of B videos; otherwise B texts go with B videos, pair by pair.
     """
 
@@ -34,6 +35,7 @@ class GraphNames:
     inputs: tuple[str, ...] = ()
     sides: tuple[Side, ...] = ()
     outputs: tuple[str, ...]
+    replaced_by: tuple[str, ...] = ()
     crossed: bool = False
 
     def input_names(self, levels: Iterable[str]) -> tuple[str, ...]:
@@ -51,7 +53,14 @@ def _at(names: Sequence[str], levels: Iterable[str]) -> tuple[str, ...]:
 
 
 GRAPHS = {
-    "video_encoder": GraphNames(task="retrieve", inputs=("frames", "frame_mask"), outputs=LEVEL_TOKENS),
+    "video_encoder": GraphNames(
+        task="retrieve",
+        inputs=("frames", "frame_mask"),
+        outputs=LEVEL_TOKENS,
+        replaced_by=("frame_encoder", "clip_encoder"),
+    ),
+    "frame_encoder": GraphNames(task="retrieve", inputs=("frames",), outputs=("features",)),
+    "clip_encoder": GraphNames(task="retrieve", inputs=("features", "frame_mask"), outputs=LEVEL_TOKENS),
     "text_encoder": GraphNames(task="retrieve", inputs=("token_ids", "token_mask"), outputs=LEVEL_TOKENS),
     "interaction": GraphNames(task="interaction", sides=("text", "video"), outputs=("{level}_interaction",)),
     "similarity": GraphNames(task="interaction", sides=("text", "video"), outputs=("scores",), crossed=True),
@@ -68,8 +77,32 @@ PAIR_GRAPHS = tuple(name for name, graph in GRAPHS.items() if graph.sides == ("t
 """Graphs on the tokens of texts and videos."""
 
 
+TOKENS_FROM: dict[Side, tuple[str, ...]] = {
+    "text": ("text_encoder",),
+    "video": ("frame_encoder", "clip_encoder"),
+}
+"""Side -> the graphs that make its tokens, the last of which gives them."""
+
+
+def exported_graphs() -> tuple[str, ...]:
+    """Returns the graphs that are exported today: all but those of older bundles."""
+    return tuple(name for name, graph in GRAPHS.items() if not graph.replaced_by)
+
+
 def graphs_of_task(task: str) -> tuple[str, ...]:
     """Returns the graphs that a task needs: its own, and the encoders whose tokens those take."""
-    own = [name for name, graph in GRAPHS.items() if graph.task == task]
-    encoders = {f"{side}_encoder" for name in own for side in GRAPHS[name].sides}
-    return tuple(name for name in GRAPHS if name in own or name in encoders)
+    own = [name for name in exported_graphs() if GRAPHS[name].task == task]
+    encoders = {encoder for name in own for side in GRAPHS[name].sides for encoder in TOKENS_FROM[side]}
+    return tuple(name for name in exported_graphs() if name in own or name in encoders)
+
+
+def clip_graph(present: Collection[str]) -> str:
+    """Returns the name of that of the graphs which gives the tokens of clips."""
+    newest = TOKENS_FROM["video"][-1]
+    return newest if newest in present else "video_encoder"
+
+
+def missing_graphs(task: str, present: Collection[str]) -> tuple[str, ...]:
+    """Returns the graphs that a task needs and that are not present, nor an older one that does their work."""
+    done = {name for older in present if older in GRAPHS for name in GRAPHS[older].replaced_by}
+    return tuple(name for name in graphs_of_task(task) if name not in present and name not in done)

@@ -21,15 +21,13 @@ import numpy as np
 
 from hbi_engines.engine import TensorSpec
 from hbi_infer.errors import BundleError, InputError
-from hbi_infer.model.graph_names import GRAPHS, TASKS, graphs_of_task
+from hbi_infer.model.graph_names import GRAPHS, TASKS, clip_graph, missing_graphs
 from hbi_infer.model.strict_json import parse_strictly
 from hbi_infer.options import ADDED_LATER, MIN_MATCH, FrameSampling
 from hbi_infer.tokens.scoring import Scoring
 from hbi_infer.tokens.similarity import Directions
 
 FORMAT_VERSION = 1
-TASK_GRAPHS = {task: graphs_of_task(task) for task in TASKS}
-"""Task that this version can do -> the graphs that it needs; a bundle may be able to do more."""
 RANGES = {
     "width": (1, 2**16),
     "max_words": (1, 2**16),
@@ -53,7 +51,16 @@ DEPTH_LIMIT = 20
 CONTROL = re.compile(r"[\0-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 """Characters that no text holds: they would steer a terminal, or cannot be written as UTF-8."""
 DTYPES = ("bool", "uint8", "int8", "int32", "int64", "float16", "float32", "float64")
-OUTPUT_AXES = {"tokens": 3, "weights": 2, "slots": 2, "interaction": 3, "scores": 2, "score": 1, "logits": 2}
+OUTPUT_AXES = {
+    "features": 2,
+    "tokens": 3,
+    "weights": 2,
+    "slots": 2,
+    "interaction": 3,
+    "scores": 2,
+    "score": 1,
+    "logits": 2,
+}
 """Output of a graph, without the name of its level -> number of its axes."""
 
 
@@ -120,6 +127,7 @@ class Provenance:
         calibration: Data that the ranges of an int8 bundle were measured on.
         origin: Model that a bundle was converted from: its name on the hub, or its folder's; "" for one trained here.
         revision: Commit of that model on the hub; "" for a folder.
+        merged_tokens: Number of patches that each layer of the frame encoder merges away.
     """
 
     recipe: str
@@ -131,6 +139,7 @@ class Provenance:
     calibration: str = field(default="", metadata=ADDED_LATER)
     origin: str = field(default="", metadata=ADDED_LATER)
     revision: str = field(default="", metadata=ADDED_LATER)
+    merged_tokens: int = field(default=0, metadata=ADDED_LATER)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,11 +159,10 @@ class BundleManifest:
             each token of a text is nearest to.
         logit_scale: Factor of a score where a softmax over scores is taken.
         logit_bias: Term that a model of pairs, such as SigLIP, adds to the scaled score before a sigmoid.
-        batch_clips: Largest number of clips that the graph `video_encoder` is given at a time; what it needs in memory
-            rises with them.
+        batch_clips: Largest number of clips that are encoded at a time; the memory that it takes rises with them.
         min_match: Least `match` of a result that a person is shown unless asked otherwise; 0 for a model whose right
             results are not more unusual than its wrong ones.
-        tasks: Tasks that the bundle can do, of `TASK_GRAPHS`.
+        tasks: Tasks that the bundle can do, of `TASKS`.
         answers: Answers that the logits of the graph `answerer` stand for, in their order; none without the task "qa".
         tokenizer: File of the tokenizer.
         graphs: Name -> graph.
@@ -199,12 +207,12 @@ class BundleManifest:
         if len(set(files)) < len(files):
             raise BundleError(f"the files are {files}; each graph, the tokenizer and the rest need a file of their own")
         for task in self.tasks:
-            for graph in TASK_GRAPHS.get(task, ()):
-                if graph not in self.graphs:
-                    raise BundleError(f"the task {task} needs the graph {graph}; there are only {sorted(self.graphs)}")
+            if task in TASKS and (missing := missing_graphs(task, self.graphs)):
+                raise BundleError(f"the task {task} needs the graph {missing[0]}; there are only {sorted(self.graphs)}")
         if self.directions != "both" and (graphs := {"similarity", "interaction"} & self.graphs.keys()):
             raise BundleError(f"the graph {min(graphs)} compares both directions, and directions is {self.directions}")
         self._check_graphs()
+        self._check_encoders()
         self._check_answers()
 
     @property
@@ -217,6 +225,11 @@ class BundleManifest:
     def scoring(self) -> Scoring:
         """How this bundle compares tokens."""
         return Scoring({level.name: level.rate for level in self.levels}, self.padded_partner, self.directions)
+
+    @property
+    def clip_graph(self) -> str:
+        """Name of the graph that gives the tokens of clips."""
+        return clip_graph(self.graphs)
 
     def _check_numbers(self) -> None:
         sampling = self.sampling
@@ -260,6 +273,21 @@ class BundleManifest:
                     )
             for output in graph.outputs:
                 self._check_output(name, output)
+
+    def _check_encoders(self) -> None:
+        """Checks that the graph of clips takes what the graph of frames gives."""
+        if not {"frame_encoder", "clip_encoder"} <= self.graphs.keys():
+            return
+        given, taken = (
+            [tensor for tensor in tensors if tensor.name == "features"]
+            for tensors in (self.graphs["frame_encoder"].outputs, self.graphs["clip_encoder"].inputs)
+        )
+        if [(one.dtype, one.shape[-1:]) for one in given] != [(one.dtype, one.shape[-1:]) for one in taken]:
+            told = [str(one[0]) if one else "no features" for one in (given, taken)]
+            raise BundleError(
+                f"the graph frame_encoder gives {told[0]} and clip_encoder takes {told[1]}: they are of two models; "
+                "export the bundle again"
+            )
 
     def _check_output(self, graph: str, output: TensorSpec) -> None:
         """Checks the axes of an output that this version knows."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from hbi_infer.model.checked_graph import CheckedGraph
 from hbi_infer.model.graph_names import GRAPHS
 from hbi_infer.model.text_generation import Generated, generate
 from hbi_infer.model.tokenizer import TokenBatch, Tokenizer
+from hbi_infer.model.video_encoder import VideoEncoder, open_video_encoder
 from hbi_infer.options import Decoding
 from hbi_infer.tokens.levels import Levels, LevelTokens, joined, named_inputs, unit, unsound
 from hbi_infer.tokens.similarity import Directions, fits, similarity_by_graph
@@ -100,7 +101,7 @@ class TokenModel:
 
     def encode_tokens(self, batch: TokenBatch) -> dict[str, LevelTokens]:
         """Computes the tokens of B texts from their ids, level by level."""
-        levels = self._levels(self._text_encoder, {"token_ids": batch.ids, "token_mask": batch.mask})
+        levels = self._by_level(self._text_encoder.run({"token_ids": batch.ids, "token_mask": batch.mask}))
         if fault := unsound(levels):
             raise EngineError(f"the graph text_encoder of {self.bundle.path} gives {fault}: use another bundle")
         return levels
@@ -116,7 +117,7 @@ class TokenModel:
             EngineError: The arrays are of another shape or type.
         """
         parts = [
-            self._levels(self._video_encoder, {"frames": frames[part], "frame_mask": mask[part]})
+            self._by_level(self._video_encoder.run(frames[part], mask[part]))
             for part in batches(len(frames), self.bundle.manifest.batch_clips)
         ]
         return parts[0] if len(parts) == 1 else joined(parts)
@@ -211,8 +212,10 @@ class TokenModel:
         return self._open("text_encoder")
 
     @cached_property
-    def _video_encoder(self) -> Engine:
-        return self._open("video_encoder")
+    def _video_encoder(self) -> VideoEncoder:
+        manifest = self.bundle.manifest
+        batch_frames = manifest.batch_clips * manifest.sampling.max_frames
+        return open_video_encoder(manifest.graphs, self._open, batch_frames)
 
     @cached_property
     def _reranker(self) -> Engine:
@@ -250,8 +253,7 @@ class TokenModel:
             may_be_not_finite=GRAPHS[name].task == "retrieve",
         )
 
-    def _levels(self, engine: Engine, inputs: Arrays) -> dict[str, LevelTokens]:
-        made: dict[str, npt.NDArray[Any]] = engine.run(inputs)
+    def _by_level(self, made: Arrays) -> dict[str, LevelTokens]:
         return {
             level: LevelTokens(made[f"{level}_tokens"], made[f"{level}_weights"], made.get(f"{level}_slots"))
             for level in self.scoring.rates

@@ -329,6 +329,7 @@ def show_bundle(bundle: Bundle) -> None:
         ("code", provenance.code_version),
         ("made of", provenance.quantized_from and f"the bundle with sha256 {provenance.quantized_from}"),
         ("ranges", provenance.calibration),
+        ("merged", provenance.merged_tokens and f"{provenance.merged_tokens} patches in each layer of frames"),
         ("origin", " at ".join(filter(None, (provenance.origin, provenance.revision)))),
         *(("metric", f"{name} {value}") for name, value in _flat(provenance.metrics)),
     ]

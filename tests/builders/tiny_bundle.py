@@ -21,7 +21,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hbi_engines.engine import TensorSpec
 from hbi_infer.model.bundle import Bundle, default_bundle_path, write_bundle
-from hbi_infer.model.manifest import TASK_GRAPHS, BundleManifest, GraphSpec, LevelSpec, Provenance, TokenizerSpec
+from hbi_infer.model.graph_names import TASKS, graphs_of_task, missing_graphs
+from hbi_infer.model.manifest import BundleManifest, GraphSpec, LevelSpec, Provenance, TokenizerSpec
 from hbi_infer.model.tokenizer import Tokenizer, clip_tokenizer_json
 from hbi_infer.options import FrameSampling
 
@@ -225,8 +226,8 @@ def every_graph() -> dict[str, tuple[bytes, tuple[TensorSpec, ...], tuple[Tensor
 
 
 def tiny_graphs(*tasks: str) -> dict[str, bytes]:
-    """Of a bundle that can search and do these tasks."""
-    names = {name for task in ("retrieve", *tasks) for name in TASK_GRAPHS[task]}
+    """Of a bundle that can search and do these tasks, as older versions wrote it: one graph encodes clips."""
+    names = {"video_encoder"} | {name for task in ("retrieve", *tasks) for name in graphs_of_task(task)}
     return {name: content for name, (content, _, _) in every_graph().items() if name in names}
 
 
@@ -280,7 +281,7 @@ def write_part_of_embedded(folder: Path, *graphs: str) -> Bundle:
     whole = Bundle.load(default_bundle_path())
     manifest = replace(
         whole.manifest,
-        tasks=tuple(task for task, needed in TASK_GRAPHS.items() if set(needed) <= set(graphs)),
+        tasks=tuple(task for task in TASKS if not missing_graphs(task, graphs)),
         answers=whole.manifest.answers if "answerer" in graphs else (),
         graphs={name: whole.manifest.graphs[name] for name in graphs},
     )

@@ -27,8 +27,13 @@ def text_graph(checkpoint: Checkpoint) -> TracedGraph:
 
 
 @pytest.fixture(scope="session")
-def video_graph(checkpoint: Checkpoint) -> TracedGraph:
-    return trace_graph(checkpoint, "video_encoder")
+def frame_graph(checkpoint: Checkpoint) -> TracedGraph:
+    return trace_graph(checkpoint, "frame_encoder")
+
+
+@pytest.fixture(scope="session")
+def clip_graph(checkpoint: Checkpoint) -> TracedGraph:
+    return trace_graph(checkpoint, "clip_encoder")
 
 
 @pytest.fixture(scope="session")

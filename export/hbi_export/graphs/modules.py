@@ -22,7 +22,7 @@ from hbi_export.graphs.interaction_op import banzhaf_interaction
 from hbi_export.graphs.similarity_op import token_similarity
 from hbi_export.graphs.stored_weights import store_weights
 from hbi_export.graphs.token_merge_op import merging_as_nodes
-from hbi_infer.model.graph_names import GRAPHS
+from hbi_infer.model.graph_names import GRAPHS, exported_graphs
 from hbi_training.model.caption_decoder import Cache, Memory
 from hbi_training.model.config import LEVELS, HBIConfig
 from hbi_training.model.hbi import HBI
@@ -32,6 +32,7 @@ from hbi_training.weights.rounding import Weights
 
 OPSET = 20
 MAX_BATCH = 4096
+MAX_FRAMES = 2**16
 
 
 class Example(NamedTuple):
@@ -62,25 +63,53 @@ class GraphModule(nn.Module, ABC):
         """Makes inputs to trace the module with."""
 
 
-class VideoEncoderGraph(GraphModule):
-    """The video encoder: tokens and weights of each level for B clips."""
+class FrameEncoderGraph(GraphModule):
+    """The frame encoder: a feature for each of N frames, of any clips."""
 
-    name = "video_encoder"
+    name = "frame_encoder"
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.encoder, self.size = model.frame_encoder, model.config.sampling.image_size
+
+    def forward(self, frames: Tensor) -> dict[str, Tensor]:
+        """Encodes frames (N, H, W, 3) uint8 into features (N, D) float32."""
+        return {"features": self.encoder(self.encoder.normalise(frames)).float()}
+
+    def example(self) -> Example:
+        """Makes two frames; their number is dynamic."""
+        frames = torch.zeros(2, self.size, self.size, 3, dtype=torch.uint8)
+        return Example({"frames": frames}, {"frames": {0: Dim("num_frames", min=1, max=MAX_FRAMES)}})
+
+
+class ClipEncoderGraph(GraphModule):
+    """The rest of the video encoder: tokens and weights of each level for B clips, from their frames' features."""
+
+    name = "clip_encoder"
+    blank: Tensor
 
     def __init__(self, model: Model) -> None:
         super().__init__()
         self.model = model
+        config = model.config
+        # The released code encodes missing frames too, as pixels that are 0 after normalisation.
+        size = config.sampling.image_size
+        self.fills = isinstance(config, HBIConfig) and config.merging == "released"
+        with torch.no_grad():
+            blank = model.frame_encoder(torch.zeros(1, 3, size, size)) if self.fills else torch.zeros(1, config.width)
+        self.register_buffer("blank", blank, persistent=False)
 
-    def forward(self, frames: Tensor, frame_mask: Tensor) -> dict[str, Tensor]:
-        """Encodes frames (B, F, H, W, 3) uint8 under a mask (B, F) bool; see `named`."""
-        return named(self.model.encode_video(frames, frame_mask))
+    def forward(self, features: Tensor, frame_mask: Tensor) -> dict[str, Tensor]:
+        """Encodes features (B, F, D) under a mask (B, F) bool; see `named`."""
+        if self.fills:
+            features = torch.where(frame_mask[:, :, None], features, self.blank)
+        return named(self.model.encode_features(features.flatten(0, 1), frame_mask))
 
     def example(self) -> Example:
         """Makes two clips of all frames; only the batch is dynamic."""
-        sampling = self.model.config.sampling
-        shape = (2, sampling.max_frames, sampling.image_size, sampling.image_size, 3)
-        frames, mask = torch.zeros(shape, dtype=torch.uint8), torch.ones(shape[:2], dtype=torch.bool)
-        return Example({"frames": frames, "frame_mask": mask}, {})
+        config = self.model.config
+        features = torch.zeros(2, config.sampling.max_frames, config.width)
+        return Example({"features": features, "frame_mask": torch.ones(features.shape[:2], dtype=torch.bool)}, {})
 
 
 class TextEncoderGraph(GraphModule):
@@ -294,7 +323,8 @@ def _named(state: Memory | Cache, name: str) -> dict[str, Tensor]:
 
 
 _MAKERS: dict[str, Callable[[Any, int], GraphModule]] = {
-    "video_encoder": lambda model, _: VideoEncoderGraph(model),
+    "frame_encoder": lambda model, _: FrameEncoderGraph(model),
+    "clip_encoder": lambda model, _: ClipEncoderGraph(model),
     "text_encoder": lambda model, _: TextEncoderGraph(model),
     "interaction": lambda model, _: InteractionGraph(model.config),
     "similarity": lambda model, _: SimilarityGraph(model.config),
@@ -308,7 +338,7 @@ _MAKERS: dict[str, Callable[[Any, int], GraphModule]] = {
 
 def graph_names(model: Model) -> tuple[str, ...]:
     """Returns the names of the graphs that a bundle of this model may have."""
-    return tuple(name for name, graph in GRAPHS.items() if graph.task in model.tasks)
+    return tuple(name for name in exported_graphs() if GRAPHS[name].task in model.tasks)
 
 
 def graph_module(checkpoint: Checkpoint, name: str) -> GraphModule:

@@ -12,10 +12,11 @@ import numpy.typing as npt
 
 from hbi_engines.engine import Arrays
 from hbi_export.graphs.modules import TracedGraph
-from hbi_export.graphs.parity import in_parts
+from hbi_export.graphs.parity import ITEMS_AT_A_TIME, in_parts
 from hbi_infer.errors import ExportError
 from hbi_infer.model.graph_names import GRAPHS
 from hbi_infer.model.tokenizer import Tokenizer
+from hbi_infer.model.video_encoder import RunGraph, frame_features
 from hbi_infer.options import FrameSampling
 from hbi_infer.video.discovery import find_videos
 from hbi_infer.video.pool import decode_many
@@ -61,8 +62,10 @@ class CheckInputs:
 
     def of(self, name: str) -> InputSets:
         """Returns sets of inputs (B, ...) for a traced graph."""
-        if name == "video_encoder":
-            return self._videos
+        if name == "frame_encoder":
+            return {key: {"frames": clips["frames"][clips["frame_mask"]]} for key, clips in self._videos.items()}
+        if name == "clip_encoder":
+            return {key: self._features(clips) for key, clips in self._videos.items()}
         if name == "text_encoder":
             return self._texts
         if name == "captioner_step":
@@ -76,8 +79,17 @@ class CheckInputs:
     @cached_property
     def _tokens(self) -> InputSets:
         texts = in_parts(self._graphs["text_encoder"].eager, self._texts["caption"])
-        videos = in_parts(self._graphs["video_encoder"].eager, self._videos["drawn"])
+        videos = in_parts(self._graphs["clip_encoder"].eager, self._features(self._videos["drawn"]))
         return {"random": random_token_inputs(self._config), "real": encoded_token_inputs(texts, videos)}
+
+    def _features(self, clips: Arrays) -> Arrays:
+        return clip_inputs(self._graphs["frame_encoder"].eager, clips)
+
+
+def clip_inputs(run: RunGraph, clips: Arrays) -> Arrays:
+    """Makes the inputs of the graph `clip_encoder` from clips (B, F, ...), whose frames are encoded a few at a time."""
+    frames, mask = clips["frames"], clips["frame_mask"]
+    return {"features": frame_features(run, frames, mask, ITEMS_AT_A_TIME), "frame_mask": mask}
 
 
 def random_video_inputs(sampling: FrameSampling) -> Arrays:

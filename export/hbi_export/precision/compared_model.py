@@ -18,7 +18,7 @@ from hbi_export.graphs.modules import GraphModule, graph_module, graph_names
 from hbi_infer.errors import ExportError
 from hbi_infer.model.bundle import Bundle
 from hbi_infer.model.bundle_files import MANIFEST
-from hbi_infer.model.manifest import TASK_GRAPHS
+from hbi_infer.model.graph_names import clip_graph, missing_graphs
 from hbi_infer.model.token_model import load_graph
 from hbi_infer.model.tokenizer import Tokenizer
 from hbi_infer.options import FrameSampling
@@ -62,9 +62,14 @@ class ComparedModel:
         """Tokenizer of its texts."""
         return Tokenizer.from_json(self.tokenizer_json)
 
+    @property
+    def clip_graph(self) -> str:
+        """Name of the graph that gives the tokens of clips."""
+        return clip_graph(self.graphs)
+
     def can(self, task: str) -> bool:
         """Returns whether it has the graphs of a task."""
-        return self.graphs.issuperset(TASK_GRAPHS[task])
+        return not missing_graphs(task, self.graphs)
 
 
 def compared_bundle(bundle: Bundle, device: str, *, name: str = "") -> ComparedModel:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from hbi_infer.errors import ExportError, TrainingError
 from hbi_infer.model.caption_decoder import CaptionDecoder
 from hbi_infer.model.graph_names import GRAPHS, PAIR_GRAPHS
 from hbi_infer.model.text_generation import generate
+from hbi_infer.model.video_encoder import frame_features
 from hbi_infer.tokens.levels import Levels, LevelTokens, named_inputs, some
 from hbi_training.data.frame_cache import Split
 from hbi_training.evaluation.answers import answers_to, questions_about
@@ -61,13 +63,13 @@ def measure_model(model: ComparedModel, clips: Split, reference: Measurement | N
     described = [place for place, row in enumerate(rows) if records[row].captions]
     asked = questions_about(records, rows)
     captions, video_of_text = retrieval_texts(records, [rows[place] for place in described])
-    encoders = {name: model.open_graph(name) for name in ("video_encoder", "text_encoder")}
-    outputs: dict[str, Arrays] = {"video_encoder": _encode_clips(model, encoders["video_encoder"], clips)}
-    video = _levels(model, outputs["video_encoder"])
+    outputs = _encode_clips(model, clips)
+    video = _levels(model, outputs[model.clip_graph])
+    text_encoder = model.open_graph("text_encoder")
     texts = captions or [question.question for _, question in asked]
     if not texts:
         raise TrainingError("there is nothing to measure: the split has neither captions nor questions")
-    outputs["text_encoder"] = _encode_texts(model, encoders["text_encoder"], texts)
+    outputs["text_encoder"] = _encode_texts(model, text_encoder, texts)
     metrics: dict[str, float] = {}
     if captions:
         text = _levels(model, outputs["text_encoder"])
@@ -77,7 +79,7 @@ def measure_model(model: ComparedModel, clips: Split, reference: Measurement | N
         place_of_row = {row: place for place, row in enumerate(rows)}
         places = np.array([place_of_row[row] for row, _ in asked])
         questions = [question.question for _, question in asked]
-        logits = _answer(model, encoders["text_encoder"], questions, video, places)
+        logits = _answer(model, text_encoder, questions, video, places)
         metrics |= answers_to(asked, logits, model.answers).accuracy()
     if captions and model.can("caption"):
         written = _write_captions(model, some(video, np.array(described)))
@@ -91,12 +93,21 @@ def measure_model(model: ComparedModel, clips: Split, reference: Measurement | N
     return Measurement(model, outputs, metrics)
 
 
-def _encode_clips(model: ComparedModel, encoder: Runnable, clips: Split) -> Arrays:
-    parts = []
+def _encode_clips(model: ComparedModel, clips: Split) -> dict[str, Arrays]:
+    """Runs the graphs that encode clips, and returns the outputs of each."""
+    graphs = [name for name in ("frame_encoder", model.clip_graph) if name in model.graphs]
+    engines = {name: model.open_graph(name) for name in graphs}
+    outputs: dict[str, list[Arrays]] = {name: [] for name in graphs}
     for start in range(0, len(clips.cache.decoded), ITEMS_AT_ONCE):
         frames, mask = clips.cache[clips.cache.decoded[start : start + ITEMS_AT_ONCE]]
-        parts.append(_run(model, "video_encoder", encoder, {"frames": frames, "frame_mask": mask}))
-    return _joined(parts)
+        inputs: Arrays = {"frames": frames, "frame_mask": mask}
+        if frame_encoder := engines.get("frame_encoder"):
+            run = partial(_run, model, "frame_encoder", frame_encoder)
+            features = frame_features(run, frames, mask, ITEMS_AT_ONCE)
+            outputs["frame_encoder"].append({"features": features})
+            inputs = {"features": features, "frame_mask": mask}
+        outputs[model.clip_graph].append(_run(model, model.clip_graph, engines[model.clip_graph], inputs))
+    return {name: _joined(parts) for name, parts in outputs.items()}
 
 
 def _encode_texts(model: ComparedModel, encoder: Runnable, texts: Sequence[str]) -> Arrays:
@@ -140,7 +151,7 @@ def _run_on_tokens(
 ) -> dict[str, Arrays]:
     """Runs all but the encoders on the first texts and their clips, from given tokens and a given state of captions."""
     texts = {name: array[: len(clip_of_text)] for name, array in given["text_encoder"].items()}
-    clips = {name: array[clip_of_text] for name, array in given["video_encoder"].items()}
+    clips = {name: array[clip_of_text] for name, array in given[model.clip_graph].items()}
     video = named_inputs("video", _levels(model, clips))
     pairs = {**named_inputs("text", _levels(model, texts)), **video}
     outputs = {name: _run_open(model, name, pairs) for name in PAIR_GRAPHS if name in model.graphs}

@@ -14,7 +14,8 @@ from onnx import helper, numpy_helper
 import hbi_infer
 from hbi_engines.engine import Arrays
 from hbi_engines.half_products import HALF_TYPES, PRODUCTS, halve_products, set_nodes
-from hbi_engines.registry import RUNTIMES
+from hbi_engines.registry import RUNTIMES, open_engine
+from hbi_export.graphs.sample_inputs import clip_inputs
 from hbi_export.graphs.stored_weights import store_weights
 from hbi_export.options import MAX_DROP, CheckData
 from hbi_export.precision.calibration import Calibration
@@ -93,13 +94,14 @@ def quantized_bundle(
     if precision == "int8" and calibration is None:
         raise ExportError("int8 needs real videos to measure ranges on: give --calibrate a folder of them")
     graphs, specs = {}, {}
+    batches_of = _batches_of(source, calibration) if calibration and precision == "int8" else {}
     for name, spec in manifest.graphs.items():
         content = source.graph_bytes(name)
         made = content
         if precision != "int8":
             made = _halved(content, precision)
-        elif batches := _batches_of(name, calibration):
-            made = _stored(quantized_graph(content, manifest.levels[0].name, batches), spec.precision)
+        elif batches := batches_of.get(name, ()):
+            made = _quantized(content, manifest.levels[0].name, batches, spec.precision)
         graphs[name] = made
         specs[name] = spec if made is content else replace(spec, precision=precision)
     provenance = replace(
@@ -159,9 +161,22 @@ def gate_device(precision: BundlePrecision) -> str:
     return next((device for device in others if not RUNTIMES[device].problem()), last)
 
 
-def _batches_of(graph: str, calibration: Calibration | None) -> Sequence[Arrays]:
-    assert calibration is not None
-    return {"video_encoder": calibration.clips, "text_encoder": calibration.texts}.get(graph, ())
+def _batches_of(source: Bundle, calibration: Calibration) -> dict[str, Sequence[Arrays]]:
+    """Returns the inputs of each encoder of a bundle."""
+    batches: dict[str, Sequence[Arrays]] = {"text_encoder": calibration.texts}
+    if "frame_encoder" not in source.manifest.graphs:
+        return {**batches, "video_encoder": calibration.clips}
+    engine = open_engine(source.graph_bytes("frame_encoder"), "cpu")
+    frames = [{"frames": clips["frames"][clips["frame_mask"]]} for clips in calibration.clips]
+    features = [clip_inputs(engine.run, clips) for clips in calibration.clips]
+    return {**batches, "frame_encoder": frames, "clip_encoder": features}
+
+
+def _quantized(content: bytes, first_level: str, batches: Sequence[Arrays], precision: str) -> bytes:
+    """Converts the layers of an encoder to int8; a graph without weights stays as it is."""
+    if not any(len(weight.dims) > 1 for weight in onnx.load_from_string(content).graph.initializer):
+        return content
+    return _stored(quantized_graph(content, first_level, batches), precision)
 
 
 def _halved(content: bytes, precision: Literal["fp16", "bf16"]) -> bytes:

@@ -17,7 +17,7 @@ from hbi_export.options import BuildOptions
 from hbi_export.tensorrt.worker import BuildJob, Built
 from hbi_infer.errors import DeviceError, EngineError, ExportError, HBIError, InputError
 from hbi_infer.model.bundle import Bundle
-from hbi_infer.model.manifest import GraphSpec
+from hbi_infer.model.manifest import BundleManifest, GraphSpec
 from hbi_infer.tokens.similarity import CLIPS_AT_A_TIME, TEXTS_AT_A_TIME
 from hbi_infer.worker_process import WorkerDiedError, run_job
 
@@ -70,7 +70,7 @@ def build_engines(
                 flavor=flavor.device,
                 precision=options.precision,
                 inputs=spec.inputs,
-                ranges=ranges_of(spec, options.batch, bundle.manifest.max_words),
+                ranges=ranges_of(spec, options.batch, bundle.manifest),
                 gpus=gpus if flavor.option == "rtx" else (),
                 plugins=options.plugins,
                 engine=path / FOLDER / f".{name}.part",
@@ -100,14 +100,17 @@ def choose_flavor(options: BuildOptions) -> Flavor:
     return by_option["rtx" if needs_no_gpu and "rtx" in installed else installed[0]]
 
 
-def ranges_of(spec: GraphSpec, batch: AxisRange, max_words: int) -> dict[str, AxisRange]:
+def ranges_of(spec: GraphSpec, batch: AxisRange, manifest: BundleManifest) -> dict[str, AxisRange]:
     """Returns the sizes of a graph's dynamic axes by their names: first axes are batches, others lengths."""
+    max_words, max_frames = manifest.max_words, manifest.sampling.max_frames
     limits = {"text_length": (2, max_words), "num_before": (1, max_words - 1)}
     scored = {"num_texts": TEXTS_AT_A_TIME, "num_videos": CLIPS_AT_A_TIME}
     ranges = {}
     for tensor in spec.inputs:
         for place, name in enumerate(tensor.shape):
-            if name in scored:
+            if name == "num_frames":  # of as many clips, some of which may have a single frame
+                ranges[name] = AxisRange(1, batch.usual * max_frames, batch.most * max_frames)
+            elif name in scored:
                 ranges[name] = AxisRange(1, min(batch.usual, scored[name]), scored[name])
             elif isinstance(name, str):
                 least, most = limits.get(name, (1, max_words))

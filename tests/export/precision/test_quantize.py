@@ -69,8 +69,8 @@ def test_weights_of_half_precision_are_stored_in_it(pooled: tuple[Path, Bundle],
     source = pooled[1]
     half = quantized(source, tmp_path / "half", "fp16")
     sizes, halves = source.sizes_bytes(), half.sizes_bytes()
-    assert halves["video_encoder.onnx"] < 0.7 * sizes["video_encoder.onnx"]
-    weights = onnx.load_from_string(half.graph_bytes("video_encoder")).graph.initializer
+    assert halves["frame_encoder.onnx"] < 0.7 * sizes["frame_encoder.onnx"]
+    weights = onnx.load_from_string(half.graph_bytes("frame_encoder")).graph.initializer
     assert TensorProto.FLOAT16 in {weight.data_type for weight in weights}
 
 

@@ -10,12 +10,17 @@ from hbi_engines.engine import Arrays, Engine, TensorSpec
 from hbi_engines.errors import DeviceError, EngineError
 from hbi_engines.registry import open_engine
 from hbi_export.graphs.modules import AnswererGraph, CaptionerPrefillGraph
-from hbi_export.graphs.sample_inputs import random_text_inputs, random_token_inputs, random_video_inputs
+from hbi_export.graphs.sample_inputs import (
+    clip_inputs,
+    random_text_inputs,
+    random_token_inputs,
+    random_video_inputs,
+)
 from hbi_export.pytorch.engine import TorchDevice, torch_graphs
 from hbi_export.random_bundle import random_checkpoint
 from hbi_infer.errors import BundleError
 from hbi_infer.model.bundle import Bundle
-from hbi_infer.model.graph_names import GRAPHS
+from hbi_infer.model.graph_names import exported_graphs
 from hbi_infer.model.manifest import GraphSpec
 from hbi_infer.model.tokenizer import clip_tokenizer_json
 from hbi_training.model.config import HBIConfig
@@ -123,12 +128,14 @@ def test_pytorch_has_a_module_of_every_graph(whole: Exported) -> None:
     checkpoint, folder, _ = whole
     bundle = Bundle.load(folder)
     manifest, config = bundle.manifest, checkpoint.model.config
-    assert list(manifest.graphs) == list(GRAPHS)
+    assert tuple(manifest.graphs) == exported_graphs()
     assert isinstance(config, HBIConfig)
     eager = TorchDevice("torch", "cpu", compiled=False, dtype=None)
     open_graph = torch_graphs(checkpoint, dict(manifest.graphs), eager)
     inputs = random_text_inputs(manifest.vocabulary_size, manifest.max_words)
-    inputs |= random_video_inputs(manifest.sampling) | random_token_inputs(config)
+    clips = random_video_inputs(manifest.sampling)
+    inputs |= clip_inputs(open_graph("frame_encoder").run, clips) | random_token_inputs(config)
+    inputs["frames"] = clips["frames"][clips["frame_mask"]]
     for name, spec in manifest.graphs.items():
         if name == "captioner_step":
             inputs |= step_inputs(open_graph("captioner_prefill"), inputs)

@@ -274,10 +274,13 @@ def test_batches_and_lengths() -> None:
             TensorSpec("ids", "int64", ("batch", "text_length")),
             TensorSpec("keys", "float32", ("batch", 2, 4, "num_before", 8)),
             TensorSpec("more", "float32", ("batch", "other")),
+            TensorSpec("frames", "uint8", ("num_frames", 16, 16, 3)),
         ),
     )
-    assert ranges_of(spec, AxisRange(1, 2, 3), max_words=20) == {
+    manifest = dataclasses.replace(tiny_manifest(), max_words=20)
+    assert ranges_of(spec, AxisRange(1, 2, 3), manifest) == {
         "batch": AxisRange(1, 2, 3),
+        "num_frames": AxisRange(1, 2 * 4, 3 * 4),
         "text_length": AxisRange(2, 11, 20),
         "num_before": AxisRange(1, 10, 19),
         "other": AxisRange(1, 10, 20),

@@ -28,6 +28,7 @@ from hbi_infer.model.tokenizer import clip_tokenizer_json
 from hbi_infer.tokens.similarity import CLIPS_AT_A_TIME, TEXTS_AT_A_TIME
 from tests.builders.gpu import require_gpu
 from tests.builders.nodes import MERGING, node_model
+from tests.builders.tiny_bundle import tiny_manifest
 from tests.builders.tiny_training import HBI_SECTION
 
 ATTRIBUTES: dict[Kernel, dict[str, Any]] = {BANZHAF_INTERACTION: {}, TOKEN_MERGE: MERGING, TOKEN_SIMILARITY: {}}
@@ -72,7 +73,7 @@ def build(folder: Path, content: bytes, *, plugins: bool, precision: str = "fp16
         flavor="tensorrt-rtx",
         precision=precision,  # type: ignore[arg-type]
         inputs=spec.inputs,
-        ranges=ranges_of(spec, AxisRange(1, 2, 4), max_words),
+        ranges=ranges_of(spec, AxisRange(1, 2, 4), dataclasses.replace(tiny_manifest(), max_words=max_words)),
         gpus=("sm89",),
         plugins=plugins,
         engine=folder / "engine",
@@ -109,7 +110,7 @@ def real_size() -> dict[str, TracedGraph]:
 @pytest.mark.parametrize(
     ("graph", "nodes"),
     [
-        ("video_encoder", ["TokenMerge"]),
+        ("clip_encoder", ["TokenMerge"]),
         ("text_encoder", ["TokenMerge"]),
         ("interaction", ["BanzhafInteraction"]),
         ("similarity", ["TokenSimilarity"]),
@@ -142,7 +143,7 @@ def test_many_texts_and_clips_are_scored_at_a_time() -> None:
         for spec in engine.inputs
     )
     spec = GraphSpec(file="", opset=20, precision="", inputs=inputs, outputs=engine.outputs)
-    ranges = ranges_of(spec, AxisRange(1, 8, 64), 32)
+    ranges = ranges_of(spec, AxisRange(1, 8, 64), tiny_manifest())
     assert ranges["num_texts"] == AxisRange(1, 8, TEXTS_AT_A_TIME)
     assert ranges["num_videos"] == AxisRange(1, 8, CLIPS_AT_A_TIME)
 

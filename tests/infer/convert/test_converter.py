@@ -60,7 +60,7 @@ def test_the_manifest_says_where_the_model_comes_from(folder: Path, tmp_path: Pa
         ("video", 1, 1, 1.0),
     ]
     assert (written.width, written.max_words, written.vocabulary_size, written.tasks) == (24, 16, 49408, ("retrieve",))
-    assert lines == ["reading clip", "building the video encoder", "building the text encoder", "writing bundle"]
+    assert lines == ["reading clip", "building the frame encoder", "building the text encoder", "writing bundle"]
 
 
 def test_a_model_is_checked_before_its_weights_are_there(folder: Path, tmp_path: Path) -> None:

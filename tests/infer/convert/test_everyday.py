@@ -19,12 +19,14 @@ from hbi_infer.convert.everyday import (
     build_everyday,
     class_sentences,
     class_vectors,
-    video_graph,
+    clip_graph,
+    frame_graph,
 )
 from hbi_infer.convert.minilm import IN_FLOAT32
 from hbi_infer.convert.sentence_encoder import BertWeights, sentence_graph
 from hbi_infer.errors import BundleError, InputError
 from hbi_infer.model.tokenizer import Tokenizer
+from hbi_infer.model.video_encoder import TwoGraphs
 from hbi_infer.model.word_piece import word_piece_json
 from tests.builders.lite2_weights import logits_in_torch, random_weights
 
@@ -34,9 +36,9 @@ def test_a_frame_is_the_mean_of_its_likeliest_classes() -> None:
     weights, vectors = random_weights(), rng.normal(size=(1000, 16)).astype(np.float32)
     frames = rng.integers(0, 256, (1, MAX_FRAMES, 260, 260, 3), np.uint8)
     mask = np.arange(MAX_FRAMES)[None] < 3
-    engine = open_engine(video_graph(weights, vectors), "cpu")
-    made = engine.run({"frames": frames, "frame_mask": mask})
-    engine.close()
+    frame_encoder, clip_encoder = open_engine(frame_graph(weights, vectors), "cpu"), open_engine(clip_graph(16), "cpu")
+    made = TwoGraphs(frame_encoder, clip_encoder, 8).run(frames, mask)
+    frame_encoder.close()
     shares = np.exp(logits_in_torch(weights, frames[0, :3]).astype(np.float64) / TEMPERATURE)
     least = np.sort(shares, axis=1)[:, -MOST_CLASSES, None]
     expected = np.where(shares >= least, shares, 0) @ vectors

@@ -149,14 +149,14 @@ def test_a_norm_folds_into_the_layer_behind_it(bias: bool) -> None:
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("size", [16, 19])
 def test_bytes_of_patches_give_what_a_convolution_of_normalised_pictures_gives(size: int, device: str) -> None:
-    frames = rng().integers(0, 256, (2, 3, size, size, 3), dtype=np.uint8)
+    frames = rng().integers(0, 256, (6, size, size, 3), dtype=np.uint8)
     kernel, bias, mean, deviation = floats(6, 3, 8, 8), floats(6), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 
     def add(graph: GraphBuilder, name: str) -> str:
         patches = pixels_to_patches(graph, name, size=size, patch=8, name="patches", lead=1)
         return graph.linear(patches, patch_layer(kernel, bias, mean, deviation), name="embedding")
 
-    pixels = torch.from_numpy(((frames / 255 - mean) / deviation).astype(np.float32)).flatten(0, 1).permute(0, 3, 1, 2)
+    pixels = torch.from_numpy(((frames / 255 - mean) / deviation).astype(np.float32)).permute(0, 3, 1, 2)
     expected = F.conv2d(pixels, torch.from_numpy(kernel), torch.from_numpy(bias), stride=8).flatten(2).mT.numpy()
     graph = GraphBuilder("test")
     graph.output(

@@ -8,7 +8,7 @@ import pytest
 
 from hbi_engines.registry import open_engine
 from hbi_infer.convert.onnx_builder import Attention, Linear, Norm, patch_layer
-from hbi_infer.convert.towers import Layer, TextTower, VisionTower, num_weights, text_graph, video_graph
+from hbi_infer.convert.towers import Layer, TextTower, VisionTower, clip_graph, frame_graph, num_weights, text_graph
 
 WIDTH, OUT = 16, 8
 
@@ -79,23 +79,23 @@ def test_padding_of_texts_changes_nothing(device: str) -> None:
 
 @pytest.mark.parametrize("device", ["cpu", "openvino"])
 def test_frames_that_are_not_there_change_nothing(device: str) -> None:
-    engine = open_engine(video_graph(vision_tower(), 3).content, device)
-    frames = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8, 3), dtype=np.uint8)
+    engine = open_engine(clip_graph(OUT, 3).content, device)
+    features = np.random.default_rng(0).normal(size=(2, 3, OUT)).astype(np.float32)
     mask = np.array([[1, 1, 0], [1, 0, 0]], bool)
-    first = engine.run({"frames": frames, "frame_mask": mask})
-    frames[~mask] = 255
-    second = engine.run({"frames": frames, "frame_mask": mask})
+    first = engine.run({"features": features, "frame_mask": mask})
+    features[~mask] = 9
+    second = engine.run({"features": features, "frame_mask": mask})
     for name in ("video_tokens", "video_weights", "frame_weights"):
         np.testing.assert_allclose(first[name], second[name], atol=1e-6)
     np.testing.assert_allclose(first["frame_weights"], [[0.5, 0.5, 0], [1, 0, 0]])
-    nothing = engine.run({"frames": frames, "frame_mask": np.zeros((2, 3), bool)})
+    nothing = engine.run({"features": features, "frame_mask": np.zeros((2, 3), bool)})
     assert all(np.isfinite(array).all() for array in nothing.values())
     assert not nothing["frame_weights"].any(), "which search tells as a clip without frames"
 
 
 def test_the_graphs_are_small_in_nodes() -> None:
     """One product for queries, keys and values of a layer, and keys of the last layer with their values."""
-    model = onnx.load_from_string(video_graph(vision_tower(), 3).content)
+    model = onnx.load_from_string(frame_graph(vision_tower()).content)
     products = [node.name for node in model.graph.node if node.op_type == "MatMul"]
     assert sum(name.startswith("layer0.attention") for name in products) == 4
     assert sum(name.startswith("last.attention") for name in products) == 5
@@ -106,9 +106,7 @@ def test_the_graphs_are_small_in_nodes() -> None:
     scales = {node.input[1] for node in norms}
     assert scales == {"norm_before.scale", f"ones_{WIDTH}"}, "the others stand in the layers behind them"
     casts = [node for node in model.graph.node if node.op_type == "Cast"]
-    assert {node.input[0] for node in casts} == {"patches.led", "frame_mask"}, (
-        "pictures are bytes until they are patches"
-    )
+    assert {node.input[0] for node in casts} == {"patches.led"}, "pictures are bytes until they are patches"
 
 
 def test_weights_are_counted() -> None:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from hbi_infer.model.bundle import Bundle, default_bundle_path
-from hbi_infer.model.graph_names import GRAPHS, PAIR_GRAPHS, TASKS, graphs_of_task
+from hbi_infer.model.graph_names import (
+    GRAPHS,
+    PAIR_GRAPHS,
+    TASKS,
+    clip_graph,
+    exported_graphs,
+    graphs_of_task,
+    missing_graphs,
+)
 
 LEVELS = ("entity", "action", "event")
 
@@ -35,9 +43,18 @@ def test_names_of_levels_are_in_the_order_of_sides_levels_and_parts() -> None:
 
 def test_what_each_task_needs() -> None:
     assert {task: graphs_of_task(task) for task in TASKS} == {
-        "retrieve": ("video_encoder", "text_encoder"),
-        "rerank": ("video_encoder", "text_encoder", "reranker"),
-        "qa": ("video_encoder", "text_encoder", "answerer"),
-        "caption": ("video_encoder", "captioner_prefill", "captioner_step"),
+        "retrieve": ("frame_encoder", "clip_encoder", "text_encoder"),
+        "rerank": ("frame_encoder", "clip_encoder", "text_encoder", "reranker"),
+        "qa": ("frame_encoder", "clip_encoder", "text_encoder", "answerer"),
+        "caption": ("frame_encoder", "clip_encoder", "captioner_prefill", "captioner_step"),
     }
+    assert set(exported_graphs()) == GRAPHS.keys() - {"video_encoder"}
     assert PAIR_GRAPHS == ("interaction", "similarity", "reranker", "answerer")
+
+
+def test_an_older_graph_stands_for_those_that_replaced_it() -> None:
+    assert missing_graphs("retrieve", {"video_encoder", "text_encoder"}) == ()
+    assert missing_graphs("retrieve", {"video_encoder"}) == ("text_encoder",)
+    assert missing_graphs("retrieve", {"frame_encoder", "text_encoder"}) == ("clip_encoder",)
+    assert clip_graph({"video_encoder", "text_encoder"}) == "video_encoder"
+    assert clip_graph({"frame_encoder", "clip_encoder"}) == "clip_encoder"

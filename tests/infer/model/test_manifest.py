@@ -109,7 +109,7 @@ def compare_from_the_text_alone(document: dict[str, Any]) -> None:
         (lambda d: d.update(sampling=[1]), "sampling is [1]; it must be an object"),
         (lambda d: d["sampling"].update(max_frames=0), "sampling: max_frames is 0"),
         (lambda d: d["graphs"]["video_encoder"]["inputs"][0].update(shape=[1.5]), "inputs[0].shape[0] is 1.5"),
-        (lambda d: d["graphs"].pop("video_encoder"), "task retrieve needs the graph video_encoder; there are only"),
+        (lambda d: d["graphs"].pop("video_encoder"), "task retrieve needs the graph frame_encoder; there are only"),
         (lambda d: d["graphs"]["text_encoder"].update(file="video_encoder.onnx"), "need a file of their own"),
         (lambda d: d.update(width=10**30), "width is 1000000000000000000000000000000...; it must be an int of less"),
         (lambda d: d.update(width=-3), "width is -3; it must be at least 1"),
@@ -221,3 +221,34 @@ def test_a_key_that_is_there_twice(folder: Path) -> None:
     (folder / "bundle.json").write_text(text.replace('"width": 3', '"width": 3, "width": 4'))
     with pytest.raises(BundleError, match="an object has the key 'width' twice"):
         Bundle.load(folder)
+
+
+def test_encoders_of_two_models_are_refused() -> None:
+    manifest = tiny_manifest()
+    older = manifest.graphs["video_encoder"]
+    features = TensorSpec("features", "float32", ("num_frames", 7))
+    frame_encoder = dataclasses.replace(
+        older,
+        file="frames.onnx",
+        inputs=(TensorSpec("frames", "uint8", ("num_frames", 16, 16, 3)),),
+        outputs=(features,),
+    )
+
+    def with_clips_of(taken: TensorSpec) -> BundleManifest:
+        clip_encoder = dataclasses.replace(older, file="clips.onnx", inputs=(taken, older.inputs[1]))
+        graphs = {
+            "frame_encoder": frame_encoder,
+            "clip_encoder": clip_encoder,
+            "text_encoder": manifest.graphs["text_encoder"],
+        }
+        return dataclasses.replace(manifest, graphs=graphs)
+
+    assert with_clips_of(TensorSpec("features", "float32", ("batch", 4, 7))).clip_graph == "clip_encoder"
+    for taken in (
+        TensorSpec("features", "float32", ("batch", 4, 8)),
+        TensorSpec("features", "float16", ("batch", 4, 7)),
+    ):
+        with pytest.raises(
+            BundleError, match=r"frame_encoder gives features .* and clip_encoder takes features .*: they"
+        ):
+            with_clips_of(taken)

@@ -150,7 +150,7 @@ def test_a_bundle_may_limit_how_many_clips_are_encoded_at_a_time(tmp_path: Path)
     sizes = []
     encoder = limited._video_encoder
     run = encoder.run
-    encoder.run = lambda inputs: (sizes.append(len(inputs["frames"])), run(inputs))[1]  # type: ignore[method-assign]
+    encoder.run = lambda frames, mask: (sizes.append(len(frames)), run(frames, mask))[1]  # type: ignore[method-assign]
     frames, mask = clips("green", "blue", "red", "green", "blue")
     made, expected = limited.encode_video(frames, mask), whole.encode_video(frames, mask)
     assert sizes == [2, 2, 1]

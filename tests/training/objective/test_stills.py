@@ -30,9 +30,7 @@ def nothing(num: int) -> Stills:
 
 def test_frames_without_things_are_told_by_their_number_alone() -> None:
     heads = StillHeads(patch_width=8, width=8)
-    torch.nn.init.zeros_(heads.feature[-1].weight)
-    torch.nn.init.zeros_(heads.feature[-1].bias)
-    for head in (heads.embedded, heads.encoded[-1]):
+    for head in (heads.feature, heads.embedded, heads.encoded[-1]):
         torch.nn.init.zeros_(head.weight)
         torch.nn.init.zeros_(head.bias)
     loss = heads.loss(seen(3), nothing(3)).item()

@@ -18,6 +18,7 @@ from hbi_infer.convert.preprocessing import IMAGE_MEAN, IMAGE_STD
 from hbi_infer.errors import TrainingError
 from hbi_training.model.clip_preprocessing import clip_preprocessing
 from hbi_training.model.config import refuse_unknown
+from hbi_training.model.vision_transformer import class_token
 
 
 def build_clip(config: Mapping[str, Any], *, vision_stem: str = "patch") -> CLIPModel:
@@ -162,13 +163,18 @@ class SeenFrames(NamedTuple):
 
 
 class FrameEncoder(nn.Module):
-    """CLIP's image encoder; it sees each frame by itself."""
+    """CLIP's image encoder; it sees each frame by itself.
+
+    Attributes:
+        merged: Number of patches that are merged away in each layer; see `class_token`.
+    """
 
     pixel_scale: Tensor
     pixel_offset: Tensor
 
     def __init__(self, clip: CLIPModel) -> None:
         super().__init__()
+        self.merged = 0
         self.vision = clip.vision_model
         self.projection = clip.visual_projection
         scale = 1.0 / (255.0 * torch.tensor(IMAGE_STD))
@@ -184,7 +190,9 @@ class FrameEncoder(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Returns the projected class token (N, D) of normalised pixels (N, 3, H, W)."""
-        return self.see(pixels).features
+        hidden = self.vision.pre_layrnorm(self.vision.embeddings(pixels))
+        token = class_token(self.vision.encoder.layers, hidden, merged=self.merged)
+        return self.projection(self.vision.post_layernorm(token))
 
     def see(self, pixels: Tensor) -> SeenFrames:
         """Returns the class token and the patches of normalised pixels (N, 3, H, W)."""

@@ -125,8 +125,9 @@ class HBIConfig:
         temporal_positions: Rows of its table of positions; None for F. The released code has CLIP's 77.
         temporal_layer_norm_eps: Epsilon of its layer norms: 1e-12 in the released code, elsewhere 1e-5.
         temporal_heads: Heads of the temporal transformer; D must be a multiple of it. The released code has D / 64.
-        frame_window: Number of frames before it, and after it, that a frame sees in each layer of the temporal
-            transformer; None for all, as published. With it a frame of the entity level knows its neighbours alone.
+        frame_window: Number of frames before it, and after it, that a frame sees in each temporal layer, which then is
+            one of a `NeighbourMixer`: a frame of the entity level knows its neighbours alone. None for a transformer
+            over all frames, as published.
         word_window: Number of words before it that a word sees in each layer of CLIP's text encoder; None for all.
         context_layers: Layers of a transformer over the whole clip, and of one over the whole text, between the entity
             level and the merging; 0 leaves them out. Each has `temporal_heads` heads.

@@ -14,6 +14,7 @@ from hbi_training.model.answer_head import AnswerHead
 from hbi_training.model.caption_decoder import CaptionDecoder, Memory
 from hbi_training.model.clip_encoders import FrameEncoder, WordEncoder, build_clip
 from hbi_training.model.config import LEVELS, HBIConfig
+from hbi_training.model.neighbour_mixer import NeighbourMixer
 from hbi_training.model.reconstruction import Reconstruction
 from hbi_training.model.tasks import HBITask, Task, cannot
 from hbi_training.model.temporal_transformer import TemporalTransformer
@@ -103,15 +104,18 @@ class HBI(nn.Module):
         self.frame_encoder = FrameEncoder(clip)
         self.word_encoder = WordEncoder(clip, config.word_window)
         self.logit_scale = clip.logit_scale
-        self.temporal_transformer: TemporalTransformer | None = None
-        if config.temporal_layers:
+        self.temporal_transformer: TemporalTransformer | NeighbourMixer | None = None
+        if config.temporal_layers and config.frame_window:
+            self.temporal_transformer = NeighbourMixer(
+                width=config.width, layers=config.temporal_layers, window=config.frame_window
+            )
+        elif config.temporal_layers:
             self.temporal_transformer = TemporalTransformer(
                 width=config.width,
                 layers=config.temporal_layers,
                 heads=config.temporal_heads,
                 max_positions=config.temporal_positions or config.sampling.max_frames,
                 layer_norm_eps=config.temporal_layer_norm_eps,
-                window=config.frame_window,
             )
         self.text_hierarchy = TokenHierarchy(config, config.text_token_counts, config.text_merge_ratios)
         self.video_hierarchy = TokenHierarchy(config, config.video_token_counts, config.video_merge_ratios)

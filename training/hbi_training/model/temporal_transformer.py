@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from hbi_training.model.clip_encoders import additive_mask, build_transformer
@@ -17,7 +16,6 @@ class TemporalTransformer(nn.Module):
         heads: Number of heads.
         max_positions: Rows of the table of positions.
         layer_norm_eps: Epsilon of the layer norms.
-        window: Number of frames before it, and after it, that a frame sees in each layer; None for all.
     """
 
     def __init__(
@@ -28,22 +26,15 @@ class TemporalTransformer(nn.Module):
         heads: int,
         max_positions: int,
         layer_norm_eps: float = 1e-5,
-        window: int | None = None,
     ) -> None:
         super().__init__()
         self.encoder = build_transformer(width=width, layers=layers, heads=heads, layer_norm_eps=layer_norm_eps)
         self.position = nn.Embedding(max_positions, width)
-        self.window = window
         nn.init.normal_(self.position.weight, std=0.02)
 
     def forward(self, frame_features: Tensor, frame_mask: Tensor) -> Tensor:
         """Adds context to features (B, F, D) with mask (B, F) bool: (B, F, D); the skip leaves out positions."""
         position = self.position.weight[: frame_features.shape[1]]
-        visible = frame_mask[:, None, None, :]
-        if self.window is not None:
-            places = torch.arange(frame_features.shape[1], device=frame_features.device)
-            near = (places[:, None] - places[None, :]).abs() <= self.window
-            visible = visible & near  # (B, 1, F, F)
-        mask = additive_mask(visible, frame_features.dtype)
+        mask = additive_mask(frame_mask[:, None, None, :], frame_features.dtype)
         hidden = self.encoder(inputs_embeds=frame_features + position, attention_mask=mask).last_hidden_state
         return hidden + frame_features

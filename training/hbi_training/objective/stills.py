@@ -35,8 +35,12 @@ class StillHeads(nn.Module):
         super().__init__()
         of_patch = 1 + len(COLOURS) + sum(TELLS)
         self.embedded = nn.Linear(patch_width, of_patch)
-        self.encoded = _network(patch_width, of_patch)
-        self.feature = _network(width, len(COLOURS) * (MOST_THINGS + 1 + sum(TELLS)))
+        self.encoded = nn.Sequential(
+            nn.LayerNorm(patch_width), nn.Linear(patch_width, HEAD_WIDTH), nn.GELU(), nn.Linear(HEAD_WIDTH, of_patch)
+        )
+        # Nothing but a product reads the feature, so that each colour's things have directions of their own in it. What
+        # moves is then the difference of two features.
+        self.feature = nn.Linear(width, len(COLOURS) * (MOST_THINGS + 1 + sum(TELLS)))
         self.register_buffer("deviations", torch.tensor(DEVIATIONS), persistent=False)
 
     def loss(self, seen: SeenFrames, truth: Stills) -> Tensor:
@@ -85,10 +89,6 @@ class StillHeads(nn.Module):
         known = (shape >= 0)[..., None].repeat(1, 1, len(PLACE))
         known[..., 3:] &= turns[..., None]
         return _cross_entropy(of_shape, shape) + 2 * error.masked_fill(~known, 0).sum() / known.sum().clamp_min(1)
-
-
-def _network(width: int, size: int) -> nn.Sequential:
-    return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, HEAD_WIDTH), nn.GELU(), nn.Linear(HEAD_WIDTH, size))
 
 
 def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
